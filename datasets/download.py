@@ -1,0 +1,26 @@
+"""torchvision's data sets, downloaded on first use, with one clear error where that cannot be done."""
+
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+
+
+def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
+    """`source(root, **options)`, downloading what is missing; torchvision checks every file's MD5 sum.
+
+    Raises UserError that names the `files`, where they were looked for, and what else can be done.
+    """
+    try:
+        return source(root, download=False, **options)
+    except RuntimeError:  # torchvision's word for "missing or corrupted"
+        pass
+    try:
+        return source(root, download=True, **options)
+    except (OSError, RuntimeError) as error:
+        name = source.__name__
+        raise UserError(
+            f"{name} is not there and could not be downloaded ({error}): {files} missing or damaged in {root}/. "
+            f"Put the file there, name its folder with --dataDir, unpack pictures into "
+            f"{root / name.lower()}/{{train,test}}/<class>/, or try --data DIGITS, which needs no download"
+        ) from error

@@ -1,0 +1,52 @@
+"""Pictures in memory: one uint8 tensor, its targets and its class names; subsets in a seeded, balanced order."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """N labelled pictures of one split.
+
+    `images` is N×32×32×3 uint8: with channels last in memory, a batch becomes a channels_last N×3×32×32 tensor
+    without moving a byte. `targets` is N int64 class indices into `classes`.
+    """
+
+    images: Tensor
+    targets: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: np.ndarray) -> "Pictures":
+        """The pictures at these indices, in this order."""
+        chosen = torch.from_numpy(np.ascontiguousarray(indices))
+        return replace(self, images=self.images[chosen], targets=self.targets[chosen])
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel on the 0 … 255 scale, exact."""
+        counts = torch.stack([torch.bincount(c.reshape(-1).int(), minlength=256) for c in self.images.unbind(3)])
+        levels = torch.arange(256, dtype=torch.float64)
+        share = counts.double() / counts.sum(1, keepdim=True)
+        mean = share @ levels
+        variance = share @ levels.square() - mean.square()
+        std = variance.clamp(min=1.0).sqrt()  # a channel without variation is left as it is
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def balanced_order(targets: Tensor, seed: int = 0) -> np.ndarray:
+    """A seeded order of the indices of which every stretch holds the classes in the proportions of the whole."""
+    labels = targets.numpy()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")

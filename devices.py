@@ -1,0 +1,28 @@
+"""Where a network runs: the CPU, one GPU, or several that share each batch."""
+
+import sys
+
+import torch
+from torch import nn
+
+from errors import UserError
+
+
+def choose(count: int | None) -> list[torch.device]:
+    """The devices for `--nGPU count`; None takes one GPU if there is one, else the CPU, and says so.
+
+    Raises UserError where the machine has fewer GPUs than were asked for.
+    """
+    there = torch.cuda.device_count()
+    if count is None and not there:
+        print("no GPU found: running on the CPU", file=sys.stderr)
+    count = min(1, there) if count is None else count
+    if count > there:
+        raise UserError(f"--nGPU {count}: this machine has {there} GPUs; give at most {there}, or 0 for the CPU")
+    return [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
+
+
+def place(model: nn.Module, devices: list[torch.device]) -> nn.Module:
+    """The model on its devices, channels last; with several, `DataParallel` splits each batch among them."""
+    model = model.to(devices[0], memory_format=torch.channels_last)
+    return nn.DataParallel(model, devices) if len(devices) > 1 else model

@@ -1,0 +1,37 @@
+"""Train an AuxResNet by multi-way backpropagation and save one model per exit.
+
+python main.py                                    # AuxResNet-26-2/10 on CIFAR10
+python main.py --data DIGITS                      # a minute on two cores, no download
+python main.py --depth 56 --batchsize 256 --nGPU 4 --nThreads 8 --shareGradInput true --data CIFAR100
+"""
+
+import sys
+from collections.abc import Sequence
+
+import opts
+from errors import one_line_errors
+from models import exits, names
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, build, loop over the epochs, save one model per exit."""
+    options = opts.parse(argv)
+    configuration = names.configure(
+        options.depth, options.nOutputs, options.exits, options.widen, options.dropout, options.shortcutType
+    )
+    weights = exits.loss_weights(options.exitWeights, configuration.exits)
+
+    from run import Run  # imports PyTorch, which --help and mistakes need not wait for
+
+    run = Run(options, configuration, weights)
+    with run.resumable():
+        for epoch in range(run.epochs_done, options.nEpochs):
+            trained = run.train(epoch)
+            held_out = run.evaluate(epoch)
+            run.save(epoch, trained, held_out)
+    run.report()
+
+
+if __name__ == "__main__":
+    with one_line_errors("main.py"):
+        main(sys.argv[1:])

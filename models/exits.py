@@ -1,0 +1,87 @@
+"""Where exits may lie, where they lie by default, and what their losses weigh. Plain Python, no torch.
+
+A position is the number of the layer that an exit follows: the stem convolution is layer 1, every basic block
+adds 2, every bottleneck block 3. The last exit's position is the depth, as its classifier counts as a layer.
+"""
+
+from collections.abc import Sequence
+
+from errors import UsageError
+
+STAGES = 3
+MAX_DEPTH = 2000
+PUBLISHED = {
+    (26, 2): (19, 26),
+    (44, 2): (39, 44),
+    (56, 2): (45, 56),
+    (56, 3): (35, 45, 56),
+    (56, 5): (15, 25, 35, 45, 56),
+}
+
+
+def layers_per_block(depth: int) -> int:
+    """2 (basic blocks) for a depth of 6n + 2, else 3 (bottleneck) for 9n + 2; a depth that is both is basic.
+
+    Raises UsageError for any other depth, naming the nearest legal ones.
+    """
+    if 8 <= depth <= MAX_DEPTH:
+        for layers in (2, 3):
+            if (depth - 2) % (STAGES * layers) == 0:
+                return layers
+    legal = [d for d in range(8, MAX_DEPTH + 1) if (d - 2) % 6 == 0 or (d - 2) % 9 == 0]
+    nearest = sorted(sorted(legal, key=lambda d: abs(d - depth))[:3])
+    raise UsageError(
+        f"depth {depth} is not one of 8 to {MAX_DEPTH} of the form 6n+2 (basic blocks) or 9n+2 (bottleneck); "
+        f"nearest: {', '.join(map(str, nearest))}"
+    )
+
+
+def positions(depth: int) -> tuple[int, ...]:
+    """Every legal exit position of a network, shallow to deep; the last is `depth`."""
+    layers = layers_per_block(depth)
+    blocks = (depth - 2) // layers
+    return (*(layers * block + 1 for block in range(1, blocks)), depth)
+
+
+def spread(depth: int, outputs: int) -> tuple[int, ...]:
+    """The default exits: the published ones, else exit i of K follows block round(i · blocks / K)."""
+    legal = positions(depth)
+    if not 1 <= outputs <= len(legal):
+        raise UsageError(
+            f"{outputs} outputs do not fit a network of depth {depth}, which has 1 to {len(legal)} of them"
+        )
+    if (depth, outputs) in PUBLISHED:
+        return PUBLISHED[depth, outputs]
+    blocks = len(legal)
+    return tuple(legal[(2 * i * blocks + outputs) // (2 * outputs) - 1] for i in range(1, outputs + 1))
+
+
+def check(depth: int, exits: Sequence[int]) -> tuple[int, ...]:
+    """The exits sorted; UsageError where one repeats, is off a block boundary, or the last is missing."""
+    legal = positions(depth)
+    for position in exits:
+        if position not in legal:
+            nearest = sorted(sorted(legal, key=lambda p: abs(p - position))[:2])
+            raise UsageError(
+                f"exit {position} follows no block of a network of depth {depth}; "
+                f"nearest legal positions: {', '.join(map(str, nearest))}"
+            )
+    if len(set(exits)) != len(exits):
+        raise UsageError(f"exits {','.join(map(str, exits))} name one position twice; give each once")
+    if depth not in exits:
+        raise UsageError(f"exits {','.join(map(str, exits))} lack the last exit; add {depth}")
+    return tuple(sorted(exits))
+
+
+def loss_weights(weights: str | Sequence[float], exits: Sequence[int]) -> tuple[float, ...]:
+    """The weight of each exit's loss: `sum` (all 1), `depth` ((position / last position)²), or one number each."""
+    if weights == "sum":
+        return (1.0,) * len(exits)
+    if weights == "depth":
+        return tuple((position / exits[-1]) ** 2 for position in exits)
+    if len(weights) != len(exits):
+        raise UsageError(
+            f"exitWeights has {len(weights)} numbers, the network has {len(exits)} exits "
+            f"({', '.join(map(str, exits))}); give one for each"
+        )
+    return tuple(weights)

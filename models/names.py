@@ -1,0 +1,79 @@
+"""Network names and what they stand for: `AuxResNet-26-2/10-dropout` <-> `Configuration`. Plain Python, no torch."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from errors import UsageError
+from models import exits as exit_rules
+
+MAX_WIDEN = 100
+DROPOUT = 0.3  # the rate that `-dropout` in a name stands for (Wide Residual Networks, arXiv 1605.07146, section 2.4)
+FORM = "AuxResNet-<depth>-<outputs>[/<widen factor>][-dropout] or ResNet-<depth>[/<widen factor>][-dropout]"
+_NAME = re.compile(
+    r"(?:AuxResNet-(?P<aux>[0-9]{1,5})-(?P<outputs>[0-9]{1,5})|ResNet-(?P<plain>[0-9]{1,5}))"
+    r"(?:/(?P<widen>[0-9]{1,5}))?(?P<dropout>-dropout)?"
+)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that fixes a network but its number of classes. `configure` makes a checked one."""
+
+    depth: int
+    exits: tuple[int, ...]  # positions, shallow to deep; the last is the depth
+    widen: int  # stage widths are 16k, 32k, 64k
+    dropout: float  # rate before the last convolution of each block
+    shortcut: str  # "A": strided identity padded with zero channels; "B": 1x1 convolution
+
+    @property
+    def name(self) -> str:
+        """The published form, such as `AuxResNet-26-2/10`; dropout shows without its rate, exits by their number."""
+        plain = len(self.exits) == 1
+        stem = f"ResNet-{self.depth}" if plain else f"AuxResNet-{self.depth}-{len(self.exits)}"
+        widen = f"/{self.widen}" if self.widen > 1 else ""
+        return stem + widen + ("-dropout" if self.dropout else "")
+
+
+def configure(
+    depth: int,
+    outputs: int,
+    exits: Sequence[int] | None = None,
+    widen: int = 1,
+    dropout: float = 0.0,
+    shortcut: str | None = None,
+) -> Configuration:
+    """A checked configuration; `shortcut` defaults to A at widen factor 1 and to B above.
+
+    Raises UsageError for a depth, exits or widen factor that no network has.
+    """
+    if not 1 <= widen <= MAX_WIDEN:
+        raise UsageError(f"widen factor {widen} is not between 1 and {MAX_WIDEN}")
+    positions = exit_rules.check(depth, exits) if exits else exit_rules.spread(depth, outputs)
+    if len(positions) != outputs:
+        raise UsageError(f"nOutputs {outputs} contradicts the {len(positions)} exits {', '.join(map(str, positions))}")
+    return Configuration(depth, positions, widen, dropout, shortcut or ("A" if widen == 1 else "B"))
+
+
+def parse(name: str) -> Configuration:
+    """The configuration that a name stands for, with the default exits; `parse(name).name == name`.
+
+    Raises UsageError where the name is not of the published form, or another name says the same in the usual way.
+    """
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise UsageError(f"{name!r} is no network name; names are {FORM}")
+    configuration = configure(
+        depth=int(match["aux"] or match["plain"]),
+        outputs=int(match["outputs"] or 1),
+        widen=int(match["widen"] or 1),
+        dropout=DROPOUT if match["dropout"] else 0.0,
+    )
+    if configuration.name != name:
+        raise UsageError(f"{name!r} is written {configuration.name}")
+    return configuration
+
+
+def run_folder(dataset: str, name: str) -> str:
+    """The folder of a run: `CIFAR10`, `AuxResNet-26-2/10` -> `CIFAR10-AuxResNet-26-2-w10`."""
+    return f"{dataset}-{name.replace('/', '-w')}"

@@ -1,0 +1,95 @@
+"""The pre-activation residual trunk: stem and blocks.
+
+Reference: He et al., "Identity Mappings in Deep Residual Networks", arXiv 1603.05027; widths and dropout as in
+Zagoruyko and Komodakis, "Wide Residual Networks", arXiv 1605.07146. A plain network with type-A shortcuts and 10
+classes has these many parameters, head included:
+
+    depth        20        32        44        56         110        1001 (bottleneck)
+    parameters   269,722   464,154   658,586   853,018    1,727,962  10,284,970
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STEM_CHANNELS = 16
+STAGE_CHANNELS = (16, 32, 64)
+BOTTLENECK = 4  # a bottleneck block puts out this many times its inner channels
+
+
+class PadShortcut(nn.Module):
+    """Type-A shortcut: every `stride`-th pixel, and `extra` channels of zeros. No parameters."""
+
+    def __init__(self, stride: int, extra: int) -> None:
+        super().__init__()
+        self.stride, self.extra = stride, extra
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+
+
+class Block(nn.Module):
+    """One residual block: BN, ReLU and convolution, two times (basic) or three times (bottleneck).
+
+    `first` marks the first block of a stage: it takes the stride, changes the channels, and pre-activates its
+    shortcut as well as its branch. Dropout, if any, stands before the last convolution.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, layers: int, stride: int, first: bool, dropout: float, shortcut: str
+    ) -> None:
+        super().__init__()
+        if layers == 2:
+            outputs = width
+            convolutions = [_convolution(inputs, width, 3, stride), _convolution(width, width, 3)]
+        else:
+            outputs = width * BOTTLENECK
+            convolutions = [
+                _convolution(inputs, width, 1),
+                _convolution(width, width, 3, stride),
+                _convolution(width, outputs, 1),
+            ]
+        self.norms = nn.ModuleList(nn.BatchNorm2d(convolution.in_channels) for convolution in convolutions)
+        self.convolutions = nn.ModuleList(convolutions)
+        self.first = first
+        self.dropout = dropout
+        if inputs == outputs and stride == 1:
+            self.shortcut = nn.Identity()
+        elif shortcut == "A":
+            self.shortcut = PadShortcut(stride, outputs - inputs)
+        else:
+            self.shortcut = _convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
+        branch = F.relu(self.norms[0](x), inplace=True)
+        shortcut = self.shortcut(branch if self.first else x)
+        *inner, last = self.convolutions
+        for convolution, norm in zip(inner, self.norms[1:], strict=True):
+            branch = F.relu(norm(convolution(branch)), inplace=True)
+        if self.dropout:
+            branch = F.dropout(branch, self.dropout, self.training)
+        return last(branch) + shortcut
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+
+
+def stem() -> nn.Conv2d:
+    """Layer 1: N×3×32×32 -> N×16×32×32."""
+    return _convolution(3, STEM_CHANNELS, 3)
+
+
+def trunk_blocks(depth: int, layers: int, widen: int, dropout: float, shortcut: str) -> tuple[list[Block], list[int]]:
+    """All blocks of a network, in order, and the channels that each puts out."""
+    per_stage = (depth - 2) // (layers * len(STAGE_CHANNELS))
+    blocks, outputs, inputs = [], [], STEM_CHANNELS
+    for stage, channels in enumerate(STAGE_CHANNELS):
+        width = channels * widen
+        for index in range(per_stage):
+            first = index == 0
+            stride = 2 if first and stage > 0 else 1
+            blocks.append(Block(inputs, width, layers, stride, first, dropout, shortcut))
+            inputs = width if layers == 2 else width * BOTTLENECK
+            outputs.append(inputs)
+    return blocks, outputs

@@ -1,0 +1,294 @@
+"""Every option of `main.py` and `test.py`, in groups, checked. Imports no torch, so that --help is instant.
+
+Options may be written as in the Lua scripts: with one dash, and in any case (`-batchSize 256`).
+"""
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from errors import UsageError, UserError
+
+DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "DIGITS")
+DEFAULTS = {
+    "data": "CIFAR10",
+    "dataDir": "./data",
+    "svhnExtra": True,
+    "trainSize": None,
+    "valSize": 0,
+    "save": "./",
+    "resume": None,
+    "depth": 26,
+    "nOutputs": None,
+    "exits": None,
+    "widen": None,
+    "dropout": 0.0,
+    "shortcutType": None,
+    "exitWeights": "sum",
+    "nEpochs": 400,
+    "batchsize": 128,
+    "schedule": "step",
+    "LR": 0.1,
+    "momentum": 0.9,
+    "weightDecay": 1e-4,
+    "manualSeed": 0,
+    "nGPU": None,
+    "nThreads": 2,
+    "shareGradInput": False,
+}
+DATASET_DEFAULTS = {"DIGITS": {"widen": 1, "nEpochs": 8, "batchsize": 64, "schedule": "onecycle"}}
+FREE_ON_RESUME = ("resume", "save", "dataDir", "nGPU", "nThreads")  # may differ without changing what is learnt
+EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors raised instead of printed under a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+
+def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """An argparse type: an int or a finite float from `low` to `high`, both included."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # false for NaN, too
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def _dataset(text: str) -> str:
+    """A known name in its usual case, or the path of a folder of pictures."""
+    if text.upper() in DATASETS:
+        return text.upper()
+    if all((Path(text) / split).is_dir() for split in ("train", "test")) and "\0" not in text:
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither one of {', '.join(DATASETS)} nor a folder with train/<class>/ and test/<class>/"
+    )
+
+
+def _positions(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of positions such as 15,35,56")
+    return tuple(map(int, text.split(",")))
+
+
+def _weights(text: str) -> str | tuple[float, ...]:
+    if text in ("sum", "depth"):
+        return text
+    try:
+        weights = tuple(map(_number(float, 0, 1e6), text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not sum, depth or a list such as 0.5,1: {error}") from error
+    if not any(weights):
+        raise argparse.ArgumentTypeError(f"{text!r} leaves nothing to learn from; at least one weight must be above 0")
+    return weights
+
+
+def _exit(text: str) -> int | str:
+    if text == "all":
+        return text
+    try:
+        return _number(int, 1, 99999)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor a position such as 19") from error
+
+
+class _Options:
+    """Adds options to a group with their defaults in the help, and leaves out of the result what was not given."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str) -> None:
+        self.group = parser.add_argument_group(title)
+
+    def add(self, name: str, kind: Callable[[str], Any], help: str, default: str | None = None, **more: Any) -> None:
+        shown = DEFAULTS.get(name) if default is None else default
+        shown = str(shown).lower() if isinstance(shown, bool) else shown
+        self.group.add_argument(
+            f"--{name}", type=kind, default=argparse.SUPPRESS, help=f"{help} (default: {shown})", **more
+        )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> _Options:
+    group = _Options(parser, "data")
+    group.add("dataDir", str, "where data sets are, or are downloaded to", metavar="DIR")
+    group.add("svhnExtra", _boolean, "SVHN: use the extra pictures, too", metavar="true|false")
+    return group
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> _Options:
+    group = _Options(parser, "machine")
+    group.add("nGPU", _number(int, 0, 1024), "GPUs to share each batch among; 0: CPU", "1 if there is one", metavar="N")
+    return group
+
+
+def _training_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="main.py",
+        description="Train a residual network with several exits at once; save one model per exit.",
+        epilog="With no option: AuxResNet-26-2/10 on CIFAR10. Options may be written -likeThis, in any case.",
+        allow_abbrev=False,
+    )
+    whole = _number(int, 1, 10**7)
+    data = _add_data(parser)
+    data.add("data", _dataset, f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*")
+    data.add("trainSize", whole, "train on the first N pictures of a seeded, class-balanced order", "all", metavar="N")
+    data.add(
+        "valSize", _number(int, 0, 10**7), "hold out N training pictures, keep the best epoch on them", metavar="N"
+    )
+
+    files = _Options(parser, "files")
+    files.add("save", str, "folder in which the run's folder is made", metavar="DIR")
+    files.add(
+        "resume", str, "go on with the run in DIR, or in this command's own folder", "start anew",
+        metavar="DIR", nargs="?", const="",
+    )  # fmt: skip
+
+    network = _Options(parser, "network")
+    network.add("depth", _number(int, 1, 99999), "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", metavar="D")
+    network.add("nOutputs", _number(int, 1, 99999), "number of exits; 1 is the plain ResNet", "2", metavar="K")
+    network.add("exits", _positions, "positions of the exits, such as 15,35,56", "published, or evenly spread")
+    network.add("widen", _number(int, 1, 100), "widen factor k", "10 at depth 26, else 1; DIGITS: 1", metavar="K")
+    network.add(
+        "dropout", _number(float, 0, 0.95), "dropout rate in the blocks; 0.3 without a value",
+        metavar="P", nargs="?", const=0.3,
+    )  # fmt: skip
+    network.add(
+        "shortcutType", str.upper, "A: zero-padded identity, B: 1x1 convolution", "A if k is 1, else B",
+        choices=("A", "B"),
+    )  # fmt: skip
+
+    training = _Options(parser, "training")
+    training.add("exitWeights", _weights, "weights of the exits' losses: sum (all 1), depth, or a list such as 0.5,1")
+    training.add("nEpochs", _number(int, 1, 100000), "epochs", "400; DIGITS: 8", metavar="N")
+    training.add("batchsize", _number(int, 1, 65536), "pictures a step", "128; DIGITS: 64", metavar="N")
+    training.add(
+        "schedule", str.lower, "learning rate: step (/10 at 40 %% and 60 %%), cosine, onecycle",
+        "step; DIGITS: onecycle", choices=("step", "cosine", "onecycle"),
+    )  # fmt: skip
+    training.add("LR", _number(float, 1e-9, 100), "(highest) learning rate", metavar="LR")
+    training.add("momentum", _number(float, 0, 0.9999), "Nesterov momentum; 0: plain SGD", metavar="M")
+    training.add("weightDecay", _number(float, 0, 1), "weight decay on every parameter", metavar="W")
+    training.add("manualSeed", _number(int, 0, 2**32 - 1), "seed of all randomness", metavar="N")
+
+    machine = _add_machine(parser)
+    machine.add("nThreads", _number(int, 0, 256), "loader workers; 0: none", metavar="N")
+    machine.add(
+        "shareGradInput", _boolean, "save memory: recompute activations in the backward pass", metavar="true|false"
+    )
+    return parser
+
+
+def _spelled(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The arguments with every option in its own spelling: `-batchSize=256` -> `--batchsize=256`."""
+    known = {flag[2:].lower(): flag for flag in parser._option_string_actions if flag.startswith("--")}
+    result = []
+    for argument in argv:
+        match = re.fullmatch(r"--?([A-Za-z]+)(=.*)?", argument, re.DOTALL)
+        flag = known.get(match[1].lower()) if match else None
+        result.append(flag + (match[2] or "") if flag else argument)
+    return result
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked options of `main.py`, every default resolved.
+
+    Raises UsageError naming the option, what was given and what is legal. With `--resume DIR` the options saved in
+    DIR stand in for the defaults.
+    """
+    parser = _training_parser()
+    given = vars(parser.parse_args(_spelled(argv, parser)))
+    if given.get("resume"):
+        given = {**load(Path(given["resume"])), **given}
+    return argparse.Namespace(**_resolve(given))
+
+
+def _resolve(given: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what was not given; the one place where defaults depend on the data set or on other options."""
+    dataset = given.get("data", DEFAULTS["data"])
+    options = {**DEFAULTS, **DATASET_DEFAULTS.get(dataset, {}), **given}
+    if options["widen"] is None:
+        options["widen"] = 10 if options["depth"] == 26 else 1
+    if options["nOutputs"] is None:
+        options["nOutputs"] = len(options["exits"]) if options["exits"] else 2
+    return options
+
+
+def label(data: str) -> str:
+    """What a data set is called in folders and tables: its name, or the name of its folder."""
+    return data if data in DATASETS else Path(data).resolve().name
+
+
+def describe(options: argparse.Namespace) -> str:
+    """The options in one line, for the head of a log."""
+    shown = {name: value for name, value in vars(options).items() if value is not None}
+    return " ".join(f"{name}={_plain(value)}" for name, value in shown.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(_plain, value)) if isinstance(value, tuple) else str(value)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The options that a run in `folder` was started with, from its opt.json; UserError if there are none."""
+    try:
+        saved = json.loads((folder / "opt.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"nothing to resume in {folder}: {error}") from error
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+
+
+def check_resumable(options: argparse.Namespace, saved: dict[str, Any]) -> None:
+    """Raise UserError naming every option that contradicts the saved ones; more epochs are no contradiction."""
+    differences = [
+        f"{name} is {_plain(value)}, was {_plain(saved.get(name))}"
+        for name, value in vars(options).items()
+        if name not in FREE_ON_RESUME and value != saved.get(name) and not _extends(name, options, saved)
+    ]
+    if differences:
+        raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")
+
+
+def _extends(name: str, options: argparse.Namespace, saved: dict[str, Any]) -> bool:
+    return name == "nEpochs" and options.schedule in EXTENDABLE and options.nEpochs >= saved["nEpochs"]
+
+
+def parse_test(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked options of `test.py`; raises UsageError as `parse` does."""
+    parser = _Parser(
+        prog="test.py",
+        description="Print the test error of a trained model, in percent.",
+        epilog="Example: python test.py CIFAR10 AuxResNet-26-2/10",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "data", type=_dataset, help=f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
+    )
+    parser.add_argument("model", help="the network's name, or the path of an exit-*.safetensors file or run folder")
+    parser.add_argument("--exit", type=_exit, help="a position, or all for a table (default: the last exit)")
+    _add_data(parser)
+    _Options(parser, "files").add("save", str, "folder searched for the run before pretrained/", metavar="DIR")
+    _add_machine(parser)
+    given = vars(parser.parse_args(_spelled(argv, parser)))
+    shared = ("dataDir", "svhnExtra", "save", "nGPU")
+    return argparse.Namespace(**{**{name: DEFAULTS[name] for name in shared}, **given})

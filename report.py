@@ -1,0 +1,74 @@
+"""What a person sees of a run: the progress bar, a line per epoch, the table of exits."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.auxresnet import cost
+from models.names import Configuration
+from trainer import Result
+
+
+class Progress:
+    """A bar over all training pictures of a run, on standard error, shown on a terminal only."""
+
+    def __init__(self, pictures: int, epochs: int, first_epoch: int, exits: Sequence[int]) -> None:
+        self.exits, self.epochs = exits, epochs
+        self.bar = tqdm(
+            total=pictures * epochs,
+            initial=pictures * first_epoch,
+            unit="img",
+            leave=False,
+            disable=None,
+            dynamic_ncols=True,
+        )
+
+    def epoch(self, epoch: int, what: str) -> None:
+        """Name the epoch (counted from 0) and what is being done."""
+        self.bar.set_description(f"epoch {epoch + 1}/{self.epochs} {what}")
+
+    def step(self, pictures: int, result: Result | None) -> None:
+        """Move on by a batch; show the result so far, if there is a new one."""
+        if result:
+            self.bar.set_postfix_str(f"loss {result.loss:.3f}, error {_errors(self.exits, result)}", refresh=False)
+        self.bar.update(pictures)
+
+    def line(self, text: str) -> None:
+        """Print a line on standard output, above the bar."""
+        self.bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+
+def epoch_line(
+    epoch: int, epochs: int, seconds: float, exits: Sequence[int], train: Result, name: str, held_out: Result
+) -> str:
+    """What one epoch (counted from 0) gave: the mean loss, and each exit's error in percent."""
+    return (
+        f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  {seconds:.1f} s  loss {train.loss:.3f}  "
+        f"train error {_errors(exits, train)}  {name} error {_errors(exits, held_out)}"
+    )
+
+
+def _errors(exits: Sequence[int], result: Result) -> str:
+    return " ".join(f"{position}: {error:.2f}" for position, error in zip(exits, result.errors, strict=True))
+
+
+def exit_table(configuration: Configuration, classes: int, errors: Sequence[float], files: Mapping[int, Path]) -> str:
+    """A row for each exit of `files`: what its standalone model costs, its test error in percent, its file."""
+    rows = [["exit", "parameters", "multiply-adds", "test error", "file"]]
+    for (position, path), error in zip(files.items(), errors, strict=True):
+        price = cost(configuration, classes, position)
+        rows.append([str(position), _millions(price.parameters), _millions(price.macs), f"{error:.2f} %", str(path)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join([*map(str.rjust, row[:-1], widths), row[-1]]) for row in rows)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"

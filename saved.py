@@ -1,0 +1,103 @@
+"""Saved models: found, rebuilt from the files of one or several exits, and tested."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import checkpoints
+import datasets
+import devices
+import trainer
+from datasets.transforms import Normalise
+from errors import UserError
+from models import names
+from models.auxresnet import AuxResNet, from_state
+from report import exit_table
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The part of a network that leads to the exits of `files`; `header` is that of the deepest of them."""
+
+    network: AuxResNet
+    configuration: names.Configuration
+    header: dict[str, Any]
+    files: dict[int, Path]  # by position, shallow to deep
+
+
+def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
+    """The exit files, by position, that `model` stands for: the path of one or of a run's folder, else, with
+    `folder` given, those of the first of `roots` that holds a run of that name.
+
+    Raises UserError that lists the runs that were found.
+    """
+    if model.endswith(".safetensors"):
+        return {checkpoints.position_of(Path(model)): Path(model)}
+    for candidate in [root / folder for root in roots] if folder else [Path(model)]:
+        if files := checkpoints.exit_files(candidate):
+            return files
+    runs = sorted({str(file.parent) for root in roots for file in root.glob("*/exit-*.safetensors")})
+    places = " or ".join(f"{root}/" for root in roots)
+    raise UserError(f"no exit files of {folder or model} in {places}; runs found there: {', '.join(runs) or 'none'}")
+
+
+def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
+    """The files to read for `--exit`: all of them, that of one position, or (None) that of the last."""
+    if wanted == "all":
+        return files
+    position = max(files) if wanted is None else wanted
+    if position not in files:
+        folder = next(iter(files.values())).parent
+        raise UserError(f"no exit {position} in {folder}/; there are: {', '.join(map(str, sorted(files)))}")
+    return {position: files[position]}
+
+
+def load(files: dict[int, Path]) -> SavedModel:
+    """Rebuild the network from exit files of one run; UserError, naming the file, where they do not fit together."""
+    weights: dict[str, Tensor] = {}
+    for position, path in sorted(files.items()):
+        tensors, header = checkpoints.read_exit(path)
+        if header["position"] != position:
+            raise UserError(f"{path} holds exit {header['position']}; it was renamed")
+        if any(name in weights and not torch.equal(weights[name], tensor) for name, tensor in tensors.items()):
+            raise UserError(f"{path} is of another run or epoch than the exits before it; test it alone")
+        weights |= tensors
+    try:
+        fields = header["network"]
+        configuration = names.configure(outputs=len(fields["exits"]), **fields)
+        network = from_state(configuration, len(header["classes"]), list(files), weights)
+    except (TypeError, KeyError, RuntimeError, UserError) as error:
+        raise UserError(f"{path}: header and weights do not fit together: {str(error).splitlines()[0]}") from error
+    return SavedModel(network, configuration, header, dict(sorted(files.items())))
+
+
+def test(model: SavedModel, data: str, root: Path, gpus: int | None) -> tuple[float, ...]:
+    """The error of each exit, in percent, on the test pictures of a data set with the model's classes."""
+    where = devices.choose(gpus)
+    source, root = datasets.find(data, root)
+    pictures = source.load(root, "test")
+    trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
+    if pictures.classes != classes:
+        raise UserError(
+            f"{data} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
+            f"test it on {trained_on} or on pictures of the same classes"
+        )
+    whole = devices.place(nn.Sequential(Normalise(model.header["mean"], model.header["std"]), model.network), where)
+    weights = (1.0,) * len(model.files)
+    with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
+        return trainer.evaluate(whole, pictures, weights, where[0], bar.update).errors
+
+
+def _some(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+    return f"{len(classes)} classes ({shown})"
+
+
+def describe(model: SavedModel, errors: Sequence[float]) -> str:
+    """The table of exits, with what each costs."""
+    return exit_table(model.configuration, len(model.header["classes"]), errors, model.files)
