@@ -239,7 +239,7 @@ def label(data: str) -> str:
 
 def describe(options: argparse.Namespace) -> str:
     """The options in one line, for the head of a log."""
-    shown = {name: value for name, value in vars(options).items() if value is not None}
+    shown = {name: value for name, value in vars(options).items() if value is not None and name != "resume"}
     return " ".join(f"{name}={_plain(value)}" for name, value in shown.items())
 
 

@@ -91,8 +91,8 @@ class Run:
         print(f"{self.configuration.name} on {self.dataset}: exits {exits}; {len(data.classes)} classes, ", end="")
         print(f"{len(data.train):,} training and {len(data.held_out):,} {data.held_out_name} pictures")
         print(f"options: {opts.describe(self.options)}")
-        print(f"folder: {self.folder}/", f"(resumed after epoch {self.epochs_done})" if self.epochs_done else "")
-        sys.stdout.flush()
+        resumed = f" (resumed after epoch {self.epochs_done})" if self.epochs_done else ""
+        print(f"folder: {self.folder}/{resumed}", flush=True)
 
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0)."""

@@ -1,5 +1,6 @@
 """The stream of training batches: one loader for the whole run, one random stream for every batch."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -62,6 +63,7 @@ def training_batches(
     Yields N×32×32×3 uint8 images and N int64 targets, in pinned memory if `pin`. With no workers the batches are
     made in this process; the result is the same.
     """
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user chose the number
     loader = DataLoader(
         AugmentedBatches(pictures, seed, pad, flip),
         sampler=Plans(len(pictures), batch_size, seed, first_epoch, epochs),

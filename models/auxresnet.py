@@ -4,7 +4,7 @@ Reference: Guo, Tan et al., "The Shallow End: Empowering Shallower Deep-Convolut
 Outputs", arXiv 1611.01773. Parameters of each exit's standalone model, AuxResNet-56-5, 10 classes:
 
     exit         15      25      35       45       56
-    parameters   33,338  93,482  182,506  478,250  853,018
+    parameters   33,338  93,914  186,714  483,098  853,018
 """
 
 import math
@@ -108,7 +108,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 class _FrozenStatistics:
-    """While open, the batch norms of a module leave their running statistics alone.
+    """While open, the batch norms of a module count on copies of their running statistics.
 
     A recomputed block sees its batch a second time; counting it twice would change the statistics.
     """
@@ -117,12 +117,13 @@ class _FrozenStatistics:
         self.norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def __enter__(self) -> None:
+        self.kept = [dict(norm._buffers) for norm in self.norms]
         for norm in self.norms:
-            norm.track_running_stats = False
+            norm._buffers.update({name: buffer.clone() for name, buffer in norm._buffers.items()})
 
     def __exit__(self, *_: object) -> None:
-        for norm in self.norms:
-            norm.track_running_stats = True
+        for norm, kept in zip(self.norms, self.kept, strict=True):
+            norm._buffers.update(kept)
 
 
 def _recomputed(segment: nn.Sequential, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from errors import UsageError
 
 STAGES = 3
 MAX_DEPTH = 2000
+DEEPEST_BASIC = 110  # of the depths that are both 6n + 2 and 9n + 2
 PUBLISHED = {
     (26, 2): (19, 26),
     (44, 2): (39, 44),
@@ -20,14 +21,15 @@ PUBLISHED = {
 
 
 def layers_per_block(depth: int) -> int:
-    """2 (basic blocks) for a depth of 6n + 2, else 3 (bottleneck) for 9n + 2; a depth that is both is basic.
+    """2 (basic blocks) for a depth of 6n + 2, 3 (bottleneck) for 9n + 2. A depth of both forms is basic up to 110
+    and bottleneck above, as the published networks are (ResNet-110 and ResNet-164, arXiv 1603.05027, table 2).
 
     Raises UsageError for any other depth, naming the nearest legal ones.
     """
     if 8 <= depth <= MAX_DEPTH:
-        for layers in (2, 3):
-            if (depth - 2) % (STAGES * layers) == 0:
-                return layers
+        fitting = [layers for layers in (2, 3) if (depth - 2) % (STAGES * layers) == 0]
+        if fitting:
+            return fitting[0 if depth <= DEEPEST_BASIC else -1]
     legal = [d for d in range(8, MAX_DEPTH + 1) if (d - 2) % 6 == 0 or (d - 2) % 9 == 0]
     nearest = sorted(sorted(legal, key=lambda d: abs(d - depth))[:3])
     raise UsageError(

@@ -5,7 +5,7 @@ Zagoruyko and Komodakis, "Wide Residual Networks", arXiv 1605.07146. A plain net
 classes has these many parameters, head included:
 
     depth        20        32        44        56         110        1001 (bottleneck)
-    parameters   269,722   464,154   658,586   853,018    1,727,962  10,284,970
+    parameters   269,722   464,154   658,586   853,018    1,727,962  10,285,722
 """
 
 import torch.nn.functional as F

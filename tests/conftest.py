@@ -1,0 +1,51 @@
+"""What several tests share: the scripts as a user runs them, a small folder of pictures, a small finished run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).parent.parent
+SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
+
+
+def script(name, *arguments, cwd=PROJECT):
+    """Run a script of the project as a user does; returns the finished process with its output as text."""
+    command = [sys.executable, str(PROJECT / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def assert_one_line_error(process, status, *words):
+    """The process ended with this status, nothing but one line on standard error, and these words in it."""
+    assert process.returncode == status, process.stderr
+    lines = [line for line in process.stderr.splitlines() if not line.startswith("no GPU found")]
+    assert len(lines) == 1, process.stderr
+    assert process.stdout == ""
+    for word in words:
+        assert word in lines[0]
+
+
+def write_pictures(folder, counts, size=(32, 32), suffix="png", seed=0):
+    """Noise pictures `folder/<class>/<i>.<suffix>`; returns the pixels by path, in sorted order."""
+    rng = np.random.default_rng(seed)
+    written = {}
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            path = folder / name / f"{index:03}.{suffix}"
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path, **({"lossless": True} if suffix == "webp" else {}))
+            written[path] = pixels
+    return dict(sorted(written.items()))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run on DIGITS: the folder given as --save, the run's own folder, and what training printed."""
+    save = tmp_path_factory.mktemp("finished")
+    process = script("main.py", *SMALL, "--nEpochs", "2", "--save", save)
+    assert process.returncode == 0, process.stderr
+    return save, save / "DIGITS-AuxResNet-14-3", process.stdout
