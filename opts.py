@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from errors import UsageError, UserError
 
 DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "DIGITS")
+DATA_HELP = f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
 DEFAULTS = {
     "data": "CIFAR10",
     "dataDir": "./data",
@@ -127,29 +128,27 @@ class _Options:
         )
 
 
-def _add_data(parser: argparse.ArgumentParser) -> _Options:
-    group = _Options(parser, "data")
+def _add_data_dir(group: _Options) -> None:
     group.add("dataDir", str, "where data sets are, or are downloaded to", metavar="DIR")
-    group.add("svhnExtra", _boolean, "SVHN: use the extra pictures, too", metavar="true|false")
-    return group
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> _Options:
-    group = _Options(parser, "machine")
+def _add_gpus(group: _Options) -> None:
     group.add("nGPU", _number(int, 0, 1024), "GPUs to share each batch among; 0: CPU", "1 if there is one", metavar="N")
-    return group
 
 
 def _training_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py",
+        usage="python main.py [options]",
         description="Train a residual network with several exits at once; save one model per exit.",
         epilog="With no option: AuxResNet-26-2/10 on CIFAR10. Options may be written -likeThis, in any case.",
         allow_abbrev=False,
     )
     whole = _number(int, 1, 10**7)
-    data = _add_data(parser)
-    data.add("data", _dataset, f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*")
+    data = _Options(parser, "data")
+    data.add("data", _dataset, DATA_HELP, metavar="DATA")
+    _add_data_dir(data)
+    data.add("svhnExtra", _boolean, "SVHN: use the extra pictures, too", metavar="true|false")
     data.add("trainSize", whole, "train on the first N pictures of a seeded, class-balanced order", "all", metavar="N")
     data.add(
         "valSize", _number(int, 0, 10**7), "hold out N training pictures, keep the best epoch on them", metavar="N"
@@ -165,7 +164,9 @@ def _training_parser() -> argparse.ArgumentParser:
     network = _Options(parser, "network")
     network.add("depth", _number(int, 1, 99999), "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", metavar="D")
     network.add("nOutputs", _number(int, 1, 99999), "number of exits; 1 is the plain ResNet", "2", metavar="K")
-    network.add("exits", _positions, "positions of the exits, such as 15,35,56", "published, or evenly spread")
+    network.add(
+        "exits", _positions, "positions of the exits, such as 15,35,56", "published, or evenly spread", metavar="P,P,..."
+    )
     network.add("widen", _number(int, 1, 100), "widen factor k", "10 at depth 26, else 1; DIGITS: 1", metavar="K")
     network.add(
         "dropout", _number(float, 0, 0.95), "dropout rate in the blocks; 0.3 without a value",
@@ -177,7 +178,12 @@ def _training_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     training = _Options(parser, "training")
-    training.add("exitWeights", _weights, "weights of the exits' losses: sum (all 1), depth, or a list such as 0.5,1")
+    training.add(
+        "exitWeights",
+        _weights,
+        "weights of the exits' losses: sum (all 1), depth, or a list such as 0.5,1",
+        metavar="W",
+    )
     training.add("nEpochs", _number(int, 1, 100000), "epochs", "400; DIGITS: 8", metavar="N")
     training.add("batchsize", _number(int, 1, 65536), "pictures a step", "128; DIGITS: 64", metavar="N")
     training.add(
@@ -189,7 +195,8 @@ def _training_parser() -> argparse.ArgumentParser:
     training.add("weightDecay", _number(float, 0, 1), "weight decay on every parameter", metavar="W")
     training.add("manualSeed", _number(int, 0, 2**32 - 1), "seed of all randomness", metavar="N")
 
-    machine = _add_machine(parser)
+    machine = _Options(parser, "machine")
+    _add_gpus(machine)
     machine.add("nThreads", _number(int, 0, 256), "loader workers; 0: none", metavar="N")
     machine.add(
         "shareGradInput", _boolean, "save memory: recompute activations in the backward pass", metavar="true|false"
@@ -277,18 +284,18 @@ def parse_test(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `test.py`; raises UsageError as `parse` does."""
     parser = _Parser(
         prog="test.py",
+        usage="python test.py [options] data model",
         description="Print the test error of a trained model, in percent.",
         epilog="Example: python test.py CIFAR10 AuxResNet-26-2/10",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "data", type=_dataset, help=f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
-    )
+    parser.add_argument("data", type=_dataset, help=DATA_HELP)
     parser.add_argument("model", help="the network's name, or the path of an exit-*.safetensors file or run folder")
-    parser.add_argument("--exit", type=_exit, help="a position, or all for a table (default: the last exit)")
-    _add_data(parser)
-    _Options(parser, "files").add("save", str, "folder searched for the run before pretrained/", metavar="DIR")
-    _add_machine(parser)
+    which = _Options(parser, "what to test, where")
+    which.add("exit", _exit, "a position, or all for a table", "the last exit", metavar="P")
+    which.add("save", str, "folder searched for the run before pretrained/", metavar="DIR")
+    _add_data_dir(which)
+    _add_gpus(which)
     given = vars(parser.parse_args(_spelled(argv, parser)))
-    shared = ("dataDir", "svhnExtra", "save", "nGPU")
-    return argparse.Namespace(**{**{name: DEFAULTS[name] for name in shared}, **given})
+    shared = {name: DEFAULTS[name] for name in ("dataDir", "save", "nGPU")}
+    return argparse.Namespace(**{"exit": None, **shared, **given})
