@@ -165,7 +165,11 @@ def _training_parser() -> argparse.ArgumentParser:
     network.add("depth", _number(int, 1, 99999), "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", metavar="D")
     network.add("nOutputs", _number(int, 1, 99999), "number of exits; 1 is the plain ResNet", "2", metavar="K")
     network.add(
-        "exits", _positions, "positions of the exits, such as 15,35,56", "published, or evenly spread", metavar="P,P,..."
+        "exits",
+        _positions,
+        "positions of the exits, such as 15,35,56",
+        "published, or evenly spread",
+        metavar="P,P,...",
     )
     network.add("widen", _number(int, 1, 100), "widen factor k", "10 at depth 26, else 1; DIGITS: 1", metavar="K")
     network.add(

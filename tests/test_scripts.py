@@ -128,11 +128,11 @@ def test_mistakes_of_test_py(finished, tmp_path):
     assert_one_line_error(process, 1, "2 classes (a, b)", "DIGITS", "10 classes (0, 1, 2, …)")
 
 
-def test_mistakes_of_main_py(finished):
+def test_mistakes_of_main_py(finished, tmp_path):
     save, folder, _ = finished
     again = script("main.py", *SMALL, "--save", save)
     assert_one_line_error(again, 1, str(folder), "--resume", "rename")
-    assert_one_line_error(script("main.py", "--data", "DIGITS", "--nGPU", "64"), 1, "64", "GPUs")
+    assert_one_line_error(script("main.py", "--data", "DIGITS", "--save", tmp_path, "--nGPU", "64"), 1, "64", "GPUs")
     assert_one_line_error(script("main.py", "--depth", "57"), 2, "57", "6n+2", "56")
     assert_one_line_error(script("main.py", "--depth", "56", "--exits", "16,56"), 2, "16", "15, 17")
     assert_one_line_error(script("main.py", "--exitWeights", "1,1,1"), 2, "exitWeights", "19, 26")
