@@ -24,7 +24,7 @@ from errors import UserError
 
 VERSION = "0.1"
 EXIT_FORMAT = 1
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 STATE_FILE = "latest.pt"
 HEADER_FIELDS = ("network", "name", "dataset", "classes", "mean", "std", "position", "error", "errorOn", "epochs")
 

@@ -40,6 +40,8 @@ DEFAULTS = {
     "nGPU": None,
     "nThreads": 2,
     "shareGradInput": False,
+    "precision": "float",
+    "compile": False,
 }
 DATASET_DEFAULTS = {"DIGITS": {"widen": 1, "nEpochs": 8, "batchsize": 64, "schedule": "onecycle"}}
 FREE_ON_RESUME = ("resume", "save", "dataDir", "nGPU", "nThreads")  # may differ without changing what is learnt
@@ -205,6 +207,13 @@ def _training_parser() -> argparse.ArgumentParser:
     machine.add(
         "shareGradInput", _boolean, "save memory: recompute activations in the backward pass", metavar="true|false"
     )
+    machine.add(
+        "precision", str.lower, "arithmetic of the network: 32-bit, bfloat16, or half with a gradient scaler",
+        choices=("float", "bf16", "half"),
+    )  # fmt: skip
+    machine.add(
+        "compile", _boolean, "faster steps after a wait of a minute: torch.compile, one device", metavar="true|false"
+    )
     return parser
 
 
@@ -274,7 +283,7 @@ def check_resumable(options: argparse.Namespace, saved: dict[str, Any]) -> None:
     differences = [
         f"{name} is {_plain(value)}, was {_plain(saved.get(name))}"
         for name, value in vars(options).items()
-        if name not in FREE_ON_RESUME and value != saved.get(name) and not _extends(name, options, saved)
+        if name not in FREE_ON_RESUME and value != saved.get(name, DEFAULTS[name]) and not _extends(name, options, saved)
     ]
     if differences:
         raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")

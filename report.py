@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from evaluation import Result
 from models.auxresnet import cost
 from models.names import Configuration
-from trainer import Result
 
 
 class Progress:

@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import checkpoints
 import curves
 import datasets
 import devices
 import opts
-import trainer
 from datasets.loaders import training_batches
 from datasets.transforms import Normalise
+from evaluation import Result
 from models import names
 from models.auxresnet import AuxResNet
 from report import Progress, epoch_line, exit_table
-from trainer import Result
+from trainer import Trainer, learning_rate
 
 
 class Run:
@@ -34,7 +33,7 @@ class Run:
     def __init__(
         self, options: argparse.Namespace, configuration: names.Configuration, weights: Sequence[float]
     ) -> None:
-        self.options, self.configuration, self.weights = options, configuration, weights
+        self.options, self.configuration = options, configuration
         self.dataset = opts.label(options.data)
         own_folder = Path(options.save, names.run_folder(self.dataset, configuration.name))
         self.folder = Path(options.resume) if options.resume else own_folder
@@ -45,21 +44,13 @@ class Run:
             opts.check_resumable(options, state["options"])
 
         where = devices.choose(options.nGPU)
-        self.device = where[0]
         self.data = datasets.for_training(
             options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
         )
         torch.manual_seed(options.manualSeed)
         self.network = AuxResNet(configuration, len(self.data.classes))
         self.network.share_grad_input = options.shareGradInput
-        self.model = devices.place(nn.Sequential(Normalise(self.data.mean, self.data.std), self.network), where)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=options.LR,
-            momentum=options.momentum,
-            nesterov=options.momentum > 0,
-            weight_decay=options.weightDecay,
-        )
+        self.trainer = Trainer(self.network, Normalise(self.data.mean, self.data.std), weights, where, options)
         self.log: list[dict[str, Any]] = []
         self.best: float | None = None  # lowest error of the last exit on the validation pictures
         if state:
@@ -77,7 +68,7 @@ class Run:
             workers=options.nThreads,
             pad=self.data.source.pad,
             flip=self.data.source.flip,
-            pin=self.device.type == "cuda",
+            pin=where[0].type == "cuda",
         )
         self.progress = Progress(count, options.nEpochs, self.epochs_done, configuration.exits)
 
@@ -102,17 +93,15 @@ class Run:
 
         def rate(step: int) -> float:
             progress = (epoch * self.steps + step) / (options.nEpochs * self.steps)
-            return trainer.learning_rate(progress, options.schedule, options.LR)
+            return learning_rate(progress, options.schedule, options.LR)
 
         batches = islice(self.batches, self.steps)
-        return trainer.train_epoch(
-            self.model, self.optimizer, batches, self.weights, rate, self.device, self.progress.step
-        )
+        return self.trainer.train_epoch(batches, rate, self.progress.step)
 
     def evaluate(self, epoch: int) -> Result:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
         self.progress.epoch(epoch, "testing")
-        return trainer.evaluate(self.model, self.data.held_out, self.weights, self.device)
+        return self.trainer.evaluate(self.data.held_out)
 
     def save(self, epoch: int, trained: Result, held_out: Result) -> None:
         """Log the epoch and write the files: the exits (with a validation split: if this epoch is the best so far),
@@ -159,7 +148,7 @@ class Run:
         return {
             "options": vars(self.options),
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "training": self.trainer.state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
             "log": self.log,
@@ -168,7 +157,7 @@ class Run:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.trainer.restore(state["training"])
         torch.set_rng_state(state["random"])
         if len(state["random_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random_cuda"])
@@ -205,4 +194,4 @@ class Run:
         for position in self.configuration.exits:
             weights, _ = checkpoints.read_exit(checkpoints.exit_path(self.folder, position))
             self.network.load_state_dict(weights, strict=False)
-        return trainer.evaluate(self.model, self.data.test(), self.weights, self.device)
+        return self.trainer.evaluate(self.data.test())

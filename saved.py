@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 import checkpoints
 import datasets
 import devices
-import trainer
+import evaluation
 from datasets.transforms import Normalise
 from errors import UserError
 from models import names
@@ -87,10 +87,10 @@ def test(model: SavedModel, data: str, root: Path, gpus: int | None) -> tuple[fl
             f"{data} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
             f"test it on {trained_on} or on pictures of the same classes"
         )
-    whole = devices.place(nn.Sequential(Normalise(model.header["mean"], model.header["std"]), model.network), where)
+    whole = evaluation.ready(model.network, Normalise(model.header["mean"], model.header["std"]), where)
     weights = (1.0,) * len(model.files)
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
-        return trainer.evaluate(whole, pictures, weights, where[0], bar.update).errors
+        return evaluation.evaluate(whole, pictures, weights, where[0], bar.update).errors
 
 
 def _some(classes: Sequence[str]) -> str:

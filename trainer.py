@@ -1,31 +1,27 @@
-"""Multi-way training: one epoch of it, evaluation, and the learning rate as a pure function of progress.
+"""Multi-way training: one epoch of it, and the learning rate as a pure function of progress.
 
-A `model` here takes N×32×32×3 uint8 pictures and returns a list of logits, shallow to deep. Losses and errors are
-summed on the device; the host reads them when it shows them, at most once a second, and at the end of an epoch.
+Losses and errors are summed on the device; the host reads them when it shows them, at most once a second, and at the
+end of an epoch. In between it only hands over work, so that a GPU never waits for it.
 """
 
+import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+import devices
+import evaluation
 from datasets.pictures import Pictures
+from evaluation import Result, Sums
+from models.auxresnet import AuxResNet
 from models.losses import multiway_loss
 
-EVALUATION_BATCH = 500
+AUTOCAST = {"float": None, "bf16": torch.bfloat16, "half": torch.float16}
 WARM_UP = 0.2  # the part of a one-cycle run in which the learning rate rises
-
-
-@dataclass(frozen=True)
-class Result:
-    """Means over the pictures of an epoch so far: the weighted loss, and the error of each exit in percent."""
-
-    loss: float
-    errors: tuple[float, ...]
 
 
 def learning_rate(progress: float, schedule: str, peak: float) -> float:
@@ -42,74 +38,81 @@ def learning_rate(progress: float, schedule: str, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - start) / (1 - start)))
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    weights: Sequence[float],
-    rate_of_step: Callable[[int], float],
-    device: torch.device,
-    show: Callable[[int, Result | None], None],
-) -> Result:
-    """One epoch: for each batch one backward pass through the weighted sum of all losses, one step.
+class Trainer:
+    """A network on its devices with its optimizer.
 
-    `rate_of_step` gives the learning rate of step 0, 1, …; `show` is told the size of each batch and, at most once
-    a second, the result so far.
+    `normalise` turns N×32×32×3 uint8 pictures into the network's input; pictures travel as bytes. `weights` are those
+    of the exits' losses; the options that matter are LR, momentum, weightDecay, batchsize, precision, compile.
     """
-    model.train()
-    sums = _Sums(len(weights), device)
-    last_shown = time.monotonic()
-    for step, (images, targets) in enumerate(batches):
-        images = images.to(device, non_blocking=True)
-        targets = targets.to(device, non_blocking=True)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_of_step(step)
-        logits = model(images)
-        loss = multiway_loss(logits, targets, weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        sums.add(loss, logits, targets)
-        due = time.monotonic() - last_shown >= 1.0
-        show(len(targets), sums.result() if due else None)
-        last_shown = time.monotonic() if due else last_shown
-    return sums.result()
 
+    def __init__(
+        self,
+        network: AuxResNet,
+        normalise: nn.Module,
+        weights: Sequence[float],
+        where: list[torch.device],
+        options: argparse.Namespace,
+    ) -> None:
+        self.network, self.normalise, self.weights, self.where = network, normalise, weights, where
+        self.device, self.full_batch, self.dtype = where[0], options.batchsize, AUTOCAST[options.precision]
+        self.model = devices.place(nn.Sequential(normalise, network), where)
+        self.compiled = torch.compile(self.model, dynamic=False) if options.compile else self.model
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=options.LR,
+            momentum=options.momentum,
+            nesterov=options.momentum > 0,
+            weight_decay=options.weightDecay,
+            fused=True,
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    pictures: Pictures,
-    weights: Sequence[float],
-    device: torch.device,
-    show: Callable[[int], None] = lambda count: None,
-) -> Result:
-    """Loss and errors over all pictures, in batches of 500; `show` is told the size of each."""
-    model.eval()
-    sums = _Sums(len(weights), device)
-    for images, targets in zip(
-        pictures.images.split(EVALUATION_BATCH), pictures.targets.split(EVALUATION_BATCH), strict=True
-    ):
-        images, targets = images.to(device), targets.to(device)
-        logits = model(images)
-        sums.add(multiway_loss(logits, targets, weights), logits, targets)
-        show(len(targets))
-    return sums.result()
+    def train_epoch(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        rate_of_step: Callable[[int], float],
+        show: Callable[[int, Result | None], None],
+    ) -> Result:
+        """One epoch: for each batch one backward pass through the weighted sum of all losses, one step.
 
+        `rate_of_step` gives the learning rate of step 0, 1, …; `show` is told the size of each batch and, at most
+        once a second, the result so far.
+        """
+        self.model.train()
+        sums = Sums(len(self.weights), self.device)
+        last_shown = time.monotonic()
+        for step, (images, targets) in enumerate(batches):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate_of_step(step)
+            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
+            sums.add(*self._step(images, targets), targets)
+            due = time.monotonic() - last_shown >= 1.0
+            show(len(targets), sums.result() if due else None)
+            last_shown = time.monotonic() if due else last_shown
+        return sums.result()
 
-class _Sums:
-    """Running sums on the device: loss × pictures, and the wrong answers of each exit."""
+    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
+        model = self.compiled if len(targets) == self.full_batch else self.model  # compiled code is for one size
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            logits = model(images)
+        logits = [z.float() for z in logits]
+        loss = multiway_loss(logits, targets, self.weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss, logits
 
-    def __init__(self, exits: int, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.wrong = torch.zeros(exits, dtype=torch.int64, device=device)
-        self.pictures = 0
+    def evaluate(self, pictures: Pictures) -> Result:
+        """Loss and errors over all pictures, in float32."""
+        model = evaluation.ready(self.network, self.normalise, self.where)
+        return evaluation.evaluate(model, pictures, self.weights, self.where[0])
 
-    def add(self, loss: Tensor, logits: Sequence[Tensor], targets: Tensor) -> None:
-        self.loss += loss.detach() * len(targets)
-        self.wrong += torch.stack([z.argmax(1) for z in logits]).ne(targets).sum(1)
-        self.pictures += len(targets)
+    def state(self) -> dict[str, Any]:
+        """What training needs to go on, besides the weights of the network."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
-    def result(self) -> Result:
-        wrong = self.wrong.tolist()
-        return Result(self.loss.item() / self.pictures, tuple(100 * count / self.pictures for count in wrong))
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])

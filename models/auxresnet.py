@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import exits as exit_rules
 from models.names import Configuration
+from models.norm import BatchNorm
 from models.preresnet import stem, trunk_blocks
 
 
@@ -28,7 +29,7 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm(channels)
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:

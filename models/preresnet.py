@@ -11,6 +11,8 @@ classes has these many parameters, head included:
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.norm import BatchNorm
+
 STEM_CHANNELS = 16
 STAGE_CHANNELS = (16, 32, 64)
 BOTTLENECK = 4  # a bottleneck block puts out this many times its inner channels
@@ -48,7 +50,7 @@ class Block(nn.Module):
                 _convolution(width, width, 3, stride),
                 _convolution(width, outputs, 1),
             ]
-        self.norms = nn.ModuleList(nn.BatchNorm2d(convolution.in_channels) for convolution in convolutions)
+        self.norms = nn.ModuleList(BatchNorm(convolution.in_channels) for convolution in convolutions)
         self.convolutions = nn.ModuleList(convolutions)
         self.first = first
         self.dropout = dropout

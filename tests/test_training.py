@@ -13,9 +13,10 @@ import devices
 import main
 import run as run_module
 from errors import UserError
+from evaluation import evaluate
 from models import names
 from models.auxresnet import AuxResNet
-from trainer import evaluate, learning_rate
+from trainer import learning_rate
 
 RUN = [*SMALL, "--nEpochs", "3", "--dropout", "0.1"]
 FOLDER = "DIGITS-AuxResNet-14-3-dropout"
