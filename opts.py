@@ -283,7 +283,9 @@ def check_resumable(options: argparse.Namespace, saved: dict[str, Any]) -> None:
     differences = [
         f"{name} is {_plain(value)}, was {_plain(saved.get(name))}"
         for name, value in vars(options).items()
-        if name not in FREE_ON_RESUME and value != saved.get(name, DEFAULTS[name]) and not _extends(name, options, saved)
+        if name not in FREE_ON_RESUME
+        and value != saved.get(name, DEFAULTS[name])
+        and not _extends(name, options, saved)
     ]
     if differences:
         raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")

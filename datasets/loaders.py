@@ -29,7 +29,7 @@ class AugmentedBatches(Dataset[tuple[Tensor, Tensor]]):
         if not (self.pad or self.flip):
             return chosen.images, chosen.targets
         rng = np.random.default_rng([self.seed, epoch, batch + 1])
-        return augment(chosen.images, self.pad, self.flip, rng), chosen.targets
+        return torch.from_numpy(augment(chosen.images.numpy(), self.pad, self.flip, rng)), chosen.targets
 
 
 class Plans(Sampler[Plan]):

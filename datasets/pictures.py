@@ -26,8 +26,8 @@ class Pictures:
 
     def take(self, indices: np.ndarray) -> "Pictures":
         """The pictures at these indices, in this order."""
-        chosen = torch.from_numpy(np.ascontiguousarray(indices))
-        return replace(self, images=self.images[chosen], targets=self.targets[chosen])
+        images, targets = (torch.from_numpy(part.numpy()[indices]) for part in (self.images, self.targets))
+        return replace(self, images=images, targets=targets)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel on the 0 … 255 scale, exact."""

@@ -1,0 +1,61 @@
+"""Fair comparisons: cases in processes of their own, run in turn, A B A B, and compared by their medians.
+
+A machine's speed may change by a factor of two within the hour; cases that take turns see the same of it.
+"""
+
+import multiprocessing
+import platform
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+
+import torch
+
+Case = Callable[[], float]  # runs once and returns seconds
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(builders: Mapping[str, Callable[[], Case]], rounds: int, warm_up: int = 2) -> dict[str, float]:
+    """The median seconds of each case over `rounds` turns, after `warm_up` turns that do not count.
+
+    A builder is called in a new process, so that no case inherits the memory or the settings of another.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for name, builder in builders.items():
+        pipes[name], other_end = context.Pipe()
+        context.Process(target=_serve, args=(builder, other_end)).start()
+        pipes[name].recv()  # one at a time: building is work, too
+    seconds = {name: [] for name in builders}
+    for turn in range(warm_up + rounds):
+        for name, pipe in pipes.items():
+            pipe.send("run")
+            result = pipe.recv()
+            if turn >= warm_up:
+                seconds[name].append(result)
+    for pipe in pipes.values():
+        pipe.send("stop")
+    return {name: median(results) for name, results in seconds.items()}
+
+
+def _serve(builder: Callable[[], Case], pipe: Connection) -> None:
+    case = builder()
+    pipe.send("ready")
+    while pipe.recv() == "run":
+        pipe.send(case())
+
+
+def machine() -> str:
+    """The processor, its cores in use, and the version of PyTorch, in one line."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{model}, {torch.get_num_threads()} cores, PyTorch {torch.__version__}"
