@@ -1,5 +1,7 @@
-"""Loss and errors of a network, summed on the device over batches of pictures."""
+"""Loss and errors of a network, summed on the device over batches of pictures; the time that one picture takes."""
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ from models.folding import folded
 from models.losses import multiway_loss
 
 BATCH = 250
+LATENCY_PASSES = 25
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ def evaluate(
         sums.add(multiway_loss(logits, targets, weights), logits, targets)
         show(len(targets))
     return sums.result()
+
+
+@torch.inference_mode()
+def latency(model: nn.Module, device: torch.device) -> float:
+    """Milliseconds from the bytes of one picture to the host's logits, the median of `LATENCY_PASSES`."""
+    picture = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    seconds = []
+    for _ in range(2 * LATENCY_PASSES):  # the first half warms up
+        start = time.perf_counter()
+        model(picture.to(device))[-1].cpu()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[LATENCY_PASSES:])
 
 
 class Sums:

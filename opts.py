@@ -249,7 +249,16 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
         options["widen"] = 10 if options["depth"] == 26 else 1
     if options["nOutputs"] is None:
         options["nOutputs"] = len(options["exits"]) if options["exits"] else 2
+    _check_together(options)
     return options
+
+
+def _check_together(options: dict[str, Any]) -> None:
+    """Raise UsageError for options that are legal alone but not together."""
+    if options["compile"] and options["shareGradInput"]:
+        raise UsageError("--compile true excludes --shareGradInput true: compiled code plans its memory; give one")
+    if options["compile"] and (options["nGPU"] or 0) > 1:
+        raise UsageError(f"--compile true is for one device, --nGPU is {options['nGPU']}; give --nGPU 1 or less")
 
 
 def label(data: str) -> str:

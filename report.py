@@ -59,14 +59,27 @@ def _errors(exits: Sequence[int], result: Result) -> str:
     return " ".join(f"{position}: {error:.2f}" for position, error in zip(exits, result.errors, strict=True))
 
 
-def exit_table(configuration: Configuration, classes: int, errors: Sequence[float], files: Mapping[int, Path]) -> str:
-    """A row for each exit of `files`: what its standalone model costs, its test error in percent, its file."""
-    rows = [["exit", "parameters", "multiply-adds", "test error", "file"]]
-    for (position, path), error in zip(files.items(), errors, strict=True):
-        price = cost(configuration, classes, position)
-        rows.append([str(position), _millions(price.parameters), _millions(price.macs), f"{error:.2f} %", str(path)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
+def exit_table(
+    configuration: Configuration,
+    classes: int,
+    errors: Sequence[float],
+    files: Mapping[int, Path],
+    latencies: Sequence[float] = (),
+) -> str:
+    """A row for each exit of `files`: what its standalone model costs, with `latencies` the milliseconds that it
+    takes for one picture, its test error in percent, its file."""
+    costs = [cost(configuration, classes, position) for position in files]
+    columns = {
+        "exit": [str(position) for position in files],
+        "parameters": [_millions(price.parameters) for price in costs],
+        "multiply-adds": [_millions(price.macs) for price in costs],
+        "ms a picture": [f"{milliseconds:.2f}" for milliseconds in latencies],
+        "test error": [f"{error:.2f} %" for error in errors],
+        "file": [str(path) for path in files.values()],
+    }
+    shown = {title: cells for title, cells in columns.items() if cells}
+    widths = [max(map(len, [title, *cells])) for title, cells in shown.items()]
+    rows = [list(shown), ["-" * width for width in widths], *map(list, zip(*shown.values(), strict=True))]
     return "\n".join("  ".join([*map(str.rjust, row[:-1], widths), row[-1]]) for row in rows)
 
 

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 import checkpoints
 import datasets
-import devices
 import evaluation
 from datasets.transforms import Normalise
 from errors import UserError
@@ -76,9 +75,8 @@ def load(files: dict[int, Path]) -> SavedModel:
     return SavedModel(network, configuration, header, dict(sorted(files.items())))
 
 
-def test(model: SavedModel, data: str, root: Path, gpus: int | None) -> tuple[float, ...]:
+def test(model: SavedModel, data: str, root: Path, where: list[torch.device]) -> tuple[float, ...]:
     """The error of each exit, in percent, on the test pictures of a data set with the model's classes."""
-    where = devices.choose(gpus)
     source, root = datasets.find(data, root)
     pictures = source.load(root, "test")
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
@@ -87,7 +85,7 @@ def test(model: SavedModel, data: str, root: Path, gpus: int | None) -> tuple[fl
             f"{data} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
             f"test it on {trained_on} or on pictures of the same classes"
         )
-    whole = evaluation.ready(model.network, Normalise(model.header["mean"], model.header["std"]), where)
+    whole = evaluation.ready(model.network, _normalise(model), where)
     weights = (1.0,) * len(model.files)
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
         return evaluation.evaluate(whole, pictures, weights, where[0], bar.update).errors
@@ -98,6 +96,21 @@ def _some(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({shown})"
 
 
-def describe(model: SavedModel, errors: Sequence[float]) -> str:
-    """The table of exits, with what each costs."""
-    return exit_table(model.configuration, len(model.header["classes"]), errors, model.files)
+def _normalise(model: SavedModel) -> Normalise:
+    return Normalise(model.header["mean"], model.header["std"])
+
+
+def latencies(model: SavedModel, device: torch.device) -> list[float]:
+    """Milliseconds that each exit's standalone model takes for one picture, from bytes to logits."""
+    classes, normalise = len(model.header["classes"]), _normalise(model)
+    result = []
+    for position in model.files:
+        alone = from_state(model.configuration, classes, (position,), model.network.exit_state(position))
+        result.append(evaluation.latency(evaluation.ready(alone, normalise, [device]), device))
+    return result
+
+
+def describe(model: SavedModel, errors: Sequence[float], device: torch.device) -> str:
+    """The table of exits, with what each costs, and how fast it is on `device`."""
+    classes = len(model.header["classes"])
+    return exit_table(model.configuration, classes, errors, model.files, latencies(model, device))

@@ -23,13 +23,15 @@ def main(argv: Sequence[str]) -> None:
     is_path = options.model.endswith(".safetensors") or Path(options.model).is_dir()
     folder = None if is_path else names.run_folder(opts.label(options.data), names.parse(options.model).name)
 
-    import saved  # imports PyTorch, which --help and mistakes need not wait for
+    import devices  # imports PyTorch, which --help and mistakes need not wait for
+    import saved
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
     model = saved.load(saved.choose(files, options.exit))
-    errors = saved.test(model, options.data, Path(options.dataDir), options.nGPU)
+    where = devices.choose(options.nGPU)
+    errors = saved.test(model, options.data, Path(options.dataDir), where)
     if options.exit == "all":
-        print(saved.describe(model, errors))
+        print(saved.describe(model, errors, where[0]))
     else:
         print(f"error {errors[-1]:.2f}")
 

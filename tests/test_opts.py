@@ -59,6 +59,8 @@ def test_defaults_that_depend_on_other_options():
         ("--shortcutType C", ["--shortcutType", "'A', 'B'"]),
         ("--dep 56", ["--dep"]),
         ("--depth", ["--depth", "expected one argument"]),
+        ("--compile true --shareGradInput true", ["--compile", "--shareGradInput"]),
+        ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),
     ],
 )
 def test_mistakes_name_the_option_the_value_and_what_is_legal(line, words):
