@@ -1,52 +1,69 @@
 """The folder of a run: one safetensors file per exit, the training state, the options, the log.
 
-Every file is written beside its place and moved there in one step, so that a reader sees the old one or the new
-one, whole. The training state is written last: a run that stopped before it repeats that epoch, with the same
-result. Nothing is unpickled but tensors and plain values (`weights_only=True`).
+Every file is written beside its place, brought to the disk, and moved there in one step, so that a reader sees the old
+one or the new one, whole. The training state is written last: a run that stopped before it repeats what came since the
+state before, with the same result. It ends with a checksum of its own, since PyTorch does not check the one in its
+archives, and the state before it is kept. Nothing is unpickled but tensors and plain values (`weights_only=True`).
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from errors import UserError
 
 VERSION = "0.1"
 EXIT_FORMAT = 1
-STATE_FORMAT = 2
-STATE_FILE = "latest.pt"
-HEADER_FIELDS = ("network", "name", "dataset", "classes", "mean", "std", "position", "error", "errorOn", "epochs")
+STATE_FORMAT = 3
+STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
+SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
+HEADER_FIELDS = {
+    "network": dict,
+    "name": str,
+    "dataset": str,
+    "classes": list,
+    "mean": list,
+    "std": list,
+    "position": int,
+    "error": float,
+    "errorOn": str,
+    "epochs": int,
+}
+MAX_HEADER = 1 << 20  # bytes
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; moved there, durably, if the block ends well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    temporary = Path(name)
+def write(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
+    """Put a file in its place, whole and durably, and the one that was there at `keep`, if that is given. A run has its
+    folder to itself, so one temporary name will do. Raises UserError where the disk is full or the folder gone."""
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o644)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep and path.exists():
+            path.replace(keep)
         temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -55,17 +72,16 @@ def _sync(path: Path) -> None:
 
 def check_folder(folder: Path, resume: bool) -> None:
     """Raise UserError where a new run would overwrite another, or where there is none to resume."""
-    present = (folder / "opt.json").exists() or (folder / STATE_FILE).exists()
-    if resume and not (folder / STATE_FILE).exists():
-        raise UserError(f"nothing to resume: {folder / STATE_FILE} does not exist")
+    present = any((folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE)) or exit_files(folder)
+    if resume and not present:
+        raise UserError(f"nothing to resume: {folder / STATE_FILE} does not exist; start the run without --resume")
     if present and not resume:
         raise UserError(f"{folder} holds a run already; add --resume to go on with it, or rename it, or give --save")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write values as JSON, atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+    write(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -74,8 +90,7 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    with atomic(path) as temporary:
-        temporary.write_text(text.getvalue())
+    write(path, text.getvalue().encode())
 
 
 def exit_path(folder: Path, position: int) -> Path:
@@ -86,47 +101,89 @@ def exit_path(folder: Path, position: int) -> Path:
 def write_exit(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
     metadata = {"format": "auxresnet-exit", "formatVersion": str(EXIT_FORMAT), "program": f"AuxResNet {VERSION}"}
-    with atomic(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-            temporary,
-            {**metadata, "header": json.dumps(header)},
-        )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write(path, save(tensors, {**metadata, "header": json.dumps(header)}))
 
 
-def read_exit(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights and the header of an exit file; UserError, naming the file, for anything else."""
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of an exit file, its fields of the right types; UserError, naming the file, for anything else."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != "auxresnet-exit":
-                raise UserError(f"{path} is a safetensors file, but not the model of an exit")
-            if metadata.get("formatVersion") != str(EXIT_FORMAT):
-                raise UserError(
-                    f"{path} has format version {metadata.get('formatVersion')}; this program reads {EXIT_FORMAT}"
-                )
-            header = json.loads(metadata["header"])
-            missing = [field for field in HEADER_FIELDS if field not in header]
-            if missing:
-                raise UserError(f"{path}: the header lacks {', '.join(missing)}")
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, header
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        if metadata.get("format") != "auxresnet-exit":
+            raise UserError(f"{path} is a safetensors file, but not the model of an exit")
+        version = metadata.get("formatVersion")
+        if version != str(EXIT_FORMAT):
+            raise UserError(f"{path} has format version {version}; this program reads {EXIT_FORMAT}")
+        if len(metadata["header"]) > MAX_HEADER:
+            raise UserError(f"{path}: the header has more than {MAX_HEADER} bytes")
+        header = json.loads(metadata["header"])
+        wrong = [field for field, kind in HEADER_FIELDS.items() if not isinstance(header.get(field), kind)]
+    except (OSError, SafetensorError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
+    if wrong:
+        raise UserError(f"{path}: the header lacks, or has in a wrong form: {', '.join(wrong)}")
+    return header
+
+
+def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in an exit file, which must have the names, shapes and types of `expected` (tensors without memory);
+    UserError, before any memory is taken for them, where they have not."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            if odd := sorted(names ^ expected.keys()):
+                what = "lacks" if odd[0] in expected else "has"
+                raise UserError(f"{path} does not hold the network of its header: it {what} {odd[0]}")
+            for name, tensor in expected.items():
+                shape = tuple(file.get_slice(name).get_shape())
+                if shape != tuple(tensor.shape):
+                    raise UserError(f"{path}: {name} has shape {shape}, its header makes it {tuple(tensor.shape)}")
+            weights = {name: file.get_tensor(name) for name in expected}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
+    for name, tensor in expected.items():
+        if weights[name].dtype != tensor.dtype:
+            raise UserError(f"{path}: {name} is of type {weights[name].dtype}, not {tensor.dtype}")
+    return weights
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the training state, the last act of an epoch."""
-    with atomic(folder / STATE_FILE) as temporary:
-        torch.save({"format": STATE_FORMAT, **state}, temporary)
+    """Write the training state, and keep the one before it."""
+    content = io.BytesIO()
+    torch.save({"format": STATE_FORMAT, **state}, content)
+    content.write(SEAL + hashlib.sha256(content.getbuffer()).hexdigest().encode())
+    write(folder / STATE_FILE, content.getbuffer(), keep=folder / PREVIOUS_STATE_FILE)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The training state of a run, on the CPU; UserError where it is of another format or not a state at all."""
-    path = folder / STATE_FILE
+def read_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """The training state of a run, on the CPU; where the last one is missing or damaged, the one before it, and `warn`
+    is told so. Raises UserError where neither can be read."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load answers a damaged file with many kinds of error
+        return _read_state(folder / STATE_FILE)
+    except UserError as error:
+        if not (folder / PREVIOUS_STATE_FILE).exists():
+            raise
+        state = _read_state(folder / PREVIOUS_STATE_FILE)
+        warn(f"{error}; going on from the state before it, {folder / PREVIOUS_STATE_FILE}")
+        return state
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    body, seal, digest = content.rpartition(SEAL)
+    if not seal or hashlib.sha256(body).hexdigest().encode() != digest:
+        raise UserError(
+            f"{path} is damaged, or not a training state of format {STATE_FORMAT}, which this program reads"
+        )
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load answers a strange file with many kinds of error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as a training state: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:

@@ -1,12 +1,12 @@
 """The picture of a run: error of each exit against epochs."""
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 
-def draw(path: Path, title: str, rows: Sequence[Mapping[str, Any]], exits: Sequence[int], held_out: str) -> None:
-    """Draw the errors of the log's `rows`, in percent, as a PNG: a colour per exit, training errors dashed."""
+def draw(title: str, rows: Sequence[Mapping[str, Any]], exits: Sequence[int], held_out: str) -> bytes:
+    """The errors of the log's `rows`, in percent, as a PNG: a colour per exit, training errors dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second to import
     from matplotlib.figure import Figure
 
@@ -26,4 +26,6 @@ def draw(path: Path, title: str, rows: Sequence[Mapping[str, Any]], exits: Seque
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
-    FigureCanvasAgg(figure).print_png(str(path))
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    return picture.getvalue()

@@ -19,15 +19,18 @@ class UsageError(UserError):
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Turn a `UserError` or an `OSError` into one line on standard error and the exit status."""
+    """Turn a `UserError`, an `OSError` or a Ctrl-C into one line on standard error and the exit status."""
     try:
         yield
     except UserError as error:
-        _stop(program, " ".join(str(error).split()), error.status)
+        _stop(program, f"error: {error}", error.status)
     except OSError as error:
-        _stop(program, " ".join(str(error).split()), UserError.status)
+        known = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        _stop(program, f"error: {known}", UserError.status)
+    except KeyboardInterrupt:
+        _stop(program, "interrupted", 130)
 
 
 def _stop(program: str, text: str, status: int) -> None:
-    print(f"{program}: error: {text}", file=sys.stderr)
+    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
     sys.exit(status)

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def evaluate(
     for images, targets in zip(pictures.images.split(BATCH), pictures.targets.split(BATCH), strict=True):
         images, targets = images.to(device), targets.to(device)
         logits = model(images)
-        sums.add(multiway_loss(logits, targets, weights), logits, targets)
+        sums.add(multiway_loss(logits, targets, weights)[0], logits, targets)
         show(len(targets))
     return sums.result()
 
@@ -79,3 +80,13 @@ class Sums:
         """The means so far; waits for the device."""
         wrong = self.wrong.tolist()
         return Result(self.loss.item() / self.pictures, tuple(100 * count / self.pictures for count in wrong))
+
+    def state(self) -> dict[str, Any]:
+        """The sums, for a training state."""
+        return {"loss": self.loss, "wrong": self.wrong, "pictures": self.pictures}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.loss.copy_(state["loss"])
+        self.wrong.copy_(state["wrong"])
+        self.pictures = state["pictures"]

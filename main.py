@@ -21,10 +21,9 @@ def main(argv: Sequence[str]) -> None:
     )
     weights = exits.loss_weights(options.exitWeights, configuration.exits)
 
-    from run import Run  # imports PyTorch, which --help and mistakes need not wait for
+    from run import started  # imports PyTorch, which --help and mistakes need not wait for
 
-    run = Run(options, configuration, weights)
-    with run.resumable():
+    with started(options, configuration, weights) as run:
         for epoch in range(run.epochs_done, options.nEpochs):
             trained = run.train(epoch)
             held_out = run.evaluate(epoch)

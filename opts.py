@@ -22,6 +22,7 @@ DEFAULTS = {
     "trainSize": None,
     "valSize": 0,
     "save": "./",
+    "saveEvery": 10.0,
     "resume": None,
     "depth": 26,
     "nOutputs": None,
@@ -44,7 +45,14 @@ DEFAULTS = {
     "compile": False,
 }
 DATASET_DEFAULTS = {"DIGITS": {"widen": 1, "nEpochs": 8, "batchsize": 64, "schedule": "onecycle"}}
-FREE_ON_RESUME = ("resume", "save", "dataDir", "nGPU", "nThreads")  # may differ without changing what is learnt
+FREE_ON_RESUME = (
+    "resume",
+    "save",
+    "saveEvery",
+    "dataDir",
+    "nGPU",
+    "nThreads",
+)  # may differ without changing what is learnt
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -158,6 +166,7 @@ def _training_parser() -> argparse.ArgumentParser:
 
     files = _Options(parser, "files")
     files.add("save", str, "folder in which the run's folder is made", metavar="DIR")
+    files.add("saveEvery", _number(float, 0, 1e6), "minutes between saves within an epoch", metavar="MIN")
     files.add(
         "resume", str, "go on with the run in DIR, or in this command's own folder", "start anew",
         metavar="DIR", nargs="?", const="",
@@ -234,11 +243,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises UsageError naming the option, what was given and what is legal. With `--resume DIR` the options saved in
     DIR stand in for the defaults.
     """
-    parser = _training_parser()
-    given = vars(parser.parse_args(_spelled(argv, parser)))
+    given = _given(argv)
     if given.get("resume"):
-        given = {**load(Path(given["resume"])), **given}
+        given = {**vars(from_saved(load(Path(given["resume"])))), **given}
     return argparse.Namespace(**_resolve(given))
+
+
+def _given(argv: Sequence[str]) -> dict[str, Any]:
+    parser = _training_parser()
+    return vars(parser.parse_args(_spelled(argv, parser)))
+
+
+def from_saved(values: Any) -> argparse.Namespace:
+    """The options of a run from what it saved, checked like a command line; UserError where they are none."""
+    try:
+        named = [(name, value) for name, value in values.items() if value is not None and name != "resume"]
+        return argparse.Namespace(**_resolve(_given([f"--{name}={_plain(value)}" for name, value in named])))
+    except (AttributeError, UsageError) as error:
+        raise UserError(f"the saved options are not those of a run: {error}") from error
 
 
 def _resolve(given: dict[str, Any]) -> dict[str, Any]:
@@ -275,33 +297,30 @@ def describe(options: argparse.Namespace) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(_plain, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(_plain, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def load(folder: Path) -> dict[str, Any]:
-    """The options that a run in `folder` was started with, from its opt.json; UserError if there are none."""
+def load(folder: Path) -> Any:
+    """What the opt.json of a run holds; UserError if there is none."""
     try:
-        saved = json.loads((folder / "opt.json").read_text())
-    except (OSError, ValueError) as error:
+        return json.loads((folder / "opt.json").read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"nothing to resume in {folder}: {error}") from error
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
 
 
-def check_resumable(options: argparse.Namespace, saved: dict[str, Any]) -> None:
-    """Raise UserError naming every option that contradicts the saved ones; more epochs are no contradiction."""
+def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:
+    """Raise UserError naming every option that contradicts those before; more epochs are no contradiction."""
     differences = [
-        f"{name} is {_plain(value)}, was {_plain(saved.get(name))}"
+        f"{name} is {_plain(value)}, was {_plain(getattr(before, name))}"
         for name, value in vars(options).items()
-        if name not in FREE_ON_RESUME
-        and value != saved.get(name, DEFAULTS[name])
-        and not _extends(name, options, saved)
+        if name not in FREE_ON_RESUME and value != getattr(before, name) and not _extends(name, options, before)
     ]
     if differences:
         raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")
 
 
-def _extends(name: str, options: argparse.Namespace, saved: dict[str, Any]) -> bool:
-    return name == "nEpochs" and options.schedule in EXTENDABLE and options.nEpochs >= saved["nEpochs"]
+def _extends(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
+    return name == "nEpochs" and options.schedule in EXTENDABLE and options.nEpochs >= before.nEpochs
 
 
 def parse_test(argv: Sequence[str]) -> argparse.Namespace:

@@ -12,13 +12,13 @@ from models.names import Configuration
 
 
 class Progress:
-    """A bar over all training pictures of a run, on standard error, shown on a terminal only."""
+    """A bar over all training pictures of a run, of which `done` are behind; on standard error, on a terminal only."""
 
-    def __init__(self, pictures: int, epochs: int, first_epoch: int, exits: Sequence[int]) -> None:
+    def __init__(self, pictures: int, epochs: int, done: int, exits: Sequence[int]) -> None:
         self.exits, self.epochs = exits, epochs
         self.bar = tqdm(
             total=pictures * epochs,
-            initial=pictures * first_epoch,
+            initial=done,
             unit="img",
             leave=False,
             disable=None,

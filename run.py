@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -20,28 +20,69 @@ import devices
 import opts
 from datasets.loaders import training_batches
 from datasets.transforms import Normalise
-from evaluation import Result
+from errors import UserError
+from evaluation import Result, Sums
+from lock import locked
 from models import names
 from models.auxresnet import AuxResNet
 from report import Progress, epoch_line, exit_table
+from stopping import Stopped, stoppable
 from trainer import Trainer, learning_rate
 
 
+def warn(text: str) -> None:
+    """Tell the user something on standard error."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def started(
+    options: argparse.Namespace, configuration: names.Configuration, weights: Sequence[float]
+) -> Iterator["Run"]:
+    """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
+    go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
+    folder = Path(options.save, names.run_folder(opts.label(options.data), configuration.name))
+    folder = Path(options.resume) if options.resume else folder
+    checkpoints.check_folder(folder, options.resume is not None)
+    stopped = None
+    with locked(folder, warn), stoppable() as check_stopped:
+        run = Run(options, configuration, weights, folder, check_stopped)
+        try:
+            run.write_first_files()
+            yield run
+        except Stopped as stop:
+            run.save_state()
+            stopped = stop
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(f"a loader worker died ({error}); go on with {run.resume_command} --nThreads 0") from error
+        finally:
+            run.progress.close()
+    if stopped:
+        warn(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
+        sys.exit(stopped.status)
+
+
 class Run:
-    """One run, new or resumed. Raises UserError for whatever its options cannot have on this machine."""
+    """The parts of a run, joined: its data, its trainer, its place in the course of the epochs, its files."""
 
     def __init__(
-        self, options: argparse.Namespace, configuration: names.Configuration, weights: Sequence[float]
+        self,
+        options: argparse.Namespace,
+        configuration: names.Configuration,
+        weights: Sequence[float],
+        folder: Path,
+        check_stopped: Callable[[], None],
     ) -> None:
-        self.options, self.configuration = options, configuration
+        self.options, self.configuration, self.folder = options, configuration, folder
         self.dataset = opts.label(options.data)
-        own_folder = Path(options.save, names.run_folder(self.dataset, configuration.name))
-        self.folder = Path(options.resume) if options.resume else own_folder
-        resumed = options.resume is not None
-        checkpoints.check_folder(self.folder, resumed)
-        state = checkpoints.read_state(self.folder) if resumed else None
-        if state:
-            opts.check_resumable(options, state["options"])
+        self.check_stopped = check_stopped
+        checkpoints.check_folder(folder, options.resume is not None)
+        state = checkpoints.read_state(folder, warn) if options.resume is not None else None
+        before = opts.from_saved(state["options"]) if state else None
+        if before:
+            opts.check_resumable(options, before)
 
         where = devices.choose(options.nGPU)
         self.data = datasets.for_training(
@@ -53,61 +94,92 @@ class Run:
         self.trainer = Trainer(self.network, Normalise(self.data.mean, self.data.std), weights, where, options)
         self.log: list[dict[str, Any]] = []
         self.best: float | None = None  # lowest error of the last exit on the validation pictures
+        self.steps = -(-len(self.data.train) // options.batchsize)  # in an epoch
+        self._begin_epoch()
         if state:
             self._restore(state)
-        self._introduce()
+        self._introduce(before)
+        self.batches = self._batches(pin=where[0].type == "cuda")
+        pictures = len(self.data.train)
+        done = self.epochs_done * pictures + self.sums.pictures
+        self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
 
-        count = len(self.data.train)
-        self.steps = -(-count // options.batchsize)
-        self.batches = training_batches(
+    def _batches(self, pin: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return training_batches(
             self.data.train,
-            batch_size=options.batchsize,
-            epochs=options.nEpochs,
-            first_epoch=self.epochs_done,
-            seed=options.manualSeed,
-            workers=options.nThreads,
+            batch_size=self.options.batchsize,
+            epochs=self.options.nEpochs,
+            done=self.epochs_done * self.steps + self.step,
+            seed=self.options.manualSeed,
+            workers=self.options.nThreads,
             pad=self.data.source.pad,
             flip=self.data.source.flip,
-            pin=where[0].type == "cuda",
+            pin=pin,
         )
-        self.progress = Progress(count, options.nEpochs, self.epochs_done, configuration.exits)
+
+    def _begin_epoch(self) -> None:
+        self.step = 0  # steps done in this epoch
+        self.sums = Sums(len(self.configuration.exits), self.trainer.device)
+        self.seconds, self.clock = 0.0, time.monotonic()  # spent on this epoch up to the clock
 
     @property
     def epochs_done(self) -> int:
         """How many epochs are trained and saved."""
         return len(self.log)
 
-    def _introduce(self) -> None:
+    @property
+    def resume_command(self) -> str:
+        """What the user types to go on."""
+        return f"python main.py --resume {shlex.quote(str(self.folder))}"
+
+    def _introduce(self, before: argparse.Namespace | None) -> None:
         data, exits = self.data, ", ".join(map(str, self.configuration.exits))
         print(f"{self.configuration.name} on {self.dataset}: exits {exits}; {len(data.classes)} classes, ", end="")
         print(f"{len(data.train):,} training and {len(data.held_out):,} {data.held_out_name} pictures")
         print(f"options: {opts.describe(self.options)}")
-        resumed = f" (resumed after epoch {self.epochs_done})" if self.epochs_done else ""
-        print(f"folder: {self.folder}/{resumed}", flush=True)
+        place = f"epoch {self.epochs_done}" + (f" and {self.step} of {self.steps} steps" if self.step else "")
+        print(f"folder: {self.folder}/{f' (resumed after {place})' if before else ''}", flush=True)
+        if before and before.nEpochs != self.options.nEpochs:
+            old, new = self._rate(0, before.nEpochs), self._rate(0, self.options.nEpochs)
+            print(f"nEpochs raised from {before.nEpochs} to {self.options.nEpochs}: ", end="")
+            print(f"from here on the learning rate is that of the longer schedule, {new:.4g} where it was {old:.4g}")
+
+    def _rate(self, steps: int, epochs: int) -> float:
+        """The learning rate `steps` steps into this epoch, of a run of so many epochs."""
+        progress = (self.epochs_done * self.steps + steps) / (epochs * self.steps)
+        return learning_rate(min(progress, 1.0), self.options.schedule, self.options.LR)
 
     def train(self, epoch: int) -> Result:
-        """Train one epoch (counted from 0)."""
-        options = self.options
-        self.started = time.monotonic()
+        """Train one epoch (counted from 0), or what a resumed run has left of it."""
+        self.clock = time.monotonic()
+        self.save_due = self.clock + 60 * self.options.saveEvery
         self.progress.epoch(epoch, "training")
+        return self.trainer.train_epoch(
+            islice(self.batches, self.steps - self.step),
+            lambda step: self._rate(step, self.options.nEpochs),
+            self.sums,
+            self._after_step,
+            epoch,
+            self.step,
+        )
 
-        def rate(step: int) -> float:
-            progress = (epoch * self.steps + step) / (options.nEpochs * self.steps)
-            return learning_rate(progress, options.schedule, options.LR)
-
-        batches = islice(self.batches, self.steps)
-        return self.trainer.train_epoch(batches, rate, self.progress.step)
+    def _after_step(self, pictures: int, result: Result | None) -> None:
+        self.step += 1
+        self.progress.step(pictures, result)
+        self.check_stopped()
+        if time.monotonic() >= self.save_due:
+            self.save_state()
 
     def evaluate(self, epoch: int) -> Result:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
         self.progress.epoch(epoch, "testing")
-        return self.trainer.evaluate(self.data.held_out)
+        return self.trainer.evaluate(self.data.held_out, lambda count: self.check_stopped())
 
     def save(self, epoch: int, trained: Result, held_out: Result) -> None:
         """Log the epoch and write the files: the exits (with a validation split: if this epoch is the best so far),
         the log, the curves and, last, the state to resume from."""
         exits, name = self.configuration.exits, self.data.held_out_name
-        seconds = time.monotonic() - self.started
+        seconds = self._seconds()
         row = {
             "epoch": epoch + 1,
             "seconds": round(seconds, 1),
@@ -117,14 +189,18 @@ class Run:
         row |= {f"train_error_{p}": error for p, error in zip(exits, trained.errors, strict=True)}
         row |= {f"{name}_error_{p}": error for p, error in zip(exits, held_out.errors, strict=True)}
         self.log.append(row)
+        self._begin_epoch()
         if not self.data.validates or self.best is None or held_out.errors[-1] < self.best:
             self.best = held_out.errors[-1]
             self._write_exits(held_out)
         checkpoints.write_log(self.folder / "log.csv", self.log)
-        with checkpoints.atomic(self.folder / "curves.png") as picture:
-            curves.draw(picture, f"{self.configuration.name} on {self.dataset}", self.log, exits, name)
-        checkpoints.write_state(self.folder, self._state())
+        title = f"{self.configuration.name} on {self.dataset}"
+        checkpoints.write(self.folder / "curves.png", curves.draw(title, self.log, exits, name))
+        self.save_state()
         self.progress.line(epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
+
+    def _seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.clock
 
     def _write_exits(self, held_out: Result) -> None:
         shared = {
@@ -144,8 +220,16 @@ class Run:
             path = checkpoints.exit_path(self.folder, position)
             checkpoints.write_exit(path, self.network.exit_state(position), header)
 
-    def _state(self) -> dict[str, Any]:
-        return {
+    def write_first_files(self) -> None:
+        """Write what a resume needs before the first step."""
+        checkpoints.write_json(self.folder / "opt.json", vars(self.options))
+        if not self.log and not self.step:
+            self.save_state()
+
+    def save_state(self) -> None:
+        """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
+        self.trainer.watch.check()
+        state = {
             "options": vars(self.options),
             "network": self.network.state_dict(),
             "training": self.trainer.state(),
@@ -153,31 +237,26 @@ class Run:
             "random_cuda": torch.cuda.get_rng_state_all(),
             "log": self.log,
             "best": self.best,
+            "step": self.step,
+            "sums": self.sums.state(),
+            "seconds": self._seconds(),
         }
+        checkpoints.write_state(self.folder, state)
+        self.save_due = time.monotonic() + 60 * self.options.saveEvery
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.trainer.restore(state["training"])
-        torch.set_rng_state(state["random"])
-        if len(state["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        self.log, self.best = state["log"], state["best"]
-
-    @contextmanager
-    def resumable(self) -> Iterator[None]:
-        """Write what a resume needs before the first epoch; say how to resume when interrupted."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_json(self.folder / "opt.json", vars(self.options))
-        if not self.log:
-            checkpoints.write_state(self.folder, self._state())
         try:
-            yield
-        except KeyboardInterrupt:
-            command = f"python main.py --resume {shlex.quote(str(self.folder))}"
-            print(f"interrupted; epochs saved: {self.epochs_done}; go on with: {command}", file=sys.stderr)
-            sys.exit(130)
-        finally:
-            self.progress.close()
+            self.network.load_state_dict(state["network"])
+            self.trainer.restore(state["training"])
+            torch.set_rng_state(state["random"])
+            if len(state["random_cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(state["random_cuda"])
+            self.log, self.best = state["log"], state["best"]
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.sums.restore(state["sums"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the training state in {self.folder} does not fit its options: {reason}") from error
 
     def report(self) -> None:
         """Print the table of exits: what each costs, how well it does on the test pictures, where its file is."""
@@ -192,6 +271,7 @@ class Run:
     def _test_kept(self) -> Result:
         """The test result of the exit files, which hold the best epoch on the validation pictures."""
         for position in self.configuration.exits:
-            weights, _ = checkpoints.read_exit(checkpoints.exit_path(self.folder, position))
-            self.network.load_state_dict(weights, strict=False)
-        return self.trainer.evaluate(self.data.test())
+            expected = self.network.exit_state(position)
+            path = checkpoints.exit_path(self.folder, position)
+            self.network.load_state_dict(checkpoints.read_weights(path, expected), strict=False)
+        return self.trainer.evaluate(self.data.test(), lambda count: None)

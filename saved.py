@@ -1,5 +1,6 @@
 """Saved models: found, rebuilt from the files of one or several exits, and tested."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ import evaluation
 from datasets.transforms import Normalise
 from errors import UserError
 from models import names
-from models.auxresnet import AuxResNet, from_state
+from models.auxresnet import AuxResNet, from_state, layout
 from report import exit_table
+
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Pat
     """
     if model.endswith(".safetensors"):
         return {checkpoints.position_of(Path(model)): Path(model)}
-    for candidate in [root / folder for root in roots] if folder else [Path(model)]:
+    for root, candidate in [(root, root / folder) for root in roots] if folder else [(Path(model), Path(model))]:
         if files := checkpoints.exit_files(candidate):
+            outside = [file for file in files.values() if not file.resolve().is_relative_to(root.resolve())]
+            if outside:
+                raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
             return files
     runs = sorted({str(file.parent) for root in roots for file in root.glob("*/exit-*.safetensors")})
     places = " or ".join(f"{root}/" for root in roots)
@@ -58,21 +64,41 @@ def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
 
 def load(files: dict[int, Path]) -> SavedModel:
     """Rebuild the network from exit files of one run; UserError, naming the file, where they do not fit together."""
+    files = dict(sorted(files.items()))
     weights: dict[str, Tensor] = {}
-    for position, path in sorted(files.items()):
-        tensors, header = checkpoints.read_exit(path)
+    for position, path in files.items():
+        header = checkpoints.read_header(path)
         if header["position"] != position:
             raise UserError(f"{path} holds exit {header['position']}; it was renamed")
+        configuration = _configuration(path, header)
+        tensors = checkpoints.read_weights(path, layout(configuration, len(header["classes"]), position))
         if any(name in weights and not torch.equal(weights[name], tensor) for name, tensor in tensors.items()):
             raise UserError(f"{path} is of another run or epoch than the exits before it; test it alone")
         weights |= tensors
     try:
-        fields = header["network"]
-        configuration = names.configure(outputs=len(fields["exits"]), **fields)
         network = from_state(configuration, len(header["classes"]), list(files), weights)
-    except (TypeError, KeyError, RuntimeError, UserError) as error:
-        raise UserError(f"{path}: header and weights do not fit together: {str(error).splitlines()[0]}") from error
-    return SavedModel(network, configuration, header, dict(sorted(files.items())))
+    except RuntimeError as error:
+        raise UserError(f"{path} is of another network than the exits before it; test it alone") from error
+    return SavedModel(network, configuration, header, files)
+
+
+def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
+    """The network that a header describes; UserError where it makes no sense."""
+    try:
+        configuration = names.from_fields(header["network"])
+        if header["position"] not in configuration.exits:
+            raise UserError(f"{configuration.name} has no exit {header['position']}")
+        if not 1 <= len(header["classes"]) <= MAX_CLASSES or not all(type(c) is str for c in header["classes"]):
+            raise UserError(f"its classes are not 1 to {MAX_CLASSES} names")
+        if not all(len(header[name]) == 3 and all(map(_is_number, header[name])) for name in ("mean", "std")):
+            raise UserError("its mean and std are not three numbers each")
+    except UserError as error:
+        raise UserError(f"{path}: the header describes no network: {error}") from error
+    return configuration
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def test(model: SavedModel, data: str, root: Path, where: list[torch.device]) -> tuple[float, ...]:

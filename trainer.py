@@ -17,6 +17,7 @@ import devices
 import evaluation
 from datasets.pictures import Pictures
 from evaluation import Result, Sums
+from finite import FiniteWatch
 from models.auxresnet import AuxResNet
 from models.losses import multiway_loss
 
@@ -66,47 +67,59 @@ class Trainer:
             fused=True,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
 
     def train_epoch(
         self,
         batches: Iterable[tuple[Tensor, Tensor]],
         rate_of_step: Callable[[int], float],
+        sums: Sums,
         show: Callable[[int, Result | None], None],
+        epoch: int = 0,
+        first_step: int = 0,
     ) -> Result:
-        """One epoch: for each batch one backward pass through the weighted sum of all losses, one step.
+        """One epoch, or the rest of it: for each batch one backward pass through the weighted sum of all losses, one
+        step.
 
-        `rate_of_step` gives the learning rate of step 0, 1, …; `show` is told the size of each batch and, at most
-        once a second, the result so far.
+        `rate_of_step` gives the learning rate of step 0, 1, …; what comes out is added to `sums`; `show` is told the
+        size of each batch after its step and, at most once a second, the result so far. Raises NotFinite, at most a
+        second or so late, for a loss or a gradient that is infinite or not a number.
         """
         self.model.train()
-        sums = Sums(len(self.weights), self.device)
+        self.watch.begin(epoch)
         last_shown = time.monotonic()
-        for step, (images, targets) in enumerate(batches):
+        for step, (images, targets) in enumerate(batches, first_step):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_of_step(step)
             images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
-            sums.add(*self._step(images, targets), targets)
+            loss, losses, logits = self._step(images, targets)
+            sums.add(loss, logits, targets)
+            self.watch.add(step, losses)
             due = time.monotonic() - last_shown >= 1.0
+            if due:
+                self.watch.check()
             show(len(targets), sums.result() if due else None)
             last_shown = time.monotonic() if due else last_shown
+        self.watch.check()
         return sums.result()
 
-    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The weighted loss, the loss of each exit, the logits of each exit."""
         model = self.compiled if len(targets) == self.full_batch else self.model  # compiled code is for one size
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             logits = model(images)
         logits = [z.float() for z in logits]
-        loss = multiway_loss(logits, targets, self.weights)
+        loss, losses = multiway_loss(logits, targets, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
-        return loss, logits
+        return loss, losses, logits
 
-    def evaluate(self, pictures: Pictures) -> Result:
-        """Loss and errors over all pictures, in float32."""
+    def evaluate(self, pictures: Pictures, show: Callable[[int], None]) -> Result:
+        """Loss and errors over all pictures, in float32; `show` is told the size of each batch."""
         model = evaluation.ready(self.network, self.normalise, self.where)
-        return evaluation.evaluate(model, pictures, self.weights, self.where[0])
+        return evaluation.evaluate(model, pictures, self.weights, self.where[0], show)
 
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""

@@ -28,7 +28,7 @@ def one_by_one() -> Case:
 def batched() -> Case:
     """This program's batches, without workers."""
     batches = training_batches(
-        noise(PICTURES), batch_size=BATCH, epochs=10**6, first_epoch=0, seed=0, workers=0, pad=4, flip=True, pin=False
+        noise(PICTURES), batch_size=BATCH, epochs=10**6, done=0, seed=0, workers=0, pad=4, flip=True, pin=False
     )
     return partial(timed, lambda: [None for _ in itertools.islice(batches, PICTURES // BATCH)])
 

@@ -24,6 +24,7 @@ from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.loaders import training_batches
 from datasets.pictures import Pictures
 from datasets.transforms import Normalise
+from evaluation import Sums
 from models import names
 from models.auxresnet import AuxResNet
 from trainer import Trainer
@@ -43,11 +44,11 @@ def noise(count: int = 5000) -> Pictures:
 class OneByOne(Dataset[tuple[Tensor, int]]):
     """The pictures as the usual script serves them: one PIL image at a time, through torchvision's transforms."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: Pictures, augment: bool = True) -> None:
         self.arrays, self.targets = pictures.images.numpy(), pictures.targets.tolist()
         scaled = [[v / 255 for v in values] for values in (MEAN, STD)]
-        steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        self.transform = transforms.Compose([*steps, transforms.Normalize(*scaled)])
+        random = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if augment else []
+        self.transform = transforms.Compose([*random, transforms.ToTensor(), transforms.Normalize(*scaled)])
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -76,9 +77,9 @@ def reference(name: str) -> Case:
     return partial(timed, step)
 
 
-def ours(name: str, *options: str) -> Case:
+def ours(name: str, *options: str, batch: int = BATCH) -> Case:
     """This program's step, by its own trainer and loader."""
-    trainer, batches = training(name, *options)
+    trainer, batches = training(name, *options, batch=batch)
     return partial(timed, lambda: one_step(trainer, batches))
 
 
@@ -90,7 +91,7 @@ def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Ite
     network.share_grad_input = settings.shareGradInput
     weights = (1.0,) * len(configuration.exits)
     batches = training_batches(
-        noise(40 * batch), batch_size=batch, epochs=10**6, first_epoch=0, seed=0, workers=settings.nThreads,
+        noise(40 * batch), batch_size=batch, epochs=10**6, done=0, seed=0, workers=settings.nThreads,
         pad=4, flip=True, pin=False,
     )  # fmt: skip
     return Trainer(network, Normalise(MEAN, STD), weights, devices.choose(0), settings), batches
@@ -98,7 +99,8 @@ def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Ite
 
 def one_step(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
     """Fetch a batch and train on it."""
-    trainer.train_epoch(itertools.islice(batches, 1), lambda step: 0.1, lambda count, result: None)
+    sums = Sums(len(trainer.weights), trainer.device)
+    trainer.train_epoch(itertools.islice(batches, 1), lambda step: 0.1, sums, lambda count, result: None)
 
 
 def convolutions(name: str) -> Case:
@@ -136,8 +138,8 @@ def convolution(
 def main() -> None:
     """Run all cases in turn and print their rates and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    rounds = parser.add_argument("--rounds", type=int, default=9).dest
-    rounds = getattr(parser.parse_args(), rounds)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
     cases = {
         "plain script": partial(reference, NETWORK),
         "this program": partial(ours, NETWORK),

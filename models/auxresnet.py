@@ -87,6 +87,12 @@ class AuxResNet(nn.Module):
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(wanted)}
 
 
+def layout(configuration: Configuration, classes: int, position: int) -> dict[str, Tensor]:
+    """The state of an exit's standalone model as tensors without memory: names, shapes and types."""
+    with torch.device("meta"):
+        return AuxResNet(configuration, classes, (position,)).state_dict()
+
+
 def from_state(
     configuration: Configuration, classes: int, kept: Sequence[int], state: Mapping[str, Tensor]
 ) -> AuxResNet:

@@ -1,8 +1,9 @@
 """Network names and what they stand for: `AuxResNet-26-2/10-dropout` <-> `Configuration`. Plain Python, no torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from errors import UsageError
 from models import exits as exit_rules
@@ -53,6 +54,17 @@ def configure(
     if len(positions) != outputs:
         raise UsageError(f"nOutputs {outputs} contradicts the {len(positions)} exits {', '.join(map(str, positions))}")
     return Configuration(depth, positions, widen, dropout, shortcut or ("A" if widen == 1 else "B"))
+
+
+def from_fields(fields: Mapping[str, Any]) -> Configuration:
+    """The configuration whose fields these are, as read from a file, checked; raises UsageError where there is none."""
+    kinds = {"depth": (int,), "exits": (list,), "widen": (int,), "dropout": (int, float), "shortcut": (str,)}
+    wrong = [name for name, kind in kinds.items() if type(fields.get(name)) not in kind]
+    if wrong or fields.keys() != kinds.keys() or not all(type(position) is int for position in fields["exits"]):
+        raise UsageError(f"a network is described by {', '.join(kinds)}, not by {str(dict(fields))[:200]}")
+    if not 0 <= fields["dropout"] < 1 or fields["shortcut"] not in ("A", "B"):
+        raise UsageError(f"dropout {fields['dropout']} or shortcut {fields['shortcut'][:20]!r} is not one of a network")
+    return configure(outputs=len(fields["exits"]), **fields)
 
 
 def parse(name: str) -> Configuration:

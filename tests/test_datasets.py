@@ -220,10 +220,10 @@ def test_normalise():
     torch.testing.assert_close(result, expected)
 
 
-def stream(pictures, workers, first_epoch=0):
+def stream(pictures, workers, done=0):
     return list(
         training_batches(
-            pictures, batch_size=32, epochs=3, first_epoch=first_epoch, seed=5, workers=workers,
+            pictures, batch_size=32, epochs=3, done=done, seed=5, workers=workers,
             pad=4, flip=True, pin=False,
         )
     )  # fmt: skip
@@ -233,12 +233,12 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_the_stream_s
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, 32, 32, 3), dtype=torch.uint8, generator=generator)
     pictures = Pictures(images, torch.arange(100), ("x",) * 100)
-    alone, several, late = stream(pictures, 0), stream(pictures, 3), stream(pictures, 0, first_epoch=1)
+    alone, several, late = stream(pictures, 0), stream(pictures, 3), stream(pictures, 0, done=5)
     assert len(alone) == 12
     for expected, found in zip(alone, several, strict=True):
         assert found[0].equal(expected[0])
         assert found[1].equal(expected[1])
-    assert late[0][0].equal(alone[4][0])
+    assert late[0][0].equal(alone[5][0])
     for epoch in range(3):
         assert sorted(torch.cat([t for _, t in alone[4 * epoch : 4 * epoch + 4]]).tolist()) == list(range(100))
     assert not alone[0][1].equal(alone[4][1])

@@ -23,7 +23,7 @@ def batch(count=8, classes=10):
 
 def gradients(network, images, targets, weights):
     network.zero_grad(set_to_none=True)
-    multiway_loss(network(images), targets, weights).backward()
+    multiway_loss(network(images), targets, weights)[0].backward()
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
@@ -141,7 +141,7 @@ def test_weights_of_zero_but_the_last_are_plain_training():
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
         for _ in range(3):
             optimizer.zero_grad()
-            multiway_loss(net(images), targets, weights).backward()
+            multiway_loss(net(images), targets, weights)[0].backward()
             optimizer.step()
     for name, tensor in plain.state_dict().items():
         assert tensor.equal(network.state_dict()[name]), name
@@ -186,7 +186,7 @@ def test_resnet_1001_takes_a_step_with_share_grad_input():
     before = network.stem.weight.detach().clone()
     images, targets = batch(2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    loss = multiway_loss(network(images), targets, (1.0,))
+    loss, _ = multiway_loss(network(images), targets, (1.0,))
     loss.backward()
     optimizer.step()
     assert loss.isfinite()

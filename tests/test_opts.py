@@ -71,7 +71,7 @@ def test_mistakes_name_the_option_the_value_and_what_is_legal(line, words):
 
 
 def test_contradictions_of_a_resumed_run_are_all_named():
-    saved = vars(opts.parse("--data DIGITS --schedule step --nEpochs 4".split()))
+    saved = opts.parse("--data DIGITS --schedule step --nEpochs 4".split())
     opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 9 --nThreads 0 --resume".split()), saved)
     with pytest.raises(ValueError, match=r"depth is 20, was 26; LR is 0\.2, was 0\.1"):
         opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 4 --depth 20 --LR 0.2".split()), saved)

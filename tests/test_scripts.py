@@ -24,7 +24,7 @@ def test_a_run_leaves_its_files(finished):
     _, folder, output = finished
     names = {path.name for path in folder.iterdir()}
     exits = {f"exit-{position}.safetensors" for position in EXITS}
-    assert names == exits | {"latest.pt", "opt.json", "log.csv", "curves.png"}
+    assert names == exits | {"latest.pt", "previous.pt", "opt.json", "log.csv", "curves.png"}
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((folder / "log.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -37,7 +37,8 @@ def test_a_run_leaves_its_files(finished):
 def test_exit_files_carry_what_is_needed_to_rebuild_and_judge_them(finished):
     _, folder, _ = finished
     for position in EXITS:
-        weights, header = checkpoints.read_exit(folder / f"exit-{position}.safetensors")
+        weights = load_file(folder / f"exit-{position}.safetensors")
+        header = checkpoints.read_header(folder / f"exit-{position}.safetensors")
         assert (header["name"], header["position"], header["dataset"]) == (NAME, position, "DIGITS")
         assert header["classes"] == [str(digit) for digit in range(10)]
         assert header["network"]["exits"] == list(EXITS)
@@ -99,7 +100,7 @@ def test_files_of_different_runs_are_not_mixed(finished, tmp_path):
     _, folder, _ = finished
     paths = {position: tmp_path / f"exit-{position}.safetensors" for position in (5, 14)}
     for position, path in paths.items():
-        weights, header = checkpoints.read_exit(folder / path.name)
+        weights, header = load_file(folder / path.name), checkpoints.read_header(folder / path.name)
         if position == 5:
             weights["stem.weight"] += 1
         checkpoints.write_exit(path, weights, header)

@@ -14,6 +14,7 @@ import opts
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Normalise
+from evaluation import Sums
 from models import names
 from models.auxresnet import AuxResNet
 from models.folding import folded
@@ -34,8 +35,12 @@ def trainer(*options):
 def batches(count):
     pictures = digits.load(None, "train").take(range(BATCH * count))
     return training_batches(
-        pictures, batch_size=BATCH, epochs=1, first_epoch=0, seed=0, workers=0, pad=4, flip=False, pin=False
+        pictures, batch_size=BATCH, epochs=1, done=0, seed=0, workers=0, pad=4, flip=False, pin=False
     )
+
+
+def train(run, some_batches, show=lambda count, result: None):
+    return run.train_epoch(some_batches, lambda step: 0.01, Sums(2, CPU[0]), show)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_batch_norm_written_out_for_the_compiler_is_batch_norm(monkeypatch):
 
 def test_compiled_steps_learn_what_plain_ones_learn():
     results = [trainer("--compile", flag) for flag in ("false", "true")]
-    results = [run.train_epoch(batches(3), lambda step: 0.01, lambda count, result: None) for run in results]
+    results = [train(run, batches(3)) for run in results]
     assert results[1].loss == pytest.approx(results[0].loss, rel=1e-3)
 
 
@@ -89,7 +94,7 @@ def test_16_bit_training(precision, tmp_path):
     folder = tmp_path / "DIGITS-AuxResNet-8-2"
     weights = load_file(folder / "exit-8.safetensors").values()
     assert {tensor.dtype for tensor in weights} == {torch.float32, torch.int64}
-    state = checkpoints.read_state(folder)
+    state = checkpoints.read_state(folder, pytest.fail)
     assert bool(state["training"]["scaler"]) == (precision == "half")
     assert state["log"][-1]["train_loss"] < state["log"][0]["train_loss"]
 
@@ -105,9 +110,9 @@ def test_the_host_reads_results_at_the_end_of_an_epoch_only(precision, monkeypat
             patch.setattr(time, "monotonic", lambda: 0.0)  # never a second gone: nothing to show
             for name in ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"):
                 patch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name), reads))
-            run.train_epoch(iter(prepared), lambda step: 0.01, lambda count, result: None)
+            train(run, iter(prepared))
         counts.append(reads.count)
-    assert counts == [2, 2]  # the wrong answers, the loss
+    assert counts == [3, 3]  # the wrong answers, the loss, whether all was finite
 
 
 def counting(method, reads):
@@ -122,5 +127,5 @@ def test_progress_is_read_once_a_second(monkeypatch):
     run, shown = trainer(), []
     clock = iter(range(0, 100))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) * 0.3)
-    run.train_epoch(batches(9), lambda step: 0.01, lambda count, result: shown.append(result is not None))
+    train(run, batches(9), lambda count, result: shown.append(result is not None))
     assert shown == [False, False, False, True, False, False, False, True, False]

@@ -1,7 +1,10 @@
 """Training: reproducible, resumable to the same bits, on several devices; the learning rate; validation."""
 
 import csv
+import itertools
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -11,12 +14,11 @@ from safetensors.torch import load_file
 import checkpoints
 import devices
 import main
-import run as run_module
 from errors import UserError
 from evaluation import evaluate
 from models import names
 from models.auxresnet import AuxResNet
-from trainer import learning_rate
+from trainer import Trainer, learning_rate
 
 RUN = [*SMALL, "--nEpochs", "3", "--dropout", "0.1"]
 FOLDER = "DIGITS-AuxResNet-14-3-dropout"
@@ -58,35 +60,39 @@ def test_another_seed_gives_another_result(uninterrupted, tmp_path):
     assert log(uninterrupted) != log(tmp_path)
 
 
-@pytest.mark.parametrize("how", ["same command", "folder"])
-def test_resume_equals_uninterrupted(how, uninterrupted, tmp_path, monkeypatch, capsys):
-    real = run_module.Run.train
+def send_during(monkeypatch, owner, method, number, call):
+    """Let this process get a signal in the given call of a method."""
+    real, calls = getattr(owner, method), itertools.count(1)
 
-    def interrupted(self, epoch):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return real(self, epoch)
+    def signalled(self, *arguments):
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(run_module.Run, "train", interrupted)
+    monkeypatch.setattr(owner, method, signalled)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "method", "call", "how"),
+    [
+        (signal.SIGINT, 130, "_step", 1, "same command"),
+        (signal.SIGTERM, 143, "_step", 6, "folder"),
+        (signal.SIGINT, 130, "_step", 8, "same command"),  # the last step of an epoch
+        (signal.SIGTERM, 143, "evaluate", 2, "folder"),
+    ],
+)
+def test_resume_equals_uninterrupted(number, status, method, call, how, uninterrupted, tmp_path, monkeypatch, capsys):
+    send_during(monkeypatch, Trainer, method, number, call)
     with pytest.raises(SystemExit) as stop:
-        main.main([*RUN, "--save", str(tmp_path)])
-    assert stop.value.code == 130
+        main.main([*RUN, "--save", str(tmp_path), "--nThreads", "1"])
+    assert stop.value.code == status
     command = f"--resume {tmp_path / FOLDER}"
-    assert command in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"python main.py {command}")
     monkeypatch.undo()
     torch.manual_seed(99)  # nothing may depend on what the process did before
     main.main([*RUN, "--save", str(tmp_path), "--resume"] if how == "same command" else command.split())
     assert_same(tensors(uninterrupted), tensors(tmp_path))
     assert log(uninterrupted) == log(tmp_path)
-
-
-def test_resume_before_the_first_epoch_is_over(uninterrupted, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module.Run, "train", lambda self, epoch: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(SystemExit):
-        main.main([*RUN, "--save", str(tmp_path)])
-    monkeypatch.undo()
-    main.main([*RUN, "--save", str(tmp_path), "--resume"])
-    assert_same(tensors(uninterrupted), tensors(tmp_path))
 
 
 def test_a_finished_run_resumed_prints_its_table_again(uninterrupted, capsys):
@@ -100,7 +106,7 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
     main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--LR", "0.5"])
     rows = log(tmp_path)
     errors = [float(row["validation_error_14"]) for row in rows]
-    _, header = checkpoints.read_exit(tmp_path / FOLDER / "exit-14.safetensors")
+    header = checkpoints.read_header(tmp_path / FOLDER / "exit-14.safetensors")
     assert header["epochs"] == errors.index(min(errors)) + 1
     assert (header["error"], header["errorOn"]) == (min(errors), "validation")
     assert not any(key.startswith("test_") for key in rows[0])

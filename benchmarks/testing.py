@@ -1,0 +1,88 @@
+"""Testing every exit of a network: this program's one pass against each exit's model by itself, the plain way.
+
+python -m benchmarks.testing                    # AuxResNet-56-5
+python -m benchmarks.testing AuxResNet-26-2
+
+The plain way is that of the usual script: a loader that prepares one picture at a time, eager float32 in NCHW. Reading
+the files and importing PyTorch are not counted. The weights are random, as they do not matter for speed.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch.utils.data import DataLoader
+
+import evaluation
+from benchmarks.step import BATCH, MEAN, NETWORK, STD, OneByOne, noise
+from benchmarks.timing import Case, interleaved, machine, timed
+from datasets.transforms import Normalise
+from models import names
+from models.auxresnet import AuxResNet
+
+CPU = torch.device("cpu")
+PICTURES = 10_000
+
+
+def standalone(name: str) -> list[AuxResNet]:
+    """The model of each exit."""
+    configuration = names.parse(name)
+    return [AuxResNet(configuration, 10, (position,)).eval() for position in configuration.exits]
+
+
+def plain(name: str) -> Case:
+    """Each exit's model in turn, as the usual script tests a model."""
+    models = standalone(name)
+    loader = DataLoader(OneByOne(noise(PICTURES), augment=False), BATCH, num_workers=2)
+
+    @torch.no_grad()
+    def run() -> None:
+        for model in models:
+            sum((model(images)[-1].argmax(1) != targets).sum().item() for images, targets in loader)
+
+    return partial(timed, run)
+
+
+def ours(networks: Sequence[AuxResNet]) -> Case:
+    """Every network in turn, as `test.py` tests one."""
+    pictures = noise(PICTURES)
+
+    def run() -> None:
+        for network in networks:
+            model = evaluation.ready(network, Normalise(MEAN, STD), [CPU])
+            evaluation.evaluate(model, pictures, (1.0,) * len(network.exits), CPU)
+
+    return partial(timed, run)
+
+
+def one_pass(name: str) -> Case:
+    """All exits in one pass over the trunk: `test.py --exit all`."""
+    return ours([AuxResNet(names.parse(name), 10)])
+
+
+def in_turn(name: str) -> Case:
+    """Each exit's model by itself: `test.py --exit P` for every P."""
+    return ours(standalone(name))
+
+
+def main() -> None:
+    """Measure all cases in turn, then the latency of each exit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", nargs="?", default=NETWORK)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    name = arguments.network
+    cases = {"the plain way": plain, "each exit in turn": in_turn, "--exit all": one_pass}
+    seconds = interleaved({case: partial(build, name) for case, build in cases.items()}, arguments.rounds, warm_up=1)
+    print(f"{name}, {PICTURES:,} pictures; {machine()}; median of {arguments.rounds}\n")
+    for case, value in seconds.items():
+        print(f"{case:17}  {value:6.1f} s  {seconds['the plain way'] / value:5.2f} times as fast as the plain way")
+    print("\none picture at a time, each exit's model by itself:")
+    for model in standalone(name):
+        quick = evaluation.ready(model, Normalise(MEAN, STD), [CPU])
+        print(f"exit {model.exits[0]:4}  {evaluation.latency(quick, CPU):6.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

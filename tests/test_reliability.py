@@ -1,0 +1,287 @@
+"""What can go wrong during a run: kills, signals, full disks, damaged states, numbers that are not finite."""
+
+import errno
+import itertools
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import PROJECT, SMALL, assert_one_line_error, script
+
+import checkpoints
+import main
+from benchmarks.soak import soak
+from errors import UserError
+from finite import FiniteWatch, NotFinite
+from lock import locked
+from trainer import Trainer
+
+FOLDER = "DIGITS-AuxResNet-14-3"
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    """A copy of a finished run, to be spoilt: the folder given as --save, the run's own."""
+    _, folder, _ = finished
+    shutil.copytree(folder, tmp_path / folder.name)
+    return tmp_path, tmp_path / folder.name
+
+
+def resume(save, *options):
+    main.main([*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(save), "--resume", *options])
+
+
+def test_killed_at_30_random_moments_a_run_ends_with_the_same_bits(tmp_path):
+    assert soak(tmp_path, kills=30, seed=1) >= 1
+
+
+def start(save, *options):
+    """A long run in a process of its own, in its first steps."""
+    command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
+    process = subprocess.Popen([*command, "--depth", "8", *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
+    while not log.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def test_signals_to_the_process_and_a_second_run_on_its_folder(tmp_path):
+    process = start(tmp_path)
+    second = script("main.py", "--data", "DIGITS", "--depth", "8", "--nEpochs", "500", "--save", tmp_path, "--resume")
+    assert_one_line_error(second, 1, "in use", f"process {process.pid} on ")
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert text.splitlines()[-1].endswith(f"python main.py --resume {tmp_path / 'DIGITS-AuxResNet-8-2'}")
+    assert not (tmp_path / "DIGITS-AuxResNet-8-2" / ".lock").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    code = """
+import signal, stopping, time
+with stopping.stoppable() as check:
+    signal.raise_signal(signal.SIGINT)
+    print("noted", flush=True)
+    signal.raise_signal(signal.SIGINT)
+    print("never")
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (130, "noted\n")
+
+
+def test_ctrl_c_before_the_first_step_is_no_traceback():
+    code = "import errors, signal\nwith errors.one_line_errors('main.py'):\n    signal.raise_signal(signal.SIGINT)"
+    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (130, "main.py: interrupted\n")
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    (tmp_path / ".lock").write_text("process 4194304 on elsewhere\n")
+    heard = []
+    with locked(tmp_path, heard.append):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert "process 4194304 on elsewhere" in heard[0]
+    assert tmp_path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError):
+        main.main([*SMALL[:-2], "--nGPU", "99", "--save", str(tmp_path / "new")])
+    assert not (tmp_path / "new" / FOLDER).exists()
+
+
+def torn(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+
+
+@pytest.mark.parametrize("damage", [torn, flipped, lambda content: b""])
+def test_a_damaged_state_is_noticed_and_the_one_before_it_used(damage, run_copy, finished, capsys):
+    save, folder = run_copy
+    latest = folder / "latest.pt"
+    latest.write_bytes(damage(latest.read_bytes()))
+    resume(save)
+    assert f"{latest} is damaged" in capsys.readouterr().err
+    for name in ("exit-5.safetensors", "exit-14.safetensors"):
+        ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (folder, finished[1]))
+        assert ours == theirs
+
+
+def test_a_crash_between_the_two_renames_of_a_save(run_copy, capsys):
+    save, folder = run_copy
+    (folder / "latest.pt").rename(folder / "previous.pt")
+    resume(save)
+    assert "previous.pt" in capsys.readouterr().err
+
+
+def test_both_states_damaged(run_copy):
+    save, folder = run_copy
+    for name in ("latest.pt", "previous.pt"):
+        (folder / name).write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"previous\.pt is damaged"):
+        resume(save)
+
+
+def test_a_state_of_another_format_is_refused_by_name(run_copy):
+    save, folder = run_copy
+    for _ in range(2):
+        checkpoints.write_state(folder, {"format": 99})
+    with pytest.raises(UserError, match="format 99; this program reads 3"):
+        resume(save)
+
+
+def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, monkeypatch):
+    """The disk is full at the first, second, … write of a run, which is resumed each time."""
+    real, fail_at = os.fsync, 0
+    folder = tmp_path / FOLDER
+    while True:
+        fail_at, calls = fail_at + 1, itertools.count(1)
+
+        def fsync(descriptor, fail_at=fail_at, calls=calls):
+            if next(calls) == fail_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        begun = (folder / "latest.pt").exists() or (folder / "previous.pt").exists()
+        options = ["--nEpochs", "2", "--nThreads", "0", "--save", str(tmp_path), *(["--resume"] if begun else [])]
+        try:
+            main.main([*SMALL, *options])
+            break
+        except UserError as error:
+            assert "could not be written: No space left on device" in str(error)
+        assert not list(tmp_path.rglob("*.tmp"))
+        if begun:
+            checkpoints.read_state(folder, lambda text: None)
+    assert fail_at > 12
+    for name in ("exit-5.safetensors", "exit-14.safetensors"):
+        ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (folder, finished[1]))
+        assert ours == theirs
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    """A real failure of `write`: the system refuses files of more than 100 kB."""
+    command = [sys.executable, "main.py", *SMALL, "--nThreads", "0", "--save", str(tmp_path)]
+    process = subprocess.run(
+        command, cwd=PROJECT, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert process.returncode == 1
+    lines = [line for line in process.stderr.splitlines() if "no GPU" not in line]
+    assert len(lines) == 1, process.stderr
+    assert f"{tmp_path / FOLDER / 'latest.pt'} could not be written: File too large" in lines[0]
+
+
+def test_a_folder_that_is_removed_during_the_run(tmp_path):
+    process = start(tmp_path, "--saveEvery", "0")
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "No such file or directory" in text.splitlines()[-1]
+    assert "Traceback" not in text
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    process = script("main.py", *SMALL, "--save", tmp_path / "file")
+    assert_one_line_error(process, 1, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("loss", "the loss of exit 5 is not finite in epoch 2, batch 3"),
+        ("gradient", "the gradient of segments.1.0.convolutions.0.weight of exit 9 is not finite in epoch 2, batch 3"),
+    ],
+)
+def test_numbers_that_are_not_finite_stop_the_training(spoil, words, tmp_path, monkeypatch):
+    real, calls = Trainer._step, []
+
+    def spoilt(self, images, targets):
+        calls.append(1)
+        loss, losses, logits = real(self, images, targets)
+        if len(calls) >= 7:  # four steps an epoch
+            if spoil == "loss":
+                losses[0] = float("nan")
+            else:
+                for name in ("stem.weight", "segments.1.0.convolutions.0.weight"):
+                    self.network.get_parameter(name).grad[0] = float("inf")
+        return loss, losses, logits
+
+    monkeypatch.setattr(Trainer, "_step", spoilt)
+    with pytest.raises(NotFinite, match=words):
+        main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path)])
+    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    assert len(state["log"]) == 1
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
+
+
+def test_a_state_is_not_saved_after_such_a_step(tmp_path, monkeypatch):
+    real = FiniteWatch.add
+    monkeypatch.setattr(FiniteWatch, "add", lambda self, step, losses: real(self, step, losses * float("nan")))
+    with pytest.raises(NotFinite, match="epoch 1, batch 1"):
+        main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path), "--saveEvery", "0"])
+    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    assert state["step"] == 0
+
+
+def test_a_loader_worker_that_dies_is_named(tmp_path):
+    process = start(tmp_path, "--nThreads", "1")
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert children
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    last = text.splitlines()[-1]
+    assert "a loader worker died" in last
+    assert "--nThreads 0" in last
+
+
+def test_more_epochs_change_the_learning_rate_and_say_so(run_copy, capsys):
+    save, _ = run_copy
+    with pytest.raises(UserError, match="nEpochs is 3, was 2"):
+        resume(save, "--nEpochs", "3")  # one-cycle
+    options = [*SMALL, "--schedule", "cosine", "--save", str(save / "cosine"), "--trainSize", "64"]
+    main.main([*options, "--nEpochs", "1"])
+    main.main([*options, "--nEpochs", "2", "--resume"])
+    assert "nEpochs raised from 1 to 2" in capsys.readouterr().out
+    assert len((save / "cosine" / FOLDER / "log.csv").read_text().splitlines()) == 3
+
+
+class Malice:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_malicious_pickle_is_refused_and_not_executed(run_copy, tmp_path):
+    save, folder = run_copy
+    trap = tmp_path / "trap"
+    for name in ("latest.pt", "previous.pt"):
+        torch.save({"format": 3, "options": Malice(trap)}, folder / name)
+    with pytest.raises(UserError, match="damaged"):
+        resume(save)
+    for _ in range(2):  # with the right checksum
+        checkpoints.write_state(folder, {"options": Malice(trap)})
+    with pytest.raises(UserError, match="cannot be read as a training state"):
+        resume(save)
+    torch.save(Malice(trap), folder / "exit-5.safetensors")
+    process = script("test.py", "DIGITS", folder / "exit-5.safetensors")
+    assert_one_line_error(process, 1, str(folder / "exit-5.safetensors"))
+    assert not trap.exists()
