@@ -57,9 +57,10 @@ EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be gi
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with its errors raised instead of printed under a page of usage."""
+    """argparse, with its errors raised, endless values cut, instead of printed under a page of usage."""
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"(\S{80})\S+", r"\1...", message)
         raise UsageError(f"{message} (see --help)")
 
 
@@ -333,7 +334,7 @@ def parse_test(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("data", type=_dataset, help=DATA_HELP)
-    parser.add_argument("model", help="the network's name, or the path of an exit-*.safetensors file or run folder")
+    parser.add_argument("model", help="the network's name, or the path of an exit-*.safetensors file")
     which = _Options(parser, "what to test, where")
     which.add("exit", _exit, "a position, or all for a table", "the last exit", metavar="P")
     which.add("save", str, "folder searched for the run before pretrained/", metavar="DIR")

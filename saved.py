@@ -33,22 +33,22 @@ class SavedModel:
 
 
 def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
-    """The exit files, by position, that `model` stands for: the path of one or of a run's folder, else, with
-    `folder` given, those of the first of `roots` that holds a run of that name.
+    """The exit files, by position, that `model` stands for: the one whose path it is, else, with `folder` given, those
+    of the first of `roots` that holds a run of that name.
 
-    Raises UserError that lists the runs that were found.
+    Raises UserError that lists the runs that were found, or names a link that leads out of the roots.
     """
-    if model.endswith(".safetensors"):
+    if folder is None:
         return {checkpoints.position_of(Path(model)): Path(model)}
-    for root, candidate in [(root, root / folder) for root in roots] if folder else [(Path(model), Path(model))]:
-        if files := checkpoints.exit_files(candidate):
+    for root in roots:
+        if files := checkpoints.exit_files(root / folder):
             outside = [file for file in files.values() if not file.resolve().is_relative_to(root.resolve())]
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
             return files
     runs = sorted({str(file.parent) for root in roots for file in root.glob("*/exit-*.safetensors")})
     places = " or ".join(f"{root}/" for root in roots)
-    raise UserError(f"no exit files of {folder or model} in {places}; runs found there: {', '.join(runs) or 'none'}")
+    raise UserError(f"no exit files of {folder} in {places}; runs found there: {', '.join(runs) or 'none'}")
 
 
 def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:

@@ -20,7 +20,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 def main(argv: Sequence[str]) -> None:
     """Find the files, rebuild the network, test it, print."""
     options = opts.parse_test(argv)
-    is_path = options.model.endswith(".safetensors") or Path(options.model).is_dir()
+    is_path = options.model.endswith(".safetensors")
     folder = None if is_path else names.run_folder(opts.label(options.data), names.parse(options.model).name)
 
     import devices  # imports PyTorch, which --help and mistakes need not wait for

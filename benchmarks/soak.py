@@ -41,6 +41,7 @@ def train(*options: str) -> None:
 
 def processes() -> BaseContext:
     """New processes that have imported PyTorch already, from a server that has not used it."""
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # says at the end what killed processes left behind
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["main", "run"])
     return context

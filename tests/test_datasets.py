@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import tarfile
 
 import numpy as np
@@ -93,11 +94,15 @@ def test_svhn_files(tmp_path, monkeypatch):
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1
 
 
-def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):
-    def no_network(*_, **__):
+def without_network(monkeypatch):
+    def refuse(*_, **__):
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):
+    without_network(monkeypatch)
     for name, missing in (("CIFAR10", "cifar-10-python.tar.gz"), ("SVHN", "train_32x32.mat")):
         with pytest.raises(UserError) as caught:
             datasets.for_training(name, tmp_path / "none", True, None, 0)
@@ -108,10 +113,28 @@ def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):
 def test_a_damaged_archive_is_not_unpickled(tmp_path, monkeypatch):
     source = torchvision.datasets.CIFAR10
     make_cifar(tmp_path, source, monkeypatch, fine=False)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    without_network(monkeypatch)
     (tmp_path / source.base_folder / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(UserError, match="damaged"):
         datasets.for_training("CIFAR10", tmp_path, True, None, 0)
+
+
+def test_archives_cut_short_are_named(tmp_path, monkeypatch):
+    without_network(monkeypatch)
+    make_svhn(tmp_path, monkeypatch)
+    for name in ("extra_32x32.mat", "cifar-10-python.tar.gz"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:1000] if path.exists() else b"\x1f\x8b\x08")
+    for data, name in (("SVHN", "extra_32x32.mat"), ("CIFAR10", "cifar-10-python.tar.gz")):
+        with pytest.raises(UserError, match=rf"{name}.* missing or damaged"):
+            datasets.for_training(data, tmp_path, True, None, 0)
+
+
+def test_every_download_has_a_checksum():
+    sums = [torchvision.datasets.CIFAR10.tgz_md5, torchvision.datasets.CIFAR100.tgz_md5]
+    sums += [checksum for _, _, checksum in torchvision.datasets.SVHN.split_list.values()]
+    assert len(sums) == 5
+    assert all(re.fullmatch("[0-9a-f]{32}", checksum) for checksum in sums)
 
 
 def test_digits_are_split_once_and_for_all():

@@ -44,7 +44,9 @@ def test_killed_at_30_random_moments_a_run_ends_with_the_same_bits(tmp_path):
 def start(save, *options):
     """A long run in a process of its own, in its first steps."""
     command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
-    process = subprocess.Popen([*command, "--depth", "8", *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--depth", "8", *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
     while not log.exists():
         assert process.poll() is None
@@ -52,15 +54,25 @@ def start(save, *options):
     return process
 
 
-def test_signals_to_the_process_and_a_second_run_on_its_folder(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, status, tmp_path):
+    process, folder = start(tmp_path), tmp_path / "DIGITS-AuxResNet-8-2"
+    before = (folder / "latest.pt").read_bytes()
+    os.killpg(process.pid, number)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert text.splitlines()[-1].endswith(f"python main.py --resume {folder}")
+    assert not (folder / ".lock").exists()
+    assert (folder / "latest.pt").read_bytes() != before
+    checkpoints.read_state(folder, pytest.fail)
+
+
+def test_two_runs_on_one_folder(tmp_path):
     process = start(tmp_path)
     second = script("main.py", "--data", "DIGITS", "--depth", "8", "--nEpochs", "500", "--save", tmp_path, "--resume")
     assert_one_line_error(second, 1, "in use", f"process {process.pid} on ")
-    process.send_signal(signal.SIGTERM)
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert text.splitlines()[-1].endswith(f"python main.py --resume {tmp_path / 'DIGITS-AuxResNet-8-2'}")
-    assert not (tmp_path / "DIGITS-AuxResNet-8-2" / ".lock").exists()
+    process.kill()
+    process.communicate(timeout=60)
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

@@ -1,0 +1,142 @@
+"""Options and names that are wrong: one error that says what is legal, before PyTorch is imported; never a traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import main
+import opts
+from errors import UsageError, UserError
+from models import exits, names
+
+BAD = {
+    "data": ["MNIST", "", "/etc", "cifar10/", "CIFAR 10", "\u0660"],
+    "svhnExtra": ["maybe", "", "2"],
+    "trainSize": ["0", "-1", "1.5", "x", "", "nan", "1e3", "9" * 30, "9" * 5000],
+    "valSize": ["-1", "0.5", "x", "", "nan", "9" * 30],
+    "saveEvery": ["-1", "nan", "inf", "x", "", "1e99"],
+    "depth": ["0", "-56", "1", "7", "57", "56.0", "x", "", "nan", "99999", "9" * 30],
+    "nOutputs": ["0", "-1", "2.0", "x", "", "13", "99999"],
+    "exits": ["", ",", "x", "15;26", "-1,26", "0,26", "18,26", "19,19,26", "19", "19,26,", "1.5,26", "9" * 30],
+    "widen": ["0", "-1", "101", "x", "", "nan", "1.5"],
+    "dropout": ["-0.1", "1", "nan", "inf", "x", ""],
+    "shortcutType": ["C", "", "AB"],
+    "exitWeights": ["", "x", "1", "1,1,1", "0,0", "-1,1", "nan,1", "1,inf", "1,,1", "max"],
+    "nEpochs": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
+    "batchsize": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
+    "schedule": ["warm", "", "STEP!"],
+    "LR": ["0", "-0.1", "nan", "inf", "x", "", "1e9"],
+    "momentum": ["-0.1", "1", "nan", "inf", "x", ""],
+    "weightDecay": ["-1", "2", "nan", "inf", "x", ""],
+    "manualSeed": ["-1", "1.5", "x", "", "nan", str(2**32)],
+    "nGPU": ["-1", "1.5", "x", "", "nan", "9" * 30],
+    "nThreads": ["-1", "1.5", "x", "", "nan", "9" * 30],
+    "shareGradInput": ["maybe", "", "2"],
+    "precision": ["double", "", "16"],
+    "compile": ["maybe", "", "2"],
+}
+FREE = {"dataDir", "save", "resume"}  # any text may be the name of a folder
+
+
+def test_every_bad_value_is_one_line_that_names_option_and_value():
+    assert BAD.keys() == opts.DEFAULTS.keys() - FREE
+    code = """
+import json, sys, main
+from errors import one_line_errors
+for option, values in json.loads(sys.argv[1]).items():
+    for value in values:
+        try:
+            with one_line_errors("main.py"):
+                main.main([f"--{option}={value}"])
+        except SystemExit as stop:
+            print(json.dumps([option, value, stop.code, "torch" in sys.modules]))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(BAD)], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+    results = [json.loads(line) for line in process.stdout.splitlines()]
+    lines = process.stderr.splitlines()
+    assert len(results) == len(lines) == sum(map(len, BAD.values())), process.stderr[-2000:]
+    for (option, value, status, torch), line in zip(results, lines, strict=True):
+        assert (status, torch) == (2, False), line
+        assert option.lower() in line.lower(), line
+        assert value[:20] in line, line
+        assert len(line) < 400
+
+
+def test_unsorted_exits_are_sorted_without_complaint():
+    options = opts.parse(["--depth", "56", "--exits", "56,15,35"])
+    configuration = names.configure(options.depth, options.nOutputs, options.exits)
+    assert configuration.exits == (15, 35, 56)
+
+
+WORDS = st.one_of(
+    st.text(max_size=12),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.lists(st.integers(0, 70), max_size=6).map(lambda numbers: ",".join(map(str, numbers))),
+    st.sampled_from(["true", "false", "sum", "depth", "A", "B", "step", "cosine", "onecycle", "DIGITS", "cifar10"]),
+)
+OPTION = st.sampled_from([*BAD, "dataDir", "save", "resume", "help", "unknown"])
+DASHES = st.sampled_from(["-", "--"])
+ARGUMENT = st.one_of(
+    st.builds("{}{}={}".format, DASHES, OPTION, WORDS), st.builds("{}{}".format, DASHES, OPTION), WORDS
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(ARGUMENT, max_size=6))
+def test_any_command_line_is_parsed_or_refused(argv):
+    for parse in (opts.parse, opts.parse_test):
+        try:
+            options = parse(argv)
+        except (UserError, SystemExit) as stop:
+            assert isinstance(stop, UserError) or stop.code == 0  # --help
+        else:
+            if parse is opts.parse:
+                assert opts.from_saved(json.loads(json.dumps({**vars(options), "resume": None}))) is not None
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    depth=st.integers(1, 2100), outputs=st.integers(1, 30), widen=st.integers(0, 110), dropout=st.sampled_from([0.0, 0.3])
+)  # fmt: skip
+def test_configuration_to_name_to_configuration(depth, outputs, widen, dropout):
+    legal = [d for d in range(8, exits.MAX_DEPTH + 1) if d % 6 == 2 or d % 9 == 2]
+    depth = min(legal, key=lambda d: abs(d - depth)) if depth % 10 else depth  # most of them legal
+    try:
+        configuration = names.configure(depth, outputs, widen=widen, dropout=dropout)
+    except UsageError:
+        assume(False)
+    assert names.parse(configuration.name) == configuration
+    assert configuration.exits == tuple(sorted(set(configuration.exits)))
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=30),
+        st.from_regex(r"(Aux)?ResNet-[0-9]{1,3}(-[0-9]{1,2})?(/[0-9]{1,3})?(-dropout)?"),
+        st.builds("AuxResNet-{}-{}".format, st.sampled_from([8, 20, 26, 56, 110]), st.text(max_size=8)),
+    )
+)
+def test_any_name_is_parsed_or_refused_and_parsed_names_are_canonical(name):
+    try:
+        configuration = names.parse(name)
+    except UsageError:
+        return
+    assert configuration.name == name
+    folder = names.run_folder("CIFAR10", name)
+    assert "/" not in folder
+    assert ".." not in folder
+
+
+@pytest.mark.parametrize("line", ["--depth 26 --exits 19,26 --nOutputs 3", "--exits 15,56", "--depth 8 --nOutputs 4"])
+def test_options_that_contradict_one_another(line):
+    with pytest.raises(UsageError):
+        main.main(line.split())

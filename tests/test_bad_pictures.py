@@ -1,0 +1,112 @@
+"""Pictures that a folder should not hold, or not in this form: each is treated as documented or named in one error."""
+
+import io
+import random
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_one_line_error, script, write_pictures
+from PIL import Image
+
+from datasets import folder
+from errors import UserError
+
+GREY = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+
+
+def loaded(root, content, name="x.png"):
+    """The pixels of a folder's only picture, which has this content."""
+    (root / "train" / "a").mkdir(parents=True, exist_ok=True)
+    (root / "train" / "a" / name).write_bytes(content)
+    return folder.load(root, "train").images[0]
+
+
+def encoded(picture, kind="PNG", **options):
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
+
+
+def test_one_bit(tmp_path):
+    black_left = Image.fromarray(GREY % 32 >= 16)
+    assert black_left.mode == "1"
+    pixels = loaded(tmp_path, encoded(black_left))
+    assert pixels[:, :16].eq(0).all()
+    assert pixels[:, 16:].eq(255).all()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("TIFF", "x.tif"), ("PPM", "x.pgm")])
+def test_sixteen_bits_are_scaled_not_clipped(kind, name, tmp_path):
+    pixels = loaded(tmp_path, encoded(Image.fromarray(GREY * 64), kind), name)
+    expected = torch.from_numpy((GREY * 64 / 257).round().astype(np.uint8))
+    assert pixels.eq(expected[:, :, None]).all()
+
+
+def test_cmyk(tmp_path):
+    pixels = loaded(tmp_path, encoded(Image.new("CMYK", (32, 32), (0, 255, 255, 0)), "TIFF"), "x.tif")
+    assert pixels.eq(torch.tensor([255, 0, 0])).all()
+
+
+def test_of_an_animation_the_first_frame(tmp_path):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime")]
+    content = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert loaded(tmp_path, content, "x.webp").eq(torch.tensor([255, 0, 0])).all()
+
+
+def test_transparency_is_left_out(tmp_path):
+    assert loaded(tmp_path, encoded(Image.new("RGBA", (32, 32), (9, 8, 7, 0)))).eq(torch.tensor([9, 8, 7])).all()
+
+
+def test_values_of_no_known_range(tmp_path):
+    for values in (np.ones((32, 32), np.float32), np.full((32, 32), 70_000, np.int32)):
+        with pytest.raises(UserError, match=r"x\.tif is no picture that can be read: its values"):
+            loaded(tmp_path, encoded(Image.fromarray(values), "TIFF"), "x.tif")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])  # at the first Pillow warns, at the second it refuses
+def test_a_decompression_bomb(side, tmp_path):
+    header = encoded(Image.new("1", (1, 1))).replace(b"\0\0\0\1" * 2, side.to_bytes(4, "big") * 2, 1)
+    bomb = header[:29] + zlib.crc32(header[12:29]).to_bytes(4, "big") + header[33:]
+    with pytest.raises(UserError, match=r"x\.png .*decompression bomb"):
+        loaded(tmp_path, bomb)
+
+
+def test_files_that_are_no_pictures_by_name_are_passed_over(tmp_path):
+    write_pictures(tmp_path / "train", {"a": 2})
+    (tmp_path / "train" / "a" / "notes.txt").write_text("two pictures of a")
+    assert len(folder.load(tmp_path, "train")) == 2
+
+
+def test_an_empty_class(tmp_path):
+    write_pictures(tmp_path / "train", {"a": 1, "b": 0})
+    with pytest.raises(UserError, match="classes b"):
+        folder.load(tmp_path, "train")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM"])
+def test_damaged_pictures_are_named(kind, tmp_path):
+    """Cut short or with bytes changed, a picture can be read or is named; nothing else happens."""
+    rng, refused = random.Random(0), 0
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)), kind)
+    name = f"x.{kind.lower()}"
+    for turn in range(100):
+        content = bytearray(whole[: rng.randrange(len(whole))] if turn % 2 else whole)
+        for _ in range(rng.randrange(4)):
+            if content:
+                content[rng.randrange(min(len(content), 200))] = rng.randrange(256)
+        try:
+            assert loaded(tmp_path, bytes(content), name).shape == (32, 32, 3)
+        except UserError as error:
+            refused += 1
+            assert str(tmp_path / "train" / "a" / name) in str(error)
+    assert refused > 30
+
+
+def test_the_program_names_the_file_in_one_line(tmp_path):
+    for split in ("train", "test"):
+        write_pictures(tmp_path / split, {"a": 3, "b": 3})
+    (tmp_path / "train" / "b" / "001.png").write_bytes(b"\x89PNG\r\n")
+    process = script("main.py", "--data", tmp_path, "--depth", "8", "--save", tmp_path, "--nGPU", "0")
+    assert_one_line_error(process, 1, str(tmp_path / "train" / "b" / "001.png"))
