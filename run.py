@@ -53,10 +53,12 @@ def started(
         except Stopped as stop:
             run.save_state()
             stopped = stop
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except Exception as error:  # PyTorch raises it wherever the program is, and libraries wrap it in their own
+            _, worker, fate = str(error).partition("DataLoader worker")
+            if not worker:
                 raise
-            raise UserError(f"a loader worker died ({error}); go on with {run.resume_command} --nThreads 0") from error
+            text = f"a loader worker died ({worker + fate}); go on with {run.resume_command} --nThreads 0"
+            raise UserError(text) from error
         finally:
             run.progress.close()
     if stopped:

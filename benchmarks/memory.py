@@ -4,13 +4,15 @@ python -m benchmarks.memory                    # AuxResNet-56-5
 python -m benchmarks.memory AuxResNet-26-2/10  # needs some 16 GB and patience
 
 Memory is the high-water mark of the process during a step over what it held before that step, in a process that has
-done one step on two pictures, so that libraries and optimizer are in place. Time is the median of steps in turn.
+done one step on two pictures, so that libraries and optimizer are in place: the median of several processes, since the
+C library's heap comes out different each time. Time is the median of steps in turn.
 """
 
 import argparse
 import multiprocessing
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from benchmarks.step import BATCH, NETWORK, one_step, ours, training
 from benchmarks.timing import interleaved, machine
@@ -39,10 +41,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", nargs="?", default=NETWORK)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--processes", type=int, default=5, help="in which memory is measured")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        memory = {name: pool.apply(peak, (arguments.network, options)) for name, options in SETTINGS.items()}
+        peaks = {
+            name: [pool.apply(peak, (arguments.network, options)) for _ in range(arguments.processes)]
+            for name, options in SETTINGS.items()
+        }
+    memory = {name: median(values) for name, values in peaks.items()}
     cases = {name: partial(ours, arguments.network, *options) for name, options in SETTINGS.items()}
     seconds = interleaved(cases, arguments.rounds, warm_up=1)
     print(f"{arguments.network}, batch {BATCH}, float32; {machine()}; median of {arguments.rounds}\n")

@@ -51,7 +51,7 @@ def _decode(path: str) -> np.ndarray:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16-bit values, which Pillow would clip, scaled to 8 bits. Raises ValueError for a wider range."""
+    """A grey picture of 16-bit values, which Pillow would clip, scaled to 8. Raises ValueError for a wider range."""
     values = np.asarray(picture)
     if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ValueError("its values are neither of 8 nor of 16 bits; convert it to one of them")

@@ -50,7 +50,7 @@ def spread(depth: int, outputs: int) -> tuple[int, ...]:
     legal = positions(depth)
     if not 1 <= outputs <= len(legal):
         raise UsageError(
-            f"{outputs} outputs do not fit a network of depth {depth}, which has 1 to {len(legal)} of them"
+            f"nOutputs {outputs} does not fit a network of depth {depth}, which can have 1 to {len(legal)} exits"
         )
     if (depth, outputs) in PUBLISHED:
         return PUBLISHED[depth, outputs]
@@ -61,17 +61,18 @@ def spread(depth: int, outputs: int) -> tuple[int, ...]:
 def check(depth: int, exits: Sequence[int]) -> tuple[int, ...]:
     """The exits sorted; UsageError where one repeats, is off a block boundary, or the last is missing."""
     legal = positions(depth)
+    given = ",".join(map(str, exits))[:80]
     for position in exits:
         if position not in legal:
             nearest = sorted(sorted(legal, key=lambda p: abs(p - position))[:2])
             raise UsageError(
-                f"exit {position} follows no block of a network of depth {depth}; "
+                f"exits {given}: {position} follows no block of a network of depth {depth}; "
                 f"nearest legal positions: {', '.join(map(str, nearest))}"
             )
     if len(set(exits)) != len(exits):
-        raise UsageError(f"exits {','.join(map(str, exits))} name one position twice; give each once")
+        raise UsageError(f"exits {given} name one position twice; give each once")
     if depth not in exits:
-        raise UsageError(f"exits {','.join(map(str, exits))} lack the last exit; add {depth}")
+        raise UsageError(f"exits {given} lack the last exit; add {depth}")
     return tuple(sorted(exits))
 
 

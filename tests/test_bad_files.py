@@ -35,7 +35,7 @@ def lies(header, tensors):
     renamed = {f"x{name}": tensor for name, tensor in tensors.items()}
     fewer = dict(list(tensors.items())[1:])
     return {
-        "a million classes": ({**header, "classes": [str(index) for index in range(10**6)]}, tensors, "header has more"),
+        "a million classes": ({**header, "classes": list(map(str, range(10**6)))}, tensors, "header has more"),
         "no class": ({**header, "classes": []}, tensors, "classes"),
         "another number of classes": ({**header, "classes": ["a", "b"]}, tensors, "has shape"),
         "classes without names": ({**header, "classes": [1, 2]}, tensors, "names"),
@@ -78,8 +78,9 @@ def claims(header, metadata):
 def test_claims_that_a_file_cannot_hold(tmp_path):
     known = {"format": "auxresnet-exit", "formatVersion": "1", "header": "{}"}
     gigabytes = 10 * 2**30
+    huge = {"dtype": "F32", "shape": [gigabytes // 4], "data_offsets": [0, gigabytes]}
     forged = {
-        "10 GB in 1 KB": claims({"x": {"dtype": "F32", "shape": [gigabytes // 4], "data_offsets": [0, gigabytes]}}, known),
+        "10 GB in 1 KB": claims({"x": huge}, known),
         "a header of 10 GB": struct.pack("<Q", gigabytes) + b"{}",
         "an unknown version": claims({}, {**known, "formatVersion": "2"}),
         "no header": claims({}, {**known, "header": "null"}),

@@ -1,4 +1,4 @@
-"""Options and names that are wrong: one error that says what is legal, before PyTorch is imported; never a traceback."""
+"""Wrong options and names: one error that says what is legal, before PyTorch is imported; never a traceback."""
 
 import json
 import subprocess
@@ -104,8 +104,11 @@ def test_any_command_line_is_parsed_or_refused(argv):
 
 @settings(max_examples=2000, deadline=None)
 @given(
-    depth=st.integers(1, 2100), outputs=st.integers(1, 30), widen=st.integers(0, 110), dropout=st.sampled_from([0.0, 0.3])
-)  # fmt: skip
+    depth=st.integers(1, 2100),
+    outputs=st.integers(1, 30),
+    widen=st.integers(0, 110),
+    dropout=st.sampled_from([0.0, 0.3]),
+)
 def test_configuration_to_name_to_configuration(depth, outputs, widen, dropout):
     legal = [d for d in range(8, exits.MAX_DEPTH + 1) if d % 6 == 2 or d % 9 == 2]
     depth = min(legal, key=lambda d: abs(d - depth)) if depth % 10 else depth  # most of them legal

@@ -45,7 +45,11 @@ def start(save, *options):
     """A long run in a process of its own, in its first steps."""
     command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
     process = subprocess.Popen(
-        [*command, "--depth", "8", *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--depth", "8", "--trainSize", "320", *options],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
     while not log.exists():
@@ -69,7 +73,7 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, status, tmp_p
 
 def test_two_runs_on_one_folder(tmp_path):
     process = start(tmp_path)
-    second = script("main.py", "--data", "DIGITS", "--depth", "8", "--nEpochs", "500", "--save", tmp_path, "--resume")
+    second = script("main.py", "--resume", tmp_path / "DIGITS-AuxResNet-8-2")
     assert_one_line_error(second, 1, "in use", f"process {process.pid} on ")
     process.kill()
     process.communicate(timeout=60)
@@ -89,7 +93,12 @@ with stopping.stoppable() as check:
 
 
 def test_ctrl_c_before_the_first_step_is_no_traceback():
-    code = "import errors, signal\nwith errors.one_line_errors('main.py'):\n    signal.raise_signal(signal.SIGINT)"
+    code = """
+import errors, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
+with errors.one_line_errors('main.py'):
+    signal.raise_signal(signal.SIGINT)
+"""
     process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (130, "main.py: interrupted\n")
 
