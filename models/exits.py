@@ -84,7 +84,7 @@ def loss_weights(weights: str | Sequence[float], exits: Sequence[int]) -> tuple[
         return tuple((position / exits[-1]) ** 2 for position in exits)
     if len(weights) != len(exits):
         raise UsageError(
-            f"exitWeights has {len(weights)} numbers, the network has {len(exits)} exits "
+            f"exitWeights {','.join(f'{weight:g}' for weight in weights)} has {len(weights)} numbers, the network has {len(exits)} exits "
             f"({', '.join(map(str, exits))}); give one for each"
         )
     return tuple(weights)
