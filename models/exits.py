@@ -83,8 +83,9 @@ def loss_weights(weights: str | Sequence[float], exits: Sequence[int]) -> tuple[
     if weights == "depth":
         return tuple((position / exits[-1]) ** 2 for position in exits)
     if len(weights) != len(exits):
+        given = ",".join(f"{weight:g}" for weight in weights)
         raise UsageError(
-            f"exitWeights {','.join(f'{weight:g}' for weight in weights)} has {len(weights)} numbers, the network has {len(exits)} exits "
+            f"exitWeights {given} has {len(weights)} numbers, the network has {len(exits)} exits "
             f"({', '.join(map(str, exits))}); give one for each"
         )
     return tuple(weights)

@@ -65,7 +65,7 @@ for option, values in json.loads(sys.argv[1]).items():
     for (option, value, status, torch), line in zip(results, lines, strict=True):
         assert (status, torch) == (2, False), line
         assert option.lower() in line.lower(), line
-        assert value[:20] in line, line
+        assert value[:20].lower() in line.lower(), line
         assert len(line) < 400
 
 
