@@ -32,7 +32,8 @@ class FiniteWatch:
         """Look at the losses of the exits (K) of a step, and at the gradients that it left."""
         values = losses
         if self.gradients:
-            norms = torch._foreach_norm([p.grad for _, p in self._moving()], float("inf"))
+            # The quickest norm. It overflows for gradients near 1e19, too, with which a run is as lost.
+            norms = torch._foreach_norm([p.grad for _, p in self._moving()])
             values = torch.cat([losses, torch.stack(norms)])
         if self.first is None:
             self.first = torch.full(values.shape, NEVER, device=values.device)

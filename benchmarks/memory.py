@@ -1,7 +1,7 @@
 """What `--shareGradInput true` saves and costs, batch 128, float32, on the CPU.
 
 python -m benchmarks.memory                    # AuxResNet-56-5
-python -m benchmarks.memory AuxResNet-26-2/10  # needs some 16 GB and patience
+python -m benchmarks.memory AuxResNet-26-2/10 --processes 1 --rounds 2  # a quarter of a minute for each step
 
 Memory is the high-water mark of the process during a step over what it held before that step, in a process that has
 done one step on two pictures, so that libraries and optimizer are in place: the median of several processes, since the

@@ -72,10 +72,11 @@ class AuxResNet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images N×3×32×32 -> the logits of each exit, shallow to deep, each N×classes."""
         recompute = self.share_grad_input and self.training and torch.is_grad_enabled()
+        chunk = _chunk(sum(map(len, self.segments)))
         x = self.stem(images)
         logits = []
         for position, segment in zip(self.positions, self.segments, strict=True):
-            x = _recomputed(segment, x) if recompute else segment(x)
+            x = _recomputed(segment, x, chunk) if recompute else segment(x)
             if str(position) in self.heads:
                 logits.append(self.heads[str(position)](x))
         return logits
@@ -133,9 +134,18 @@ class _FrozenStatistics:
             norm._buffers.update(kept)
 
 
-def _recomputed(segment: nn.Sequential, x: Tensor) -> Tensor:
-    """Run a segment in √(blocks) chunks of which only the inputs are kept for the backward pass."""
-    size = math.isqrt(len(segment))
+def _chunk(blocks: int) -> int:
+    """How many blocks to recompute at once in a network of so many.
+
+    In units of one activation of the first stage, the inputs kept take 7/12 · blocks / chunk (a stage has a third of
+    the blocks, each stage's activations half the size of those before), the chunk at work 4 · chunk; their sum is
+    smallest at about √(blocks / 7).
+    """
+    return max(1, round(math.sqrt(blocks / 7)))
+
+
+def _recomputed(segment: nn.Sequential, x: Tensor, size: int) -> Tensor:
+    """Run a segment in chunks of `size` blocks, of which only the inputs are kept for the backward pass."""
     for start in range(0, len(segment), size):
         chunk = segment[start : start + size]
         x = checkpoint(
