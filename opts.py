@@ -257,10 +257,12 @@ def _given(argv: Sequence[str]) -> dict[str, Any]:
 
 def from_saved(values: Any) -> argparse.Namespace:
     """The options of a run from what it saved, checked like a command line; UserError where they are none."""
+    if not isinstance(values, dict):
+        raise UserError(f"the saved options are not those of a run, but {str(values)[:40]}")
     try:
         named = [(name, value) for name, value in values.items() if value is not None and name != "resume"]
         return argparse.Namespace(**_resolve(_given([f"--{name}={_plain(value)}" for name, value in named])))
-    except (AttributeError, UsageError) as error:
+    except UsageError as error:
         raise UserError(f"the saved options are not those of a run: {error}") from error
 
 

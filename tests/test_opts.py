@@ -3,7 +3,7 @@
 import pytest
 
 import opts
-from errors import UsageError
+from errors import UsageError, UserError
 
 
 def test_defaults_are_the_default_network():
@@ -84,3 +84,10 @@ def test_test_options():
     assert (options.data, options.model, options.exit, options.dataDir) == ("CIFAR10", "AuxResNet-26-2/10", "all", "D")
     with pytest.raises(UsageError, match="neither all nor a position"):
         opts.parse_test("CIFAR10 ResNet-20 --exit last".split())
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '{"depth": "x"}', '{"depht": 8}', "{", "[" * 100_000])
+def test_saved_options_that_are_none(content, tmp_path):
+    (tmp_path / "opt.json").write_text(content)
+    with pytest.raises(UserError, match=r"saved options are not|nothing to resume"):
+        opts.parse(["--resume", str(tmp_path)])
