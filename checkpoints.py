@@ -93,6 +93,18 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write(path, text.getvalue().encode())
 
 
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's log; UserError where there are none, or where they are not numbers."""
+    try:
+        with (folder / "log.csv").open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{folder / 'log.csv'} cannot be read as the log of a run: {error}") from error
+    if not rows or "seconds" not in rows[0] or not any("_error_" in name for name in rows[0]):
+        raise UserError(f"{folder / 'log.csv'} holds no epoch of a run")
+    return rows
+
+
 def exit_path(folder: Path, position: int) -> Path:
     """The file of one exit's standalone model."""
     return folder / f"exit-{position}.safetensors"

@@ -1,27 +1,60 @@
-"""The picture of a run: error of each exit against epochs."""
+"""Pictures of runs: the error of each exit against epochs, as means over runs of one configuration."""
 
 import io
+import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+Rows = Sequence[Mapping[str, Any]]  # a run's log, a row for each epoch
 
-def draw(title: str, rows: Sequence[Mapping[str, Any]], exits: Sequence[int], held_out: str) -> bytes:
-    """The errors of the log's `rows`, in percent, as a PNG: a colour per exit, training errors dashed."""
+
+@dataclass(frozen=True)
+class Curve:
+    """Errors in percent, one for each epoch from the first: their mean over runs, and their standard deviation."""
+
+    label: str
+    mean: Sequence[float]
+    spread: Sequence[float]
+
+
+def curve(label: str, runs: Sequence[Rows], column: str) -> Curve:
+    """One column of the logs of several runs, as far as all of them have come."""
+    epochs = list(zip(*([row[column] for row in rows] for rows in runs), strict=False))
+    return Curve(label, [statistics.mean(values) for values in epochs], [deviation(values) for values in epochs])
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> bytes:
+    """The picture of one run as a PNG: a colour for each exit, training errors dashed."""
+    solid = [curve(f"exit {position}", [rows], f"{held_out}_error_{position}") for position in exits]
+    dashed = [curve("train", [rows], f"train_error_{position}") for position in exits]
+    return draw(title, solid, dashed)
+
+
+def draw(title: str, solid: Sequence[Curve], dashed: Sequence[Curve] = ()) -> bytes:
+    """Curves with bands of one standard deviation as a PNG; the first dashed one has the colour of the first solid one,
+    and so on."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second to import
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) < 30 else None
-    for index, position in enumerate(exits):
-        test = [row[f"{held_out}_error_{position}"] for row in rows]
-        train = [row[f"train_error_{position}"] for row in rows]
-        label = f"exit {position}: {test[-1]:.2f} %"
-        axes.plot(epochs, test, color=f"C{index}", marker=marker, markersize=4, label=label)
-        axes.plot(epochs, train, color=f"C{index}", linestyle="--", linewidth=1)
-    axes.plot([], [], color="grey", label=held_out)
-    axes.plot([], [], color="grey", linestyle="--", linewidth=1, label="train")
+    for index, one in enumerate(solid):
+        epochs = range(1, len(one.mean) + 1)
+        marker = "o" if len(epochs) < 30 else None
+        label = f"{one.label}: {one.mean[-1]:.2f} %"
+        axes.plot(epochs, one.mean, color=f"C{index}", marker=marker, markersize=4, label=label)
+        low, high = ([m + sign * s for m, s in zip(one.mean, one.spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(epochs, low, high, color=f"C{index}", alpha=0.2, linewidth=0)
+    for index, one in enumerate(dashed):
+        epochs = range(1, len(one.mean) + 1)
+        label = one.label if index == 0 else None
+        axes.plot(epochs, one.mean, color=f"C{index}", linestyle="--", linewidth=1, label=label)
     axes.set(title=title, xlabel="epoch", ylabel="error (%)", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)

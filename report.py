@@ -77,9 +77,13 @@ def exit_table(
         "test error": [f"{error:.2f} %" for error in errors],
         "file": [str(path) for path in files.values()],
     }
-    shown = {title: cells for title, cells in columns.items() if cells}
-    widths = [max(map(len, [title, *cells])) for title, cells in shown.items()]
-    rows = [list(shown), ["-" * width for width in widths], *map(list, zip(*shown.values(), strict=True))]
+    return table({title: cells for title, cells in columns.items() if cells})
+
+
+def table(columns: Mapping[str, Sequence[str]]) -> str:
+    """Columns of text under their titles, all but the last flush right."""
+    widths = [max(map(len, [title, *cells])) for title, cells in columns.items()]
+    rows = [list(columns), ["-" * width for width in widths], *map(list, zip(*columns.values(), strict=True))]
     return "\n".join("  ".join([*map(str.rjust, row[:-1], widths), row[-1]]) for row in rows)
 
 
