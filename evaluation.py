@@ -32,6 +32,17 @@ def ready(network: AuxResNet, normalise: nn.Module, where: list[torch.device]) -
     return devices.place(nn.Sequential(normalise, folded(network)), where).eval()
 
 
+def measure_statistics(network: AuxResNet, normalise: nn.Module, sample: Pictures, device: torch.device) -> AuxResNet:
+    """The network with the batch norm statistics that its weights have on these pictures, in float32.
+
+    Needed where the running ones, gathered in training, are those of other weights or of smaller pictures.
+    """
+    with torch.random.fork_rng():  # dropout draws; training's own draws must not depend on it
+        batches = (images.to(device) for images in sample.images.split(BATCH))
+        torch.optim.swa_utils.update_bn(batches, nn.Sequential(normalise, network))
+    return network
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,

@@ -5,15 +5,15 @@ Options may be written as in the Lua scripts: with one dash, and in any case (`-
 
 import argparse
 import json
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from errors import UsageError, UserError
+from option_types import DATASETS, boolean, dataset, exit_position, number, positions, weights
+from recipes import RECIPES
 
-DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "DIGITS")
 DATA_HELP = f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
 DEFAULTS = {
     "data": "CIFAR10",
@@ -31,12 +31,25 @@ DEFAULTS = {
     "dropout": 0.0,
     "shortcutType": None,
     "exitWeights": "sum",
+    "exitSchedule": "constant",
+    "distill": 0.0,
+    "teacher": "last",
+    "temperature": 1.0,
+    "recipe": "paper",
     "nEpochs": 400,
     "batchsize": 128,
     "schedule": "step",
     "LR": 0.1,
+    "scaleLR": False,
+    "optimizer": "sgd",
     "momentum": 0.9,
     "weightDecay": 1e-4,
+    "decayNorms": True,
+    "labelSmoothing": 0.0,
+    "ema": 0.0,
+    "alternateFlip": False,
+    "cutout": 0,
+    "startSize": 32,
     "manualSeed": 0,
     "nGPU": None,
     "nThreads": 2,
@@ -53,6 +66,7 @@ FREE_ON_RESUME = (
     "nGPU",
     "nThreads",
 )  # may differ without changing what is learnt
+FREE_BETWEEN_RUNS = (*FREE_ON_RESUME, "manualSeed", "compile")  # may differ between runs of one configuration
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -64,65 +78,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see --help)")
 
 
-def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    """An argparse type: an int or a finite float from `low` to `high`, both included."""
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:  # false for NaN, too
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {low:g} to {high:g}")
-        return value
-
-    return convert
-
-
-def _boolean(text: str) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return words[text.lower()]
-
-
-def _dataset(text: str) -> str:
-    """A known name in its usual case, or the path of a folder of pictures."""
-    if text.upper() in DATASETS:
-        return text.upper()
-    if all((Path(text) / split).is_dir() for split in ("train", "test")) and "\0" not in text:
-        return text
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is neither one of {', '.join(DATASETS)} nor a folder with train/<class>/ and test/<class>/"
-    )
-
-
-def _positions(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of positions such as 15,35,56")
-    return tuple(map(int, text.split(",")))
-
-
-def _weights(text: str) -> str | tuple[float, ...]:
-    if text in ("sum", "depth"):
-        return text
-    try:
-        weights = tuple(map(_number(float, 0, 1e6), text.split(",")))
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not sum, depth or a list such as 0.5,1: {error}") from error
-    if not any(weights):
-        raise argparse.ArgumentTypeError(f"{text!r} leaves nothing to learn from; at least one weight must be above 0")
-    return weights
-
-
-def _exit(text: str) -> int | str:
-    if text == "all":
-        return text
-    try:
-        return _number(int, 1, 99999)(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor a position such as 19") from error
+WHOLE = number(int, 1, 10**7)
+FRACTION = number(float, 0, 1)
 
 
 class _Options:
@@ -144,7 +101,7 @@ def _add_data_dir(group: _Options) -> None:
 
 
 def _add_gpus(group: _Options) -> None:
-    group.add("nGPU", _number(int, 0, 1024), "GPUs to share each batch among; 0: CPU", "1 if there is one", metavar="N")
+    group.add("nGPU", number(int, 0, 1024), "GPUs to share each batch among; 0: CPU", "1 if there is one", metavar="N")
 
 
 def _training_parser() -> argparse.ArgumentParser:
@@ -155,37 +112,43 @@ def _training_parser() -> argparse.ArgumentParser:
         epilog="With no option: AuxResNet-26-2/10 on CIFAR10. Options may be written -likeThis, in any case.",
         allow_abbrev=False,
     )
-    whole = _number(int, 1, 10**7)
-    data = _Options(parser, "data")
-    data.add("data", _dataset, DATA_HELP, metavar="DATA")
-    _add_data_dir(data)
-    data.add("svhnExtra", _boolean, "SVHN: use the extra pictures, too", metavar="true|false")
-    data.add("trainSize", whole, "train on the first N pictures of a seeded, class-balanced order", "all", metavar="N")
-    data.add(
-        "valSize", _number(int, 0, 10**7), "hold out N training pictures, keep the best epoch on them", metavar="N"
-    )
+    _add_data(_Options(parser, "data"))
+    _add_files(_Options(parser, "files"))
+    _add_network(_Options(parser, "network"))
+    _add_training(_Options(parser, "training"))
+    _add_exit_losses(_Options(parser, "losses of the exits"))
+    _add_pictures(_Options(parser, "how training pictures are varied"))
+    _add_machine(_Options(parser, "machine"))
+    return parser
 
-    files = _Options(parser, "files")
+
+def _add_data(data: _Options) -> None:
+    data.add("data", dataset, DATA_HELP, metavar="DATA")
+    _add_data_dir(data)
+    data.add("svhnExtra", boolean, "SVHN: use the extra pictures, too", metavar="true|false")
+    data.add("trainSize", WHOLE, "train on the first N pictures of a seeded, class-balanced order", "all", metavar="N")
+    data.add("valSize", number(int, 0, 10**7), "hold out N training pictures, keep the best epoch on them", metavar="N")
+
+
+def _add_files(files: _Options) -> None:
     files.add("save", str, "folder in which the run's folder is made", metavar="DIR")
-    files.add("saveEvery", _number(float, 0, 1e6), "minutes between saves within an epoch", metavar="MIN")
+    files.add("saveEvery", number(float, 0, 1e6), "minutes between saves within an epoch", metavar="MIN")
     files.add(
         "resume", str, "go on with the run in DIR, or in this command's own folder", "start anew",
         metavar="DIR", nargs="?", const="",
     )  # fmt: skip
 
-    network = _Options(parser, "network")
-    network.add("depth", _number(int, 1, 99999), "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", metavar="D")
-    network.add("nOutputs", _number(int, 1, 99999), "number of exits; 1 is the plain ResNet", "2", metavar="K")
+
+def _add_network(network: _Options) -> None:
+    network.add("depth", number(int, 1, 99999), "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", metavar="D")
+    network.add("nOutputs", number(int, 1, 99999), "number of exits; 1 is the plain ResNet", "2", metavar="K")
     network.add(
-        "exits",
-        _positions,
-        "positions of the exits, such as 15,35,56",
-        "published, or evenly spread",
+        "exits", positions, "positions of the exits, such as 15,35,56", "published, or evenly spread",
         metavar="P,P,...",
-    )
-    network.add("widen", _number(int, 1, 100), "widen factor k", "10 at depth 26, else 1; DIGITS: 1", metavar="K")
+    )  # fmt: skip
+    network.add("widen", number(int, 1, 100), "widen factor k", "10 at depth 26, else 1; DIGITS: 1", metavar="K")
     network.add(
-        "dropout", _number(float, 0, 0.95), "dropout rate in the blocks; 0.3 without a value",
+        "dropout", number(float, 0, 0.95), "dropout rate in the blocks; 0.3 without a value",
         metavar="P", nargs="?", const=0.3,
     )  # fmt: skip
     network.add(
@@ -193,38 +156,62 @@ def _training_parser() -> argparse.ArgumentParser:
         choices=("A", "B"),
     )  # fmt: skip
 
-    training = _Options(parser, "training")
+
+def _add_training(training: _Options) -> None:
     training.add(
-        "exitWeights",
-        _weights,
-        "weights of the exits' losses: sum (all 1), depth, or a list such as 0.5,1",
-        metavar="W",
-    )
-    training.add("nEpochs", _number(int, 1, 100000), "epochs", "400; DIGITS: 8", metavar="N")
-    training.add("batchsize", _number(int, 1, 65536), "pictures a step", "128; DIGITS: 64", metavar="N")
+        "recipe", str.lower, "defaults of the options here and in the two groups below: the authors', or quick ones",
+        choices=tuple(RECIPES),
+    )  # fmt: skip
+    training.add("nEpochs", number(int, 1, 100000), "epochs", "400; DIGITS: 8", metavar="N")
+    training.add("batchsize", number(int, 1, 65536), "pictures a step", "128; DIGITS: 64", metavar="N")
     training.add(
         "schedule", str.lower, "learning rate: step (/10 at 40 %% and 60 %%), cosine, onecycle",
         "step; DIGITS: onecycle", choices=("step", "cosine", "onecycle"),
     )  # fmt: skip
-    training.add("LR", _number(float, 1e-9, 100), "(highest) learning rate", metavar="LR")
-    training.add("momentum", _number(float, 0, 0.9999), "Nesterov momentum; 0: plain SGD", metavar="M")
-    training.add("weightDecay", _number(float, 0, 1), "weight decay on every parameter", metavar="W")
-    training.add("manualSeed", _number(int, 0, 2**32 - 1), "seed of all randomness", metavar="N")
+    training.add("LR", number(float, 1e-9, 100), "(highest) learning rate", metavar="LR")
+    training.add("scaleLR", boolean, "multiply LR by batchsize / 128", metavar="true|false")
+    training.add("optimizer", str.lower, "sgd, or Muon for the blocks' kernels", choices=("sgd", "muon"))
+    training.add("momentum", number(float, 0, 0.9999), "Nesterov momentum; 0: plain SGD", metavar="M")
+    training.add("weightDecay", FRACTION, "weight decay", metavar="W")
+    training.add("decayNorms", boolean, "weight decay on batch norms and biases, too", metavar="true|false")
+    training.add("ema", number(float, 0, 0.999999), "keep the weights' moving average of this decay", metavar="D")
+    training.add("manualSeed", number(int, 0, 2**32 - 1), "seed of all randomness", metavar="N")
 
-    machine = _Options(parser, "machine")
+
+def _add_exit_losses(losses: _Options) -> None:
+    losses.add("exitWeights", weights, "sum (all 1), depth, or a list such as 0.5,1", metavar="W")
+    losses.add(
+        "exitSchedule", str.lower, "deepen: the first exit's weight falls from 1.5 to 0.5 times, the last's rises",
+        choices=("constant", "deepen"),
+    )  # fmt: skip
+    losses.add("labelSmoothing", FRACTION, "part of a target spread over all classes", metavar="S")
+    losses.add("distill", number(float, 0, 1000), "weight of what exits learn from the teacher", metavar="W")
+    losses.add("teacher", str.lower, "the last exit, or the ensemble of all exits", choices=("last", "ensemble"))
+    losses.add("temperature", number(float, 0.1, 100), "of the distillation's softmax", metavar="T")
+
+
+def _add_pictures(pictures: _Options) -> None:
+    pictures.add("alternateFlip", boolean, "mirror in every second epoch, not by chance", metavar="true|false")
+    pictures.add("cutout", number(int, 0, 64), "paint over a square of so many pixels; 0: none", metavar="PX")
+    pictures.add(
+        "startSize", number(int, 8, 32), "side in pixels to begin with, growing by 8 up to 32 in the first half",
+        metavar="PX",
+    )  # fmt: skip
+
+
+def _add_machine(machine: _Options) -> None:
     _add_gpus(machine)
-    machine.add("nThreads", _number(int, 0, 256), "loader workers; 0: none", metavar="N")
+    machine.add("nThreads", number(int, 0, 256), "loader workers; 0: none", metavar="N")
     machine.add(
-        "shareGradInput", _boolean, "save memory: recompute activations in the backward pass", metavar="true|false"
+        "shareGradInput", boolean, "save memory: recompute activations in the backward pass", metavar="true|false"
     )
     machine.add(
         "precision", str.lower, "arithmetic of the network: 32-bit, bfloat16, or half with a gradient scaler",
         choices=("float", "bf16", "half"),
     )  # fmt: skip
     machine.add(
-        "compile", _boolean, "faster steps after a wait of a minute: torch.compile, one device", metavar="true|false"
+        "compile", boolean, "faster steps after a wait of a minute: torch.compile, one device", metavar="true|false"
     )
-    return parser
 
 
 def _spelled(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -268,8 +255,9 @@ def from_saved(values: Any) -> argparse.Namespace:
 
 def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Fill in what was not given; the one place where defaults depend on the data set or on other options."""
-    dataset = given.get("data", DEFAULTS["data"])
-    options = {**DEFAULTS, **DATASET_DEFAULTS.get(dataset, {}), **given}
+    data = given.get("data", DEFAULTS["data"])
+    recipe = RECIPES[given.get("recipe", DEFAULTS["recipe"])]
+    options = {**DEFAULTS, **DATASET_DEFAULTS.get(data, {}), **recipe, **given}
     if options["widen"] is None:
         options["widen"] = 10 if options["depth"] == 26 else 1
     if options["nOutputs"] is None:
@@ -293,8 +281,17 @@ def label(data: str) -> str:
 
 def describe(options: argparse.Namespace) -> str:
     """The options in one line, for the head of a log."""
-    shown = {name: value for name, value in vars(options).items() if value is not None and name != "resume"}
-    return " ".join(f"{name}={_plain(value)}" for name, value in shown.items())
+    return written({name: value for name, value in vars(options).items() if value is not None and name != "resume"})
+
+
+def recipe_parts(options: argparse.Namespace) -> str:
+    """What the recipe sets, as it came out: `name=value name=value …`; empty for the authors' settings."""
+    return written({name: getattr(options, name) for name in RECIPES[options.recipe]})
+
+
+def written(values: Mapping[str, Any]) -> str:
+    """Options as `name=value name=value …`."""
+    return " ".join(f"{name}={_plain(value)}" for name, value in values.items())
 
 
 def _plain(value: Any) -> str:
@@ -335,13 +332,27 @@ def parse_test(argv: Sequence[str]) -> argparse.Namespace:
         epilog="Example: python test.py CIFAR10 AuxResNet-26-2/10",
         allow_abbrev=False,
     )
-    parser.add_argument("data", type=_dataset, help=DATA_HELP)
+    parser.add_argument("data", type=dataset, help=DATA_HELP)
     parser.add_argument("model", help="the network's name, or the path of an exit-*.safetensors file")
     which = _Options(parser, "what to test, where")
-    which.add("exit", _exit, "a position, or all for a table", "the last exit", metavar="P")
+    which.add("exit", exit_position, "a position, or all for a table", "the last exit", metavar="P")
     which.add("save", str, "folder searched for the run before pretrained/", metavar="DIR")
     _add_data_dir(which)
     _add_gpus(which)
     given = vars(parser.parse_args(_spelled(argv, parser)))
     shared = {name: DEFAULTS[name] for name in ("dataDir", "save", "nGPU")}
     return argparse.Namespace(**{"exit": None, **shared, **given})
+
+
+def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked options of `plot.py`; raises UsageError as `parse` does."""
+    parser = _Parser(
+        prog="plot.py",
+        usage="python plot.py [options] RUN [RUN ...]",
+        description="Draw runs into one picture; print mean and standard deviation over those of one configuration.",
+        epilog="Example: python plot.py runs/*/CIFAR10-AuxResNet-26-2",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
+    _Options(parser, "what to write").add("out", str, "file of the picture, a PNG", "runs.png", metavar="FILE")
+    return argparse.Namespace(**{"out": "runs.png", **vars(parser.parse_args(_spelled(argv, parser)))})

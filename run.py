@@ -19,15 +19,19 @@ import datasets
 import devices
 import opts
 from datasets.loaders import training_batches
-from datasets.transforms import Normalise
+from datasets.pictures import SIDE, balanced_order
+from datasets.transforms import Augmentation, Normalise
 from errors import UserError
 from evaluation import Result, Sums
 from lock import locked
 from models import names
 from models.auxresnet import AuxResNet
 from report import Progress, epoch_line, exit_table
+from schedules import side
 from stopping import Stopped, stoppable
-from trainer import Trainer, learning_rate
+from trainer import Trainer
+
+STATISTICS = 5000  # training pictures, at most, that batch norm statistics are measured on where they must be
 
 
 def warn(text: str) -> None:
@@ -114,8 +118,14 @@ class Run:
             done=self.epochs_done * self.steps + self.step,
             seed=self.options.manualSeed,
             workers=self.options.nThreads,
-            pad=self.data.source.pad,
-            flip=self.data.source.flip,
+            augmentation=Augmentation(
+                self.data.source.pad,
+                self.data.source.flip,
+                self.options.alternateFlip,
+                self.options.cutout,
+                self.data.mean,
+                self.options.startSize,
+            ),
             pin=pin,
         )
 
@@ -138,18 +148,21 @@ class Run:
         data, exits = self.data, ", ".join(map(str, self.configuration.exits))
         print(f"{self.configuration.name} on {self.dataset}: exits {exits}; {len(data.classes)} classes, ", end="")
         print(f"{len(data.train):,} training and {len(data.held_out):,} {data.held_out_name} pictures")
+        if parts := opts.recipe_parts(self.options):
+            print(f"recipe: {self.options.recipe} ({parts})")
         print(f"options: {opts.describe(self.options)}")
         place = f"epoch {self.epochs_done}" + (f" and {self.step} of {self.steps} steps" if self.step else "")
         print(f"folder: {self.folder}/{f' (resumed after {place})' if before else ''}", flush=True)
         if before and before.nEpochs != self.options.nEpochs:
-            old, new = self._rate(0, before.nEpochs), self._rate(0, self.options.nEpochs)
+            old, new = (
+                self.trainer.learning_rate(self._progress(0, n)) for n in (before.nEpochs, self.options.nEpochs)
+            )
             print(f"nEpochs raised from {before.nEpochs} to {self.options.nEpochs}: ", end="")
             print(f"from here on the learning rate is that of the longer schedule, {new:.4g} where it was {old:.4g}")
 
-    def _rate(self, steps: int, epochs: int) -> float:
-        """The learning rate `steps` steps into this epoch, of a run of so many epochs."""
-        progress = (self.epochs_done * self.steps + steps) / (epochs * self.steps)
-        return learning_rate(min(progress, 1.0), self.options.schedule, self.options.LR)
+    def _progress(self, step: int, epochs: int) -> float:
+        """The part that is done, `step` steps into this epoch, of a run of so many epochs."""
+        return min((self.epochs_done + step / self.steps) / epochs, 1.0)
 
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0), or what a resumed run has left of it."""
@@ -158,7 +171,7 @@ class Run:
         self.progress.epoch(epoch, "training")
         return self.trainer.train_epoch(
             islice(self.batches, self.steps - self.step),
-            lambda step: self._rate(step, self.options.nEpochs),
+            lambda step: self._progress(step, self.options.nEpochs),
             self.sums,
             self._after_step,
             epoch,
@@ -175,7 +188,10 @@ class Run:
     def evaluate(self, epoch: int) -> Result:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
         self.progress.epoch(epoch, "testing")
-        return self.trainer.evaluate(self.data.held_out, lambda count: self.check_stopped())
+        last_side = side(self._progress(self.steps - 1, self.options.nEpochs), self.options.startSize, SIDE)
+        sample = self.data.train.take(balanced_order(self.data.train.targets)[:STATISTICS])
+        self.judged = self.trainer.judged(sample, full_size=last_side == SIDE)
+        return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped())
 
     def save(self, epoch: int, trained: Result, held_out: Result) -> None:
         """Log the epoch and write the files: the exits (with a validation split: if this epoch is the best so far),
@@ -197,7 +213,7 @@ class Run:
             self._write_exits(held_out)
         checkpoints.write_log(self.folder / "log.csv", self.log)
         title = f"{self.configuration.name} on {self.dataset}"
-        checkpoints.write(self.folder / "curves.png", curves.draw(title, self.log, exits, name))
+        checkpoints.write(self.folder / "curves.png", curves.draw_run(title, self.log, exits, name))
         self.save_state()
         self.progress.line(epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
 
@@ -220,7 +236,7 @@ class Run:
         for position, error in zip(self.configuration.exits, held_out.errors, strict=True):
             header = {**shared, "position": position, "error": error}
             path = checkpoints.exit_path(self.folder, position)
-            checkpoints.write_exit(path, self.network.exit_state(position), header)
+            checkpoints.write_exit(path, self.judged.exit_state(position), header)
 
     def write_first_files(self) -> None:
         """Write what a resume needs before the first step."""
@@ -276,4 +292,4 @@ class Run:
             expected = self.network.exit_state(position)
             path = checkpoints.exit_path(self.folder, position)
             self.network.load_state_dict(checkpoints.read_weights(path, expected), strict=False)
-        return self.trainer.evaluate(self.data.test(), lambda count: None)
+        return self.trainer.evaluate(self.network, self.data.test(), lambda count: None)

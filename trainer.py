@@ -1,11 +1,11 @@
-"""Multi-way training: one epoch of it, and the learning rate as a pure function of progress.
+"""Multi-way training: one epoch of it, at rates and weights that are pure functions of progress.
 
 Losses and errors are summed on the device; the host reads them when it shows them, at most once a second, and at the
 end of an epoch. In between it only hands over work, so that a GPU never waits for it.
 """
 
 import argparse
-import math
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,35 +15,24 @@ from torch import Tensor, nn
 
 import devices
 import evaluation
+import schedules
+from averaging import Average
 from datasets.pictures import Pictures
 from evaluation import Result, Sums
 from finite import FiniteWatch
 from models.auxresnet import AuxResNet
-from models.losses import multiway_loss
+from models.losses import Objective
+from optimizers import optimizers
 
 AUTOCAST = {"float": None, "bf16": torch.bfloat16, "half": torch.float16}
-WARM_UP = 0.2  # the part of a one-cycle run in which the learning rate rises
-
-
-def learning_rate(progress: float, schedule: str, peak: float) -> float:
-    """The learning rate after a part `progress` (0 … 1) of all steps.
-
-    `step`: divided by 10 after 40 % and again after 60 %, as the authors did; `cosine`: half a cosine down to 0;
-    `onecycle`: a straight line from 1 % to 100 % of `peak` over the first 20 %, then half a cosine down to 0.
-    """
-    if schedule == "step":
-        return peak * (1.0 if progress < 0.4 else 0.1 if progress < 0.6 else 0.01)
-    if schedule == "onecycle" and progress < WARM_UP:
-        return peak * (0.01 + 0.99 * progress / WARM_UP)
-    start = WARM_UP if schedule == "onecycle" else 0.0
-    return peak * 0.5 * (1 + math.cos(math.pi * (progress - start) / (1 - start)))
+REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
 
 
 class Trainer:
     """A network on its devices with its optimizer.
 
     `normalise` turns N×32×32×3 uint8 pictures into the network's input; pictures travel as bytes. `weights` are those
-    of the exits' losses; the options that matter are LR, momentum, weightDecay, batchsize, precision, compile.
+    of the exits' losses; the options that matter are those of training, precision and compile.
     """
 
     def __init__(
@@ -55,24 +44,26 @@ class Trainer:
         options: argparse.Namespace,
     ) -> None:
         self.network, self.normalise, self.weights, self.where = network, normalise, weights, where
+        self.options = options
+        self.objective = Objective(options.labelSmoothing, options.distill, options.temperature, options.teacher)
         self.device, self.full_batch, self.dtype = where[0], options.batchsize, AUTOCAST[options.precision]
         self.model = devices.place(nn.Sequential(normalise, network), where)
         self.compiled = torch.compile(self.model, dynamic=False) if options.compile else self.model
-        self.optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=options.LR,
-            momentum=options.momentum,
-            nesterov=options.momentum > 0,
-            weight_decay=options.weightDecay,
-            fused=True,
-        )
+        self.average = Average(network, options.ema) if options.ema else None
+        self.optimizers = optimizers(network, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate after a part `progress` of all steps; with `--scaleLR` in proportion to the batch size
+        (Goyal et al., arXiv 1706.02677, section 2.1)."""
+        scale = self.options.batchsize / REFERENCE_BATCH if self.options.scaleLR else 1.0
+        return schedules.learning_rate(progress, self.options.schedule, scale * self.options.LR)
 
     def train_epoch(
         self,
         batches: Iterable[tuple[Tensor, Tensor]],
-        rate_of_step: Callable[[int], float],
+        progress_of_step: Callable[[int], float],
         sums: Sums,
         show: Callable[[int, Result | None], None],
         epoch: int = 0,
@@ -81,18 +72,20 @@ class Trainer:
         """One epoch, or the rest of it: for each batch one backward pass through the weighted sum of all losses, one
         step.
 
-        `rate_of_step` gives the learning rate of step 0, 1, …; what comes out is added to `sums`; `show` is told the
-        size of each batch after its step and, at most once a second, the result so far. Raises NotFinite, at most a
-        second or so late, for a loss or a gradient that is infinite or not a number.
+        `progress_of_step` gives the part of the whole training that is done before step 0, 1, …; what comes out is
+        added to `sums`; `show` is told the size of each batch after its step and, at most once a second, the result so
+        far. Raises NotFinite, at most a second or so late, for a loss or a gradient that is infinite or not a number.
         """
         self.model.train()
         self.watch.begin(epoch)
         last_shown = time.monotonic()
         for step, (images, targets) in enumerate(batches, first_step):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate_of_step(step)
+            progress = progress_of_step(step)
+            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+                group["lr"] = self.learning_rate(progress)
+            weights = schedules.exit_weights(progress, self.options.exitSchedule, self.weights)
             images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
-            loss, losses, logits = self._step(images, targets)
+            loss, losses, logits = self._step(images, targets, weights)
             sums.add(loss, logits, targets)
             self.watch.add(step, losses)
             due = time.monotonic() - last_shown >= 1.0
@@ -103,29 +96,53 @@ class Trainer:
         self.watch.check()
         return sums.result()
 
-    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The weighted loss, the loss of each exit, the logits of each exit."""
+    def _step(self, images: Tensor, targets: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The loss that was made smaller, the loss of each exit, the logits of each exit."""
         model = self.compiled if len(targets) == self.full_batch else self.model  # compiled code is for one size
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             logits = model(images)
         logits = [z.float() for z in logits]
-        loss, losses = multiway_loss(logits, targets, self.weights)
-        self.optimizer.zero_grad(set_to_none=True)
+        loss, losses = self.objective(logits, targets, weights)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
+        if self.average:
+            self.average.update()
         return loss, losses, logits
 
-    def evaluate(self, pictures: Pictures, show: Callable[[int], None]) -> Result:
-        """Loss and errors over all pictures, in float32; `show` is told the size of each batch."""
-        model = evaluation.ready(self.network, self.normalise, self.where)
+    def judged(self, sample: Pictures, full_size: bool) -> AuxResNet:
+        """The network to evaluate and to keep: the one that is trained, or a copy with the averaged weights.
+
+        Unless the last steps gave it batch norm statistics for its weights, on pictures of `full_size`, these are
+        measured on `sample`.
+        """
+        if full_size and not self.average:
+            return self.network
+        network = copy.deepcopy(self.average.network if self.average else self.network)
+        return evaluation.measure_statistics(network, self.normalise, sample, self.device)
+
+    def evaluate(self, network: AuxResNet, pictures: Pictures, show: Callable[[int], None]) -> Result:
+        """Loss and errors of a network over all pictures, in float32; `show` is told the size of each batch."""
+        model = evaluation.ready(network, self.normalise, self.where)
         return evaluation.evaluate(model, pictures, self.weights, self.where[0], show)
 
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        average = self.average.state() if self.average else None
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict(),
+            "average": average,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizers"] if "optimizers" in state else [state["optimizer"]]  # one, before there was Muon
+        for optimizer, its in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(its)
         self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.restore(state["average"])

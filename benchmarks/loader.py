@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from benchmarks.step import BATCH, NETWORK, OneByOne, noise, one_step, training
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.loaders import training_batches
+from datasets.transforms import Augmentation
 
 PICTURES = 20 * BATCH
 ROUNDS = 9
@@ -28,8 +29,9 @@ def one_by_one() -> Case:
 def batched() -> Case:
     """This program's batches, without workers."""
     batches = training_batches(
-        noise(PICTURES), batch_size=BATCH, epochs=10**6, done=0, seed=0, workers=0, pad=4, flip=True, pin=False
-    )
+        noise(PICTURES), batch_size=BATCH, epochs=10**6, done=0, seed=0, workers=0,
+        augmentation=Augmentation(pad=4, flip=True), pin=False,
+    )  # fmt: skip
     return partial(timed, lambda: [None for _ in itertools.islice(batches, PICTURES // BATCH)])
 
 

@@ -35,7 +35,7 @@ import opts
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.loaders import training_batches
 from datasets.pictures import Pictures
-from datasets.transforms import Normalise
+from datasets.transforms import Augmentation, Normalise
 from evaluation import Sums
 from models import names
 from models.auxresnet import AuxResNet
@@ -104,7 +104,7 @@ def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Ite
     weights = (1.0,) * len(configuration.exits)
     batches = training_batches(
         noise(40 * batch), batch_size=batch, epochs=10**6, done=0, seed=0, workers=settings.nThreads,
-        pad=4, flip=True, pin=False,
+        augmentation=Augmentation(pad=4, flip=True), pin=False,
     )  # fmt: skip
     return Trainer(network, Normalise(MEAN, STD), weights, devices.choose(0), settings), batches
 
@@ -112,7 +112,7 @@ def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Ite
 def one_step(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
     """Fetch a batch and train on it."""
     sums = Sums(len(trainer.weights), trainer.device)
-    trainer.train_epoch(itertools.islice(batches, 1), lambda step: 0.1, sums, lambda count, result: None)
+    trainer.train_epoch(itertools.islice(batches, 1), lambda step: 0.0, sums, lambda count, result: None)
 
 
 def convolutions(name: str) -> Case:

@@ -1,14 +1,36 @@
-"""What happens to a batch between memory and network: crop and flip on uint8, then normalisation.
+"""What happens to a batch between memory and network: mirror, crop, cut and shrink on uint8, then normalisation.
 
 All of it works on whole batches; the random numbers come in from outside.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasets.pictures import SIDE
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training pictures are varied.
+
+    `pad` is the margin of the random crop in pixels. `flip` mirrors every second picture, by chance, or, with
+    `alternate`, each picture in every second epoch. `cutout` is the side in pixels of the square that is painted over
+    with the colour `fill`, 0 for none. In the first half of the training pictures are shrunk to a side that grows from
+    `first_side` pixels to the full one.
+    """
+
+    pad: int = 0
+    flip: bool = False
+    alternate: bool = False
+    cutout: int = 0
+    fill: tuple[float, ...] = (0.0, 0.0, 0.0)
+    first_side: int = SIDE
 
 
 def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int) -> np.ndarray:
@@ -28,12 +50,34 @@ def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips
     return cropped
 
 
-def augment(images: np.ndarray, pad: int, flip: bool, rng: np.random.Generator) -> np.ndarray:
-    """Random crops of N×H×W×C images out of a margin of `pad` pixels, every second one mirrored if `flip`."""
-    count = len(images)
-    tops, lefts = rng.integers(0, 2 * pad, size=(2, count), endpoint=True)
-    flips = rng.random(count) < (0.5 if flip else 0.0)
-    return crop_and_flip(images, tops, lefts, flips, pad)
+def cut_out(images: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int, fill: Sequence[float]) -> None:
+    """Paint a square of `size` pixels around (row, column) over with a colour, in place; what lies outside of the
+    picture is lost (DeVries and Taylor, "Cutout", arXiv 1708.04552). `images` is N×H×W×C, `rows`, `columns` are N."""
+    height, width = images.shape[1:3]
+    below, right = (np.arange(n) - (c[:, None] - size // 2) for n, c in ((height, rows), (width, columns)))
+    inside = ((below >= 0) & (below < size))[:, :, None] & ((right >= 0) & (right < size))[:, None, :]
+    images[inside] = np.rint(fill).astype(images.dtype)
+
+
+def augment(
+    images: np.ndarray, how: Augmentation, rng: np.random.Generator, mirrored: np.ndarray | None = None
+) -> np.ndarray:
+    """Vary N×H×W×C images at random; `mirrored`, N booleans, says which are flipped where chance does not."""
+    count, height, width, _ = images.shape
+    tops, lefts = rng.integers(0, 2 * how.pad, size=(2, count), endpoint=True)
+    flips = rng.random(count) < (0.5 if how.flip else 0.0)
+    varied = crop_and_flip(images, tops, lefts, flips if mirrored is None else mirrored, how.pad)
+    if how.cutout:
+        cut_out(varied, rng.integers(height, size=count), rng.integers(width, size=count), how.cutout, how.fill)
+    return varied
+
+
+def shrink(images: Tensor, side: int) -> Tensor:
+    """N×H×H×C uint8 -> N×side×side×C uint8, bilinear, without aliasing."""
+    if images.shape[1] == side:
+        return images
+    small = F.interpolate(images.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True)
+    return small.permute(0, 2, 3, 1).contiguous()
 
 
 class Normalise(nn.Module):

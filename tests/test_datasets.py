@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import re
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ import datasets
 from datasets import digits, folder
 from datasets.loaders import training_batches
 from datasets.pictures import Pictures, balanced_order
-from datasets.transforms import Normalise, augment, crop_and_flip
+from datasets.transforms import Augmentation, Normalise, augment, crop_and_flip, cut_out, shrink
 from errors import UserError
+
+PLAIN = Augmentation(pad=4, flip=True)
 
 
 def md5(path):
@@ -226,7 +229,7 @@ def test_crop_and_flip_are_torchvisions():
 
 def test_augmentation_uses_every_offset_and_flips_half():
     images = np.tile(np.arange(1, 32 * 32 + 1, dtype=np.int32).reshape(1, 32, 32, 1), (4000, 1, 1, 1))
-    moved = augment(images, 4, True, np.random.default_rng(0))
+    moved = augment(images, Augmentation(pad=4, flip=True), np.random.default_rng(0))
     centre = moved[:, 16, 15:17, 0]
     flipped = centre[:, 0] > centre[:, 1]
     assert 0.45 < flipped.mean() < 0.55
@@ -243,20 +246,24 @@ def test_normalise():
     torch.testing.assert_close(result, expected)
 
 
-def stream(pictures, workers, done=0):
+def stream(pictures, workers, done=0, how=PLAIN):
     return list(
         training_batches(
-            pictures, batch_size=32, epochs=3, done=done, seed=5, workers=workers,
-            pad=4, flip=True, pin=False,
+            pictures, batch_size=32, epochs=3, done=done, seed=5, workers=workers, augmentation=how, pin=False
         )
-    )  # fmt: skip
+    )
 
 
-def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_the_stream_starts():
+@pytest.fixture(scope="module")
+def noise():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    pictures = Pictures(images, torch.arange(100), ("x",) * 100)
-    alone, several, late = stream(pictures, 0), stream(pictures, 3), stream(pictures, 0, done=5)
+    return Pictures(images, torch.arange(100), ("x",) * 100)
+
+
+@pytest.mark.parametrize("how", [PLAIN, replace(PLAIN, alternate=True, cutout=8, first_side=16)])
+def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_the_stream_starts(how, noise):
+    alone, several, late = stream(noise, 0, 0, how), stream(noise, 3, 0, how), stream(noise, 0, 5, how)
     assert len(alone) == 12
     for expected, found in zip(alone, several, strict=True):
         assert found[0].equal(expected[0])
@@ -265,3 +272,50 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_the_stream_s
     for epoch in range(3):
         assert sorted(torch.cat([t for _, t in alone[4 * epoch : 4 * epoch + 4]]).tolist()) == list(range(100))
     assert not alone[0][1].equal(alone[4][1])
+
+
+def mirrored(pictures, how, epochs):
+    """Whether each picture was mirrored, in each epoch; the pictures have a bright left half."""
+    result = np.empty((epochs, len(pictures)), bool)
+    batches = training_batches(
+        pictures, batch_size=32, epochs=epochs, done=0, seed=5, workers=0, augmentation=how, pin=False
+    )
+    per_epoch = -(-len(pictures) // 32)
+    for index, (images, targets) in enumerate(batches):
+        result[index // per_epoch, targets.numpy()] = images[:, 16, 24, 0] > images[:, 16, 8, 0]
+    return result
+
+
+def test_alternate_flips_show_both_sides_of_every_picture_in_two_epochs():
+    images = torch.zeros(100, 32, 32, 3, dtype=torch.uint8)
+    images[:, :, :16] = 200
+    pictures = Pictures(images, torch.arange(100), ("x",) * 100)
+    alternate = mirrored(pictures, replace(PLAIN, alternate=True), 4)
+    assert 30 < alternate[0].sum() < 70
+    assert (alternate[0] == ~alternate[1]).all()
+    assert (alternate[:2] == alternate[2:]).all()
+    by_chance = mirrored(pictures, PLAIN, 4)
+    assert 30 < (by_chance[0] == by_chance[1]).sum() < 70
+
+
+def test_cut_out_paints_the_part_of_a_square_that_lies_inside():
+    images = np.full((3, 32, 32, 3), 200, np.uint8)
+    cut_out(images, np.array([16, 0, 31]), np.array([16, 0, 5]), 8, (1.2, 2.0, 2.6))
+    painted = (images == np.array([1, 2, 3], np.uint8)).all(-1)
+    assert painted.sum((1, 2)).tolist() == [64, 16, 5 * 8]
+    assert painted[0, 12:20, 12:20].all()
+    assert painted[1, :4, :4].all()
+    assert painted[2, 27:, 1:9].all()
+    assert (images[~painted] == 200).all()
+
+
+def test_pictures_grow_in_the_first_half(noise):
+    sides = [images.shape[1:3] for images, _ in stream(noise, 0, 0, replace(PLAIN, first_side=16))]
+    assert sides == [(16, 16)] * 3 + [(24, 24)] * 3 + [(32, 32)] * 6
+
+
+def test_shrinking_is_what_torchvision_does(noise):
+    small = shrink(noise.images, 16)
+    expected = TF.resize(noise.images.permute(0, 3, 1, 2), [16, 16], antialias=True)
+    torch.testing.assert_close(small.permute(0, 3, 1, 2), expected, rtol=0, atol=1)  # rounded in another order
+    assert shrink(noise.images, 32) is noise.images

@@ -13,7 +13,7 @@ import main
 import opts
 from datasets import digits
 from datasets.loaders import training_batches
-from datasets.transforms import Normalise
+from datasets.transforms import Augmentation, Normalise
 from evaluation import Sums
 from models import names
 from models.auxresnet import AuxResNet
@@ -35,7 +35,7 @@ def trainer(*options):
 def batches(count):
     pictures = digits.load(None, "train").take(range(BATCH * count))
     return training_batches(
-        pictures, batch_size=BATCH, epochs=1, done=0, seed=0, workers=0, pad=4, flip=False, pin=False
+        pictures, batch_size=BATCH, epochs=1, done=0, seed=0, workers=0, augmentation=Augmentation(4), pin=False
     )
 
 

@@ -18,7 +18,8 @@ from errors import UserError
 from evaluation import evaluate
 from models import names
 from models.auxresnet import AuxResNet
-from trainer import Trainer, learning_rate
+from schedules import learning_rate
+from trainer import Trainer
 
 RUN = [*SMALL, "--nEpochs", "3", "--dropout", "0.1"]
 FOLDER = "DIGITS-AuxResNet-14-3-dropout"

@@ -1,0 +1,45 @@
+"""The exponential moving average of a network's weights, which follows training with less noise.
+
+Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. Batch norm statistics are not
+averaged: those of the averaged weights are others, so they are measured (`evaluation.measure_statistics`).
+"""
+
+import copy
+from typing import Any
+
+import torch
+
+from models.auxresnet import AuxResNet
+
+
+class Average:
+    """A copy of a network that holds the moving average of its weights.
+
+    After n steps the average moves by 1 - min(decay, (1 + n) / (10 + n)) of the way, so that the weights that training
+    began with are soon forgotten.
+    """
+
+    def __init__(self, network: AuxResNet, decay: float) -> None:
+        self.followed, self.decay, self.steps = network, decay, 0
+        self.network = copy.deepcopy(network).requires_grad_(False)
+
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.network.parameters()), list(self.followed.parameters()), 1 - decay)
+        self.steps += 1
+
+    def state(self) -> dict[str, Any]:
+        """The average, for a training state."""
+        return {"weights": dict(self.network.named_parameters()), "steps": self.steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        weights = dict(self.network.named_parameters())
+        if state["weights"].keys() != weights.keys():
+            raise KeyError("the average is that of another network")
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(state["weights"][name])
+        self.steps = state["steps"]

@@ -1,0 +1,96 @@
+"""The optimizers: SGD, and Muon, whose steps are orthogonalised momentum, for the kernels of convolutions.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. Each kernel, as a matrix of outputs by
+inputs and places, moves by the orthogonal matrix nearest to its momentum, so that all directions learn at one speed.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.auxresnet import AuxResNet
+
+RATE = 0.25  # an orthogonal step of so many learning rates is worth a step of SGD
+DECAY = 25  # as many weight decays
+ITERATIONS = 5
+QUINTIC = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration: singular values go to 0.7 … 1.2
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """B×R×C matrices, R ≤ C -> the nearest with orthonormal rows, to within some 20 %.
+
+    The quintic iteration X ← (a + b·XXᵀ + c·(XXᵀ)²) X is a product of polynomials in the first XXᵀ; kept at R×R, it
+    costs a fraction of what it would at R×C.
+    """
+    a, b, c = QUINTIC
+    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    gram = matrices @ matrices.mT
+    identity = torch.eye(matrices.shape[1], device=matrices.device).expand_as(gram)
+    product = identity
+    for _ in range(ITERATIONS):
+        factor = torch.baddbmm(a * identity + b * gram, gram, gram, alpha=c)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    return product @ matrices
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum and decoupled weight decay; its parameters are kernels, outputs first.
+
+    `lr` and `weight_decay` are on the scale of SGD's, so that one learning rate does for both.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
+        """Move every parameter that has a gradient; kernels of one shape together."""
+        for group in self.param_groups:
+            alike = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike[parameter.shape].append(parameter)
+            for kernels in alike.values():
+                self._move(kernels, group)
+
+    def _move(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [kernel.grad for kernel in kernels]
+        for kernel in kernels:
+            if not self.state[kernel]:
+                self.state[kernel]["momentum"] = torch.zeros_like(kernel)
+        momenta = [self.state[kernel]["momentum"] for kernel in kernels]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        wanted = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+        matrices = torch.stack([direction.flatten(1) for direction in wanted]).float()
+        tall = matrices.shape[1] > matrices.shape[2]
+        steps = orthogonalised(matrices.mT).mT if tall else orthogonalised(matrices)
+        torch._foreach_mul_(kernels, 1 - RATE * group["lr"] * DECAY * group["weight_decay"])
+        for kernel, step in zip(kernels, steps, strict=True):
+            kernel.add_(step.reshape(kernel.shape), alpha=-RATE * group["lr"])
+
+
+def optimizers(network: AuxResNet, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
+    """SGD with Nesterov momentum; with `--optimizer muon` it leaves the kernels of the blocks to Muon.
+
+    Unless `decayNorms`, batch norms and biases do not decay (Goyal et al., "Accurate, Large Minibatch SGD", arXiv
+    1706.02677, section 5.3).
+    """
+    kernels = [p for p in network.segments.parameters() if p.ndim == 4] if options.optimizer == "muon" else []
+    spared = [] if options.decayNorms else [p for p in network.parameters() if p.ndim == 1]
+    elsewhere = {id(p) for p in [*kernels, *spared]}
+    rest = [p for p in network.parameters() if id(p) not in elsewhere]
+    groups = [{"params": rest, "weight_decay": options.weightDecay}, {"params": spared, "weight_decay": 0.0}]
+    sgd = torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=options.LR,
+        momentum=options.momentum,
+        nesterov=options.momentum > 0,
+        fused=True,
+    )
+    return [sgd, Muon(kernels, options.LR, options.momentum, options.weightDecay)] if kernels else [sgd]

@@ -1,0 +1,75 @@
+"""The kinds of values that options take, as argparse types: each turns text into a value, or says what is legal."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "DIGITS")
+
+
+def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """An argparse type: an int or a finite float from `low` to `high`, both included."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # false for NaN, too
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def boolean(text: str) -> bool:
+    """true or false, in one of several spellings."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def dataset(text: str) -> str:
+    """A known name in its usual case, or the path of a folder of pictures."""
+    if text.upper() in DATASETS:
+        return text.upper()
+    if all((Path(text) / split).is_dir() for split in ("train", "test")) and "\0" not in text:
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither one of {', '.join(DATASETS)} nor a folder with train/<class>/ and test/<class>/"
+    )
+
+
+def positions(text: str) -> tuple[int, ...]:
+    """Positions of exits, such as 15,35,56."""
+    if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of positions such as 15,35,56")
+    return tuple(map(int, text.split(",")))
+
+
+def weights(text: str) -> str | tuple[float, ...]:
+    """sum, depth, or a weight for each exit, not all of them 0."""
+    if text in ("sum", "depth"):
+        return text
+    try:
+        values = tuple(map(number(float, 0, 1e6), text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not sum, depth or a list such as 0.5,1: {error}") from error
+    if not any(values):
+        raise argparse.ArgumentTypeError(f"{text!r} leaves nothing to learn from; at least one weight must be above 0")
+    return values
+
+
+def exit_position(text: str) -> int | str:
+    """all, or the position of one exit."""
+    if text == "all":
+        return text
+    try:
+        return number(int, 1, 99999)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor a position such as 19") from error
