@@ -37,7 +37,9 @@ def measure_statistics(network: AuxResNet, normalise: nn.Module, sample: Picture
 
     Needed where the running ones, gathered in training, are those of other weights or of smaller pictures.
     """
-    with torch.random.fork_rng():  # dropout draws; training's own draws must not depend on it
+    with torch.random.fork_rng(
+        [device] if device.type == "cuda" else []
+    ):  # dropout draws; training's own draws must not depend on it
         batches = (images.to(device) for images in sample.images.split(BATCH))
         torch.optim.swa_utils.update_bn(batches, nn.Sequential(normalise, network))
     return network

@@ -67,12 +67,13 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
         wanted = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
-        matrices = torch.stack([direction.flatten(1) for direction in wanted]).float()
+        matrices = torch.stack([direction.movedim(1, -1).flatten(1) for direction in wanted])  # a view, channels last
         tall = matrices.shape[1] > matrices.shape[2]
         steps = orthogonalised(matrices.mT).mT if tall else orthogonalised(matrices)
+        outputs, inputs, *places = kernels[0].shape
+        steps = steps.reshape(len(kernels), outputs, *places, inputs).movedim(-1, 2)
         torch._foreach_mul_(kernels, 1 - RATE * group["lr"] * DECAY * group["weight_decay"])
-        for kernel, step in zip(kernels, steps, strict=True):
-            kernel.add_(step.reshape(kernel.shape), alpha=-RATE * group["lr"])
+        torch._foreach_add_(kernels, list(steps.unbind()), alpha=-RATE * group["lr"])
 
 
 def optimizers(network: AuxResNet, options: argparse.Namespace) -> list[torch.optim.Optimizer]:

@@ -19,7 +19,7 @@ import datasets
 import devices
 import opts
 from datasets.loaders import training_batches
-from datasets.pictures import SIDE, balanced_order
+from datasets.pictures import SIDE
 from datasets.transforms import Augmentation, Normalise
 from errors import UserError
 from evaluation import Result, Sums
@@ -189,8 +189,7 @@ class Run:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
         self.progress.epoch(epoch, "testing")
         last_side = side(self._progress(self.steps - 1, self.options.nEpochs), self.options.startSize, SIDE)
-        sample = self.data.train.take(balanced_order(self.data.train.targets)[:STATISTICS])
-        self.judged = self.trainer.judged(sample, full_size=last_side == SIDE)
+        self.judged = self.trainer.judged(self.data.sample(STATISTICS), full_size=last_side == SIDE)
         return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped())
 
     def save(self, epoch: int, trained: Result, held_out: Result) -> None:
