@@ -305,7 +305,7 @@ def load(folder: Path) -> Any:
     try:
         return json.loads((folder / "opt.json").read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"nothing to resume in {folder}: {error}") from error
+        raise UserError(f"{folder} does not hold a run: {error}") from error
 
 
 def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:

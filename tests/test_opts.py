@@ -89,5 +89,5 @@ def test_test_options():
 @pytest.mark.parametrize("content", ["[1]", "3", '{"depth": "x"}', '{"depht": 8}', "{", "[" * 100_000])
 def test_saved_options_that_are_none(content, tmp_path):
     (tmp_path / "opt.json").write_text(content)
-    with pytest.raises(UserError, match=r"saved options are not|nothing to resume"):
+    with pytest.raises(UserError, match=r"saved options are not|does not hold a run"):
         opts.parse(["--resume", str(tmp_path)])
