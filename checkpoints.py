@@ -10,7 +10,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -100,7 +102,9 @@ def read_log(folder: Path) -> list[dict[str, float]]:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{folder / 'log.csv'} cannot be read as the log of a run: {error}") from error
-    if not rows or "seconds" not in rows[0] or not any("_error_" in name for name in rows[0]):
+    if not all(math.isfinite(value) for row in rows for name, value in row.items() if "_error_" in name):
+        raise UserError(f"{folder / 'log.csv'} has an error that is not a number")
+    if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
         raise UserError(f"{folder / 'log.csv'} holds no epoch of a run")
     return rows
 

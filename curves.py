@@ -42,13 +42,14 @@ def draw(title: str, solid: Sequence[Curve], dashed: Sequence[Curve] = ()) -> by
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second to import
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     for index, one in enumerate(solid):
+        style = ("-", "-.", ":")[index // 10 % 3]  # there are ten colours
         epochs = range(1, len(one.mean) + 1)
         marker = "o" if len(epochs) < 30 else None
         label = f"{one.label}: {one.mean[-1]:.2f} %"
-        axes.plot(epochs, one.mean, color=f"C{index}", marker=marker, markersize=4, label=label)
+        axes.plot(epochs, one.mean, color=f"C{index}", linestyle=style, marker=marker, markersize=4, label=label)
         low, high = ([m + sign * s for m, s in zip(one.mean, one.spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(epochs, low, high, color=f"C{index}", alpha=0.2, linewidth=0)
     for index, one in enumerate(dashed):
@@ -58,7 +59,7 @@ def draw(title: str, solid: Sequence[Curve], dashed: Sequence[Curve] = ()) -> by
     axes.set(title=title, xlabel="epoch", ylabel="error (%)", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize="small")
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()

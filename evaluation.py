@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,16 +32,27 @@ def ready(network: AuxResNet, normalise: nn.Module, where: list[torch.device]) -
     return devices.place(nn.Sequential(normalise, folded(network)), where).eval()
 
 
-def measure_statistics(network: AuxResNet, normalise: nn.Module, sample: Pictures, device: torch.device) -> AuxResNet:
-    """The network with the batch norm statistics that its weights have on these pictures, in float32.
+def measure_statistics(
+    network: AuxResNet,
+    normalise: nn.Module,
+    sample: Pictures,
+    device: torch.device,
+    show: Callable[[int], None] = lambda count: None,
+) -> AuxResNet:
+    """The network with the batch norm statistics that its weights have on these pictures, in float32; `show` is told
+    the size of each batch.
 
     Needed where the running ones, gathered in training, are those of other weights or of smaller pictures.
     """
-    with torch.random.fork_rng(
-        [device] if device.type == "cuda" else []
-    ):  # dropout draws; training's own draws must not depend on it
-        batches = (images.to(device) for images in sample.images.split(BATCH))
-        torch.optim.swa_utils.update_bn(batches, nn.Sequential(normalise, network))
+
+    def batches() -> Iterator[Tensor]:
+        for images in sample.images.chunk(-(-len(sample) // BATCH)):  # of one size, as all count alike
+            yield images.to(device)
+            show(len(images))
+
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):  # dropout draws; training's own draws must not depend on it
+        torch.optim.swa_utils.update_bn(batches(), nn.Sequential(normalise, network))
     return network
 
 

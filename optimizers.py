@@ -1,12 +1,13 @@
 """The optimizers: SGD, and Muon, whose steps are orthogonalised momentum, for the kernels of convolutions.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. Each kernel, as a matrix of outputs by
-inputs and places, moves by the orthogonal matrix nearest to its momentum, so that all directions learn at one speed.
+inputs and places, moves by the orthogonal matrix nearest to its momentum, so that all directions learn at one speed. A
+factor for the shape of the matrix, which other descriptions have, is left out: it would be 1 for most kernels.
 """
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from models.auxresnet import AuxResNet
 
-RATE = 0.25  # an orthogonal step of so many learning rates is worth a step of SGD
-DECAY = 25  # as many weight decays
+RATE = 0.25  # the length of Muon's step, in learning rates of SGD
+DECAY = 25  # its weight decay, in weight decays of SGD; its steps do not shrink with the gradient, so it needs more
 ITERATIONS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration: singular values go to 0.7 … 1.2
 
@@ -48,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self) -> None:
         """Move every parameter that has a gradient; kernels of one shape together."""
         for group in self.param_groups:
             alike = defaultdict(list)

@@ -65,6 +65,13 @@ def weights(text: str) -> str | tuple[float, ...]:
     return values
 
 
+def png(text: str) -> str:
+    """The name of a PNG file."""
+    if Path(text).suffix.lower() != ".png" or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a picture, such as runs.png")
+    return text
+
+
 def exit_position(text: str) -> int | str:
     """all, or the position of one exit."""
     if text == "all":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from errors import UsageError, UserError
-from option_types import DATASETS, boolean, dataset, exit_position, number, positions, weights
+from option_types import DATASETS, boolean, dataset, exit_position, number, png, positions, weights
 from recipes import RECIPES
 
 DATA_HELP = f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
@@ -66,7 +66,13 @@ FREE_ON_RESUME = (
     "nGPU",
     "nThreads",
 )  # may differ without changing what is learnt
-FREE_BETWEEN_RUNS = (*FREE_ON_RESUME, "manualSeed", "compile")  # may differ between runs of one configuration
+FREE_BETWEEN_RUNS = (
+    *FREE_ON_RESUME,
+    "manualSeed",
+    "compile",
+    "shareGradInput",
+    "recipe",
+)  # may differ between runs of one configuration
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -184,7 +190,7 @@ def _add_exit_losses(losses: _Options) -> None:
         "exitSchedule", str.lower, "deepen: the first exit's weight falls from 1.5 to 0.5 times, the last's rises",
         choices=("constant", "deepen"),
     )  # fmt: skip
-    losses.add("labelSmoothing", FRACTION, "part of a target spread over all classes", metavar="S")
+    losses.add("labelSmoothing", number(float, 0, 0.9), "part of a target spread over all classes", metavar="S")
     losses.add("distill", number(float, 0, 1000), "weight of what exits learn from the teacher", metavar="W")
     losses.add("teacher", str.lower, "the last exit, or the ensemble of all exits", choices=("last", "ensemble"))
     losses.add("temperature", number(float, 0.1, 100), "of the distillation's softmax", metavar="T")
@@ -192,7 +198,7 @@ def _add_exit_losses(losses: _Options) -> None:
 
 def _add_pictures(pictures: _Options) -> None:
     pictures.add("alternateFlip", boolean, "mirror in every second epoch, not by chance", metavar="true|false")
-    pictures.add("cutout", number(int, 0, 64), "paint over a square of so many pixels; 0: none", metavar="PX")
+    pictures.add("cutout", number(int, 0, 31), "paint over a square of so many pixels; 0: none", metavar="PX")
     pictures.add(
         "startSize", number(int, 8, 32), "side in pixels to begin with, growing by 8 up to 32 in the first half",
         metavar="PX",
@@ -268,6 +274,10 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
 
 def _check_together(options: dict[str, Any]) -> None:
     """Raise UsageError for options that are legal alone but not together."""
+    if options["precision"] == "half" and options["optimizer"] == "muon":
+        raise UsageError(
+            "--precision half excludes --optimizer muon: a step is skipped by both or none; give bf16 or sgd"
+        )
     if options["compile"] and options["shareGradInput"]:
         raise UsageError("--compile true excludes --shareGradInput true: compiled code plans its memory; give one")
     if options["compile"] and (options["nGPU"] or 0) > 1:
@@ -308,6 +318,15 @@ def load(folder: Path) -> Any:
         raise UserError(f"{folder} does not hold a run: {error}") from error
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
+    there are none. They are not checked: their data set need not be here."""
+    values = load(folder)
+    if not isinstance(values, dict) or not values.keys() <= DEFAULTS.keys() or "depth" not in values:
+        raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
+    return {**DEFAULTS, **values}
+
+
 def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:
     """Raise UserError naming every option that contradicts those before; more epochs are no contradiction."""
     differences = [
@@ -320,7 +339,8 @@ def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> 
 
 
 def _extends(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
-    return name == "nEpochs" and options.schedule in EXTENDABLE and options.nEpochs >= before.nEpochs
+    steady = options.startSize == DEFAULTS["startSize"] and options.exitSchedule == DEFAULTS["exitSchedule"]
+    return name == "nEpochs" and options.schedule in EXTENDABLE and steady and options.nEpochs >= before.nEpochs
 
 
 def parse_test(argv: Sequence[str]) -> argparse.Namespace:
@@ -354,5 +374,5 @@ def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
-    _Options(parser, "what to write").add("out", str, "file of the picture, a PNG", "runs.png", metavar="FILE")
+    _Options(parser, "what to write").add("out", png, "file of the picture, a PNG", "runs.png", metavar="FILE")
     return argparse.Namespace(**{"out": "runs.png", **vars(parser.parse_args(_spelled(argv, parser)))})

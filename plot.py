@@ -4,70 +4,95 @@ python plot.py runs/*/CIFAR10-AuxResNet-26-2
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import checkpoints
 import curves
 import opts
-from errors import one_line_errors
+from errors import UserError, one_line_errors
 from report import table
 
-Runs = dict[str, list[list[dict[str, float]]]]  # the logs of the runs of each configuration, by its label
+Rows = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration: how it differs from the others, and the logs of its runs."""
+
+    number: int
+    differs: str
+    runs: list[Rows]
+
+    def columns(self) -> dict[str, str]:
+        """The columns with errors on held-out pictures, by the exits' positions, shallow to deep."""
+        return exit_columns(self.runs[0])
 
 
 def main(argv: Sequence[str]) -> None:
     """Read the runs, group them, draw, print."""
     options = opts.parse_plot(argv)
-    folders = [Path(run) for run in options.runs]
-    groups = grouped([(vars(opts.from_saved(opts.load(folder))), checkpoints.read_log(folder)) for folder in folders])
-    shown = [curve for label, runs in groups.items() for curve in held_out_curves(label, runs)]
-    checkpoints.write(Path(options.out), curves.draw("error on held-out pictures", shown))
-    print(summary(groups))
-    print(f"\npicture: {options.out}")
+    folders = {Path(run).resolve(): Path(run) for run in options.runs}  # each once
+    groups = grouped(list(read(folders.values())))
+    lines = [
+        curves.curve(f"{group.number}, exit {position}", group.runs, column)
+        for group in groups
+        for position, column in group.columns().items()
+    ]
+    checkpoints.write(Path(options.out), curves.draw("error on held-out pictures, by run and exit", lines))
+    print(f"{summary(groups)}\n\npicture: {options.out}")
 
 
-def grouped(runs: Sequence[tuple[Mapping[str, Any], list[dict[str, float]]]]) -> Runs:
-    """The logs by configuration: what differs between runs besides their seed, folders and machine."""
+def read(folders: Iterable[Path]) -> Iterator[tuple[dict[str, Any], Rows]]:
+    """Options and log of each run; those that have none yet are named and left out, unless all are such."""
+    problems, found = [], False
+    for folder in folders:
+        try:
+            yield opts.recorded(folder), checkpoints.read_log(folder)
+            found = True
+        except UserError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+
+
+def exit_columns(rows: Rows) -> dict[str, str]:
+    """The columns of a log with errors on held-out pictures, by the exits' positions, shallow to deep."""
+    return {name.rpartition("_")[2]: name for name in rows[0] if name.startswith(("test_error_", "validation_error_"))}
+
+
+def grouped(runs: Sequence[tuple[dict[str, Any], Rows]]) -> list[Group]:
+    """The runs by configuration and exits; what may differ within a group is seed, folders and machine."""
     kinds = [{name: value for name, value in of.items() if name not in opts.FREE_BETWEEN_RUNS} for of, _ in runs]
     differing = [name for name in kinds[0] if any(kind[name] != kinds[0][name] for kind in kinds)]
-    groups: Runs = {}
+    found: dict[tuple[str, tuple[str, ...]], list[Rows]] = {}
     for kind, (_, rows) in zip(kinds, runs, strict=True):
-        label = opts.written({name: kind[name] for name in differing}) or "all runs"
-        groups.setdefault(label, []).append(rows)
-    return groups
+        differs = opts.written({name: kind[name] for name in differing})
+        found.setdefault((differs, tuple(exit_columns(rows))), []).append(rows)
+    return [Group(number, differs, logs) for number, ((differs, _), logs) in enumerate(found.items(), 1)]
 
 
-def exit_columns(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
-    """The columns of a log with errors on held-out pictures, by the exits' positions, shallow to deep."""
-    columns = [name for name in rows[0] if "_error_" in name and not name.startswith("train")]
-    return {name.rpartition("_")[2]: name for name in columns}
-
-
-def held_out_curves(label: str, runs: list[list[dict[str, float]]]) -> list[curves.Curve]:
-    """A curve for each exit of one configuration."""
-    return [
-        curves.curve(f"{label}, exit {position}", runs, column) for position, column in exit_columns(runs[0]).items()
-    ]
-
-
-def summary(groups: Runs) -> str:
+def summary(groups: Sequence[Group]) -> str:
     """A row for each configuration and exit: the error after the last epoch that all its runs have come to."""
-    cells: dict[str, list[str]] = {
-        title: [] for title in ("exit", "runs", "epochs", "error", "s an epoch", "runs with")
-    }
-    for label, runs in groups.items():
-        epochs = min(map(len, runs))
-        seconds = sum(row["seconds"] for rows in runs for row in rows) / sum(map(len, runs))
-        for position, column in exit_columns(runs[0]).items():
-            errors = [rows[epochs - 1][column] for rows in runs]
+    titles = ("run", "exit", "seeds", "epochs", "error", "s an epoch", "what differs")
+    return table(dict(zip(titles, map(list, zip(*rows(groups), strict=True)), strict=True)))
+
+
+def rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
+    """The cells of `summary`, row by row."""
+    for group in groups:
+        epochs = min(map(len, group.runs))
+        seconds = [row["seconds"] for log in group.runs for row in log]
+        pace = f"{sum(seconds) / len(seconds):.1f}"
+        for position, column in group.columns().items():
+            errors = [log[epochs - 1][column] for log in group.runs]
             spread = f" ± {curves.deviation(errors):.2f}" if len(errors) > 1 else ""
-            mean = f"{sum(errors) / len(errors):.2f}{spread} %"
-            row = (position, str(len(runs)), str(epochs), mean, f"{seconds:.1f}", label)
-            for column_cells, cell in zip(cells.values(), row, strict=True):
-                column_cells.append(cell)
-    return table(cells)
+            error = f"{sum(errors) / len(errors):.2f}{spread} %"
+            yield str(group.number), position, str(len(errors)), str(epochs), error, pace, group.differs
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import curves
 import datasets
 import devices
 import opts
+import schedules
 from datasets.loaders import training_batches
 from datasets.pictures import SIDE
 from datasets.transforms import Augmentation, Normalise
@@ -27,7 +28,6 @@ from lock import locked
 from models import names
 from models.auxresnet import AuxResNet
 from report import Progress, epoch_line, exit_table
-from schedules import side
 from stopping import Stopped, stoppable
 from trainer import Trainer
 
@@ -119,12 +119,12 @@ class Run:
             seed=self.options.manualSeed,
             workers=self.options.nThreads,
             augmentation=Augmentation(
-                self.data.source.pad,
-                self.data.source.flip,
-                self.options.alternateFlip,
-                self.options.cutout,
-                self.data.mean,
-                self.options.startSize,
+                pad=self.data.source.pad,
+                flip=self.data.source.flip,
+                alternate=self.options.alternateFlip,
+                cutout=self.options.cutout,
+                fill=self.data.mean,
+                first_side=self.options.startSize,
             ),
             pin=pin,
         )
@@ -162,7 +162,7 @@ class Run:
 
     def _progress(self, step: int, epochs: int) -> float:
         """The part that is done, `step` steps into this epoch, of a run of so many epochs."""
-        return min((self.epochs_done + step / self.steps) / epochs, 1.0)
+        return schedules.progress(self.epochs_done, step, self.steps, epochs)
 
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0), or what a resumed run has left of it."""
@@ -188,8 +188,9 @@ class Run:
     def evaluate(self, epoch: int) -> Result:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
         self.progress.epoch(epoch, "testing")
-        last_side = side(self._progress(self.steps - 1, self.options.nEpochs), self.options.startSize, SIDE)
-        self.judged = self.trainer.judged(self.data.sample(STATISTICS), full_size=last_side == SIDE)
+        first_side = schedules.side(self._progress(0, self.options.nEpochs), self.options.startSize, SIDE)
+        sample = self.data.sample(STATISTICS)
+        self.judged = self.trainer.judged(sample, first_side == SIDE, lambda count: self.check_stopped())
         return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped())
 
     def save(self, epoch: int, trained: Result, held_out: Result) -> None:

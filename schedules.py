@@ -9,6 +9,11 @@ SMALL_PART = 0.5  # the part of a run in which pictures may be smaller than they
 SIDE_STEP = 8  # pixels by which they grow
 
 
+def progress(epoch: int, step: int, steps: int, epochs: int) -> float:
+    """The part of `epochs` epochs of `steps` steps that is done before a step of an epoch, both counted from 0."""
+    return min((epoch + step / steps) / epochs, 1.0)
+
+
 def learning_rate(progress: float, schedule: str, peak: float) -> float:
     """The learning rate after a part `progress` of all steps.
 

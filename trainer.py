@@ -113,16 +113,16 @@ class Trainer:
             self.average.update()
         return loss, losses, logits
 
-    def judged(self, sample: Pictures, full_size: bool) -> AuxResNet:
+    def judged(self, sample: Pictures, full_size: bool, show: Callable[[int], None] = lambda count: None) -> AuxResNet:
         """The network to evaluate and to keep: the one that is trained, or a copy with the averaged weights.
 
-        Unless the last steps gave it batch norm statistics for its weights, on pictures of `full_size`, these are
-        measured on `sample`.
+        Unless the epoch gave it batch norm statistics for its weights, on pictures of `full_size`, these are measured
+        on `sample`; `show` is told the size of each batch.
         """
         if full_size and not self.average:
             return self.network
         network = copy.deepcopy(self.average.network if self.average else self.network)
-        return evaluation.measure_statistics(network, self.normalise, sample, self.device)
+        return evaluation.measure_statistics(network, self.normalise, sample, self.device, show)
 
     def evaluate(self, network: AuxResNet, pictures: Pictures, show: Callable[[int], None]) -> Result:
         """Loss and errors of a network over all pictures, in float32; `show` is told the size of each batch."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+import schedules
 from datasets.pictures import SIDE, Pictures
 from datasets.transforms import Augmentation, augment, shrink
-from schedules import side
 
 FLIPS = 2**32 - 1  # in a seed, stands where the number of an epoch does; no run has as many
 
@@ -67,8 +67,8 @@ class Plans(Sampler[Plan]):
             order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.count)
             for batch in range(first_batch, per_epoch):
                 indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                progress = (epoch + batch / per_epoch) / self.epochs
-                yield Plan(epoch, batch, indices, side(progress, self.first_side, SIDE))
+                done = schedules.progress(epoch, batch, per_epoch, self.epochs)
+                yield Plan(epoch, batch, indices, schedules.side(done, self.first_side, SIDE))
             first_batch = 0
 
 

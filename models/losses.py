@@ -49,11 +49,13 @@ def distillation(
     """Σ wᵢ · T² · KL(teacher ‖ exit i) of the softmax at temperature T (Hinton et al., "Distilling the Knowledge in a
     Neural Network", arXiv 1503.02531), where the network is its own teacher: its `last` exit teaches the others (Zhang
     et al., "Be Your Own Teacher", arXiv 1905.08094), or the `ensemble`, the mean of the logits, teaches all of them.
-    The teacher learns nothing from it.
+    The teacher learns nothing from it. Exits of weight 0, which learn nothing, do not teach either.
     """
-    knowledge = logits[-1] if teacher == "last" else torch.stack(list(logits)).mean(0)
+    trained = [(w, z) for w, z in zip(weights, logits, strict=True) if w]
+    last = trained[-1][1]
+    knowledge = last if teacher == "last" else torch.stack([z for _, z in trained]).mean(0)
     wanted = F.log_softmax(knowledge.detach() / temperature, 1)
-    students = [(w, z) for w, z in zip(weights, logits, strict=True) if w and z is not knowledge]
+    students = [(w, z) for w, z in trained if z is not knowledge]
     return temperature**2 * sum(
         w * F.kl_div(F.log_softmax(z / temperature, 1), wanted, reduction="batchmean", log_target=True)
         for w, z in students

@@ -60,6 +60,7 @@ def test_defaults_that_depend_on_other_options():
         ("--dep 56", ["--dep"]),
         ("--depth", ["--depth", "expected one argument"]),
         ("--compile true --shareGradInput true", ["--compile", "--shareGradInput"]),
+        ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
         ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),
     ],
 )
@@ -77,6 +78,13 @@ def test_contradictions_of_a_resumed_run_are_all_named():
         opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 4 --depth 20 --LR 0.2".split()), saved)
     with pytest.raises(ValueError, match="nEpochs is 3, was 4"):
         opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 3".split()), saved)
+
+
+@pytest.mark.parametrize("more", ["--startSize 16", "--exitSchedule deepen"])
+def test_a_run_that_changes_with_progress_is_not_made_longer(more):
+    saved = opts.parse(f"--nEpochs 4 {more}".split())
+    with pytest.raises(ValueError, match="nEpochs is 9, was 4"):
+        opts.check_resumable(opts.parse(f"--nEpochs 9 {more}".split()), saved)
 
 
 def test_test_options():

@@ -16,11 +16,11 @@ import schedules
 from averaging import Average
 from datasets import digits
 from datasets.transforms import Normalise
-from evaluation import evaluate, measure_statistics, ready
+from evaluation import measure_statistics
 from models import names
 from models.auxresnet import AuxResNet
 from models.losses import Objective, distillation, multiway_loss
-from optimizers import Muon, optimizers, orthogonalised
+from optimizers import RATE, Muon, optimizers, orthogonalised
 from trainer import Trainer
 
 EVERYTHING = [
@@ -86,10 +86,19 @@ def test_the_exit_files_hold_what_was_judged(uninterrupted):
     assert not kept[norm].equal(state["network"][norm])
 
 
-def test_smaller_pictures_leave_statistics_for_full_size_ones(tmp_path):
+def test_smaller_pictures_leave_statistics_for_full_size_ones(tmp_path, monkeypatch):
     """At the end of an epoch on small pictures, the judged network has the statistics of full-size ones."""
-    line = [*SMALL, "--nEpochs", "2", "--startSize", "16", "--save", str(tmp_path)]
-    main.main([*line[:-2], "--save", str(tmp_path), "--valSize", "100"])
+    asked, real = [], Trainer.judged
+
+    def judged(self, sample, full_size, show):
+        asked.append(full_size)
+        return real(self, sample, full_size, show)
+
+    monkeypatch.setattr(Trainer, "judged", judged)
+    line = [*SMALL, "--nEpochs", "4", "--startSize", "16", "--save", str(tmp_path)]
+    main.main(line)
+    assert asked == [False, False, True, True]
+    monkeypatch.undo()
     settings = opts.parse(line)
     trainer = Trainer(network(), Normalise((128.0,) * 3, (64.0,) * 3), (1.0,) * 3, CPU, settings)
     sample = digits.load(None, "train").take(range(500))
@@ -102,19 +111,20 @@ def test_smaller_pictures_leave_statistics_for_full_size_ones(tmp_path):
     assert norm.momentum == 0.1
 
 
-def test_measured_statistics_are_those_that_training_would_leave_and_draw_no_random_number():
+def test_measured_statistics_are_those_of_all_pictures_alike_and_draw_no_random_number():
     trained = network("AuxResNet-8-2-dropout")
-    sample = digits.load(None, "train").take(range(1000))
+    sample = digits.load(None, "train").take(range(251))  # not a multiple of a batch
     before = torch.get_rng_state()
     normalise = Normalise((128.0,) * 3, (64.0,) * 3)
     weights = {name: p.clone() for name, p in trained.named_parameters()}
     measured = measure_statistics(trained, normalise, sample, CPU[0])
     assert torch.get_rng_state().equal(before)
     assert all(p.equal(weights[name]) for name, p in measured.named_parameters())
-    plain = network("AuxResNet-8-2")
-    plain.load_state_dict(measured.state_dict())
-    unmeasured = evaluate(ready(network("AuxResNet-8-2"), normalise, CPU), sample, (1.0, 1.0), CPU[0])
-    assert evaluate(ready(plain, normalise, CPU), sample, (1.0, 1.0), CPU[0]).loss < unmeasured.loss
+    norm = measured.segments[0][0].norms[0]
+    with torch.no_grad():
+        seen = measured.stem(normalise(sample.images))
+    torch.testing.assert_close(norm.running_mean, seen.mean((0, 2, 3)), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(norm.running_var, seen.var((0, 2, 3)), rtol=0.05, atol=0.01)
 
 
 def test_the_average_follows_the_weights():
@@ -158,8 +168,10 @@ def test_distillation_teaches_the_right_exits(teacher, taught):
     torch.testing.assert_close(loss, expected)
 
 
-def test_an_exit_of_weight_0_is_not_taught_and_a_plain_network_teaches_nobody():
+def test_an_exit_of_weight_0_neither_learns_nor_teaches_and_a_plain_network_teaches_nobody():
     logits = [torch.randn(5, 10, requires_grad=True) for _ in range(2)]
+    assert distillation(logits, (1.0, 0.0), 1.0, "last") == 0
+    assert distillation(logits, (1.0, 0.0), 1.0, "ensemble").item() == pytest.approx(0, abs=1e-6)
     assert distillation(logits, (0.0, 1.0), 1.0, "last") == 0
     assert distillation(logits[:1], (1.0,), 1.0, "last") == 0
     objective = Objective(distill=1.0)
@@ -193,26 +205,31 @@ def test_orthogonalised_matrices_have_singular_values_near_1():
 
 
 def test_muon_moves_kernels_by_orthogonal_steps_and_resumes():
-    def steps(count, start=None):
-        kernel = torch.nn.Parameter(torch.ones(8, 4, 3, 3))
-        narrow = torch.nn.Parameter(torch.ones(32, 4, 1, 1))  # more outputs than inputs
-        muon = Muon([kernel, narrow], lr=0.1, momentum=0.9, weight_decay=0.0)
-        if start:
-            kernel.data, narrow.data = start[0].clone(), start[1].clone()
-            muon.load_state_dict(start[2])
-        generator = torch.Generator().manual_seed(count if start is None else 7)
-        for _ in range(2):
-            for parameter in (kernel, narrow):
-                parameter.grad = torch.randn(parameter.shape, generator=generator)
-            muon.step()
-        return kernel.detach(), narrow.detach(), muon.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    gradients = [[torch.randn(shape, generator=generator) for shape in ((8, 4, 3, 3), (32, 4, 1, 1))] for _ in range(4)]
 
-    kernel, narrow, state = steps(1)
-    assert not narrow.equal(torch.ones_like(narrow))
-    again, _, _ = steps(2, (kernel, narrow, state))
-    other, _, _ = steps(2, (kernel, narrow, steps(1)[2]))
-    assert again.equal(other)
-    assert not again.equal(kernel)
+    def moved(start, state, some):
+        kernels = [torch.nn.Parameter(tensor.clone()) for tensor in start]
+        muon = Muon(kernels, lr=0.1, momentum=0.9, weight_decay=0.0)
+        if state:
+            muon.load_state_dict(state)
+        for step in some:
+            for kernel, gradient in zip(kernels, step, strict=True):
+                kernel.grad = gradient
+            muon.step()
+        return [kernel.detach() for kernel in kernels], muon.state_dict()
+
+    zeros = [torch.zeros_like(gradient) for gradient in gradients[0]]
+    first, _ = moved(zeros, None, gradients[:1])
+    for kernel in first:
+        values = torch.linalg.svdvals(kernel.movedim(1, -1).flatten(1)) / (0.1 * RATE)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+    whole, _ = moved(zeros, None, gradients)
+    again, _ = moved(*moved(zeros, None, gradients[:2]), gradients[2:])
+    forgetful, _ = moved(moved(zeros, None, gradients[:2])[0], None, gradients[2:])
+    assert all(a.equal(b) for a, b in zip(whole, again, strict=True))
+    assert not any(a.equal(b) for a, b in zip(whole, forgetful, strict=True))
 
 
 def test_what_decays_and_who_moves_it():
