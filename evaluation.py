@@ -35,18 +35,20 @@ def ready(network: AuxResNet, normalise: nn.Module, where: list[torch.device]) -
 def measure_statistics(
     network: AuxResNet,
     normalise: nn.Module,
-    sample: Pictures,
+    sample: Tensor,
     device: torch.device,
     show: Callable[[int], None] = lambda count: None,
 ) -> AuxResNet:
-    """The network with the batch norm statistics that its weights have on these pictures, in float32; `show` is told
-    the size of each batch.
+    """The network with the batch norm statistics that its weights have on these N×32×32×3 uint8 pictures, in float32;
+    `show` is told the size of each batch.
 
-    Needed where the running ones, gathered in training, are those of other weights or of smaller pictures.
+    Needed where the running ones, gathered in training, are those of other weights or of smaller pictures. The pictures
+    must be varied as in training: the black margins of crops alone change the statistics so much that a network judged
+    with those of plain pictures loses several points.
     """
 
     def batches() -> Iterator[Tensor]:
-        for images in sample.images.chunk(-(-len(sample) // BATCH)):  # of one size, as all count alike
+        for images in sample.chunk(-(-len(sample) // BATCH)):  # of one size, as all count alike
             yield images.to(device)
             show(len(images))
 

@@ -19,7 +19,7 @@ import datasets
 import devices
 import opts
 import schedules
-from datasets.loaders import training_batches
+from datasets.loaders import training_batches, varied_sample
 from datasets.pictures import SIDE
 from datasets.transforms import Augmentation, Normalise
 from errors import UserError
@@ -31,7 +31,7 @@ from report import Progress, epoch_line, exit_table
 from stopping import Stopped, stoppable
 from trainer import Trainer
 
-STATISTICS = 5000  # training pictures, at most, that batch norm statistics are measured on where they must be
+STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
 
 
 def warn(text: str) -> None:
@@ -94,6 +94,14 @@ class Run:
         self.data = datasets.for_training(
             options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
         )
+        self.augmentation = Augmentation(
+            pad=self.data.source.pad,
+            flip=self.data.source.flip,
+            alternate=options.alternateFlip,
+            cutout=options.cutout,
+            fill=self.data.mean,
+            first_side=options.startSize,
+        )
         torch.manual_seed(options.manualSeed)
         self.network = AuxResNet(configuration, len(self.data.classes))
         self.network.share_grad_input = options.shareGradInput
@@ -118,14 +126,7 @@ class Run:
             done=self.epochs_done * self.steps + self.step,
             seed=self.options.manualSeed,
             workers=self.options.nThreads,
-            augmentation=Augmentation(
-                pad=self.data.source.pad,
-                flip=self.data.source.flip,
-                alternate=self.options.alternateFlip,
-                cutout=self.options.cutout,
-                fill=self.data.mean,
-                first_side=self.options.startSize,
-            ),
+            augmentation=self.augmentation,
             pin=pin,
         )
 
@@ -189,7 +190,7 @@ class Run:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
         self.progress.epoch(epoch, "testing")
         first_side = schedules.side(self._progress(0, self.options.nEpochs), self.options.startSize, SIDE)
-        sample = self.data.sample(STATISTICS)
+        sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
         self.judged = self.trainer.judged(sample, first_side == SIDE, lambda count: self.check_stopped())
         return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped())
 

@@ -113,7 +113,7 @@ class Trainer:
             self.average.update()
         return loss, losses, logits
 
-    def judged(self, sample: Pictures, full_size: bool, show: Callable[[int], None] = lambda count: None) -> AuxResNet:
+    def judged(self, sample: Tensor, full_size: bool, show: Callable[[int], None] = lambda count: None) -> AuxResNet:
         """The network to evaluate and to keep: the one that is trained, or a copy with the averaged weights.
 
         Unless the epoch gave it batch norm statistics for its weights, on pictures of `full_size`, these are measured

@@ -80,10 +80,6 @@ class TrainingData:
         """`validation` or `test`."""
         return "validation" if self.validates else "test"
 
-    def sample(self, count: int) -> Pictures:
-        """At most `count` training pictures, the classes in the proportions of the whole; always the same."""
-        return self.train.take(balanced_order(self.train.targets)[:count])
-
     def test(self) -> Pictures:
         """The test pictures."""
         return self.source.load(self.root, "test") if self.validates else self.held_out

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import schedules
-from datasets.pictures import SIDE, Pictures
+from datasets.pictures import SIDE, Pictures, balanced_order
 from datasets.transforms import Augmentation, augment, shrink
 
-FLIPS = 2**32 - 1  # in a seed, stands where the number of an epoch does; no run has as many
+FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2  # in seeds, stand where the number of an epoch does; no run has as many
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,13 @@ def training_batches(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # dies with this process
     )
     return iter(loader)
+
+
+def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augmentation) -> Tensor:
+    """At most `count` of the pictures, N×32×32×3 uint8, the classes in the proportions of the whole, varied as in
+    training but of full size; always the same."""
+    chosen = pictures.take(balanced_order(pictures.targets)[:count])
+    return torch.from_numpy(augment(chosen.images.numpy(), augmentation, np.random.default_rng([seed, SAMPLE])))
 
 
 def _on_its_own(worker: int) -> None:

@@ -17,7 +17,7 @@ from torchvision.transforms import functional as TF
 
 import datasets
 from datasets import digits, folder
-from datasets.loaders import training_batches
+from datasets.loaders import training_batches, varied_sample
 from datasets.pictures import Pictures, balanced_order
 from datasets.transforms import Augmentation, Normalise, augment, crop_and_flip, cut_out, shrink
 from errors import UserError
@@ -319,3 +319,12 @@ def test_shrinking_is_what_torchvision_does(noise):
     expected = TF.resize(noise.images.permute(0, 3, 1, 2), [16, 16], antialias=True)
     torch.testing.assert_close(small.permute(0, 3, 1, 2), expected, rtol=0, atol=1)  # rounded in another order
     assert shrink(noise.images, 32) is noise.images
+
+
+def test_a_varied_sample_is_full_size_and_always_the_same(noise):
+    how = replace(PLAIN, alternate=True, first_side=16)
+    sample = varied_sample(noise, 60, 3, how)
+    assert sample.shape == (60, 32, 32, 3)
+    assert sample.equal(varied_sample(noise, 60, 3, how))
+    assert (sample[:, 0] == 0).all((1, 2)).float().mean() > 0.2  # the black margins of crops
+    assert len(varied_sample(noise, 1000, 3, Augmentation())) == 100

@@ -101,19 +101,19 @@ def test_smaller_pictures_leave_statistics_for_full_size_ones(tmp_path, monkeypa
     monkeypatch.undo()
     settings = opts.parse(line)
     trainer = Trainer(network(), Normalise((128.0,) * 3, (64.0,) * 3), (1.0,) * 3, CPU, settings)
-    sample = digits.load(None, "train").take(range(500))
+    sample = digits.load(None, "train").take(range(500)).images
     judged = trainer.judged(sample, full_size=False)
     assert trainer.judged(sample, full_size=True) is trainer.network
     norm = next(module for module in judged.modules() if isinstance(module, torch.nn.BatchNorm2d))
     with torch.no_grad():
-        seen = judged.stem(trainer.normalise(sample.images))
+        seen = judged.stem(trainer.normalise(sample))
     torch.testing.assert_close(norm.running_mean, seen.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
     assert norm.momentum == 0.1
 
 
 def test_measured_statistics_are_those_of_all_pictures_alike_and_draw_no_random_number():
     trained = network("AuxResNet-8-2-dropout")
-    sample = digits.load(None, "train").take(range(251))  # not a multiple of a batch
+    sample = digits.load(None, "train").take(range(251)).images  # not a multiple of a batch
     before = torch.get_rng_state()
     normalise = Normalise((128.0,) * 3, (64.0,) * 3)
     weights = {name: p.clone() for name, p in trained.named_parameters()}
@@ -122,7 +122,7 @@ def test_measured_statistics_are_those_of_all_pictures_alike_and_draw_no_random_
     assert all(p.equal(weights[name]) for name, p in measured.named_parameters())
     norm = measured.segments[0][0].norms[0]
     with torch.no_grad():
-        seen = measured.stem(normalise(sample.images))
+        seen = measured.stem(normalise(sample))
     torch.testing.assert_close(norm.running_mean, seen.mean((0, 2, 3)), rtol=0.01, atol=0.01)
     torch.testing.assert_close(norm.running_var, seen.var((0, 2, 3)), rtol=0.05, atol=0.01)
 
