@@ -12,6 +12,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer": "muon",
         "weightDecay": 5e-4,
         "decayNorms": False,
+        "labelSmoothing": 0.1,
         "alternateFlip": True,
     },
 }
