@@ -57,7 +57,7 @@ def started(
         except Stopped as stop:
             run.save_state()
             stopped = stop
-        except Exception as error:  # PyTorch raises it wherever the program is, and libraries wrap it in their own
+        except RuntimeError as error:
             _, worker, fate = str(error).partition("DataLoader worker")
             if not worker:
                 raise

@@ -1,7 +1,9 @@
 """The stream of training batches: one loader for the whole run, one random stream for every batch."""
 
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,7 +102,11 @@ def training_batches(
         worker_init_fn=_on_its_own,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # dies with this process
     )
-    return iter(loader)
+    batches = iter(loader)
+    if workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        # PyTorch would raise the death of a worker wherever the program is, even within native code, which aborts it.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it still notices within five seconds of waiting for a batch
+    return batches
 
 
 def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augmentation) -> Tensor:
