@@ -278,6 +278,8 @@ def _check_together(options: dict[str, Any]) -> None:
         raise UsageError(
             "--precision half excludes --optimizer muon: a step is skipped by both or none; give bf16 or sgd"
         )
+    if options["distill"] and options["nOutputs"] == 1:
+        raise UsageError("--distill needs two exits, one to teach the other; give --distill 0 or --nOutputs 2 or more")
     if options["compile"] and options["shareGradInput"]:
         raise UsageError("--compile true excludes --shareGradInput true: compiled code plans its memory; give one")
     if options["compile"] and (options["nGPU"] or 0) > 1:

@@ -78,7 +78,7 @@ def grouped(runs: Sequence[tuple[dict[str, Any], Rows]]) -> list[Group]:
 
 def summary(groups: Sequence[Group]) -> str:
     """A row for each configuration and exit: the error after the last epoch that all its runs have come to."""
-    titles = ("run", "exit", "seeds", "epochs", "error", "s an epoch", "what differs")
+    titles = ("nr", "exit", "runs", "epochs", "error", "s an epoch", "what differs")
     return table(dict(zip(titles, map(list, zip(*rows(groups), strict=True)), strict=True)))
 
 

@@ -61,6 +61,8 @@ def test_defaults_that_depend_on_other_options():
         ("--depth", ["--depth", "expected one argument"]),
         ("--compile true --shareGradInput true", ["--compile", "--shareGradInput"]),
         ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
+        ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),
+        ("--depth 26 --exits 26 --distill 0.5", ["--distill", "--nOutputs", "two exits"]),
         ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),
     ],
 )
