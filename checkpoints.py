@@ -95,18 +95,25 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write(path, text.getvalue().encode())
 
 
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's log; UserError where there are none, or where they are not numbers."""
+def read_log(folder: Path) -> list[dict[str, float | None]]:
+    """The rows of a run's log, None where an epoch was not tested; UserError where there are none, or where they are
+    not numbers."""
     try:
         with (folder / "log.csv").open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            rows = [{name: _cell(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{folder / 'log.csv'} cannot be read as the log of a run: {error}") from error
-    if not all(math.isfinite(value) for row in rows for name, value in row.items() if "_error_" in name):
+    errors = [value for row in rows for name, value in row.items() if "_error_" in name]
+    if not all(value is None or math.isfinite(value) for value in errors):
         raise UserError(f"{folder / 'log.csv'} has an error that is not a number")
     if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
         raise UserError(f"{folder / 'log.csv'} holds no epoch of a run")
     return rows
+
+
+def _cell(name: str, text: str) -> float | None:
+    """A number of the log; what is measured on held-out pictures may be missing."""
+    return None if text == "" and name.startswith(("test_", "validation_")) else float(text)
 
 
 def exit_path(folder: Path, position: int) -> Path:
@@ -118,7 +125,17 @@ def write_exit(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, A
     """Write one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
     metadata = {"format": "auxresnet-exit", "formatVersion": str(EXIT_FORMAT), "program": f"AuxResNet {VERSION}"}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write(path, save(tensors, {**metadata, "header": json.dumps(header)}))
+    write(path, _in_order(save(tensors, {**metadata, "header": json.dumps(header)})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its description in alphabetical order: the library writes metadata in any order, but the
+    same model is to be the same bytes. The format: the description's length in 8 bytes, JSON padded with spaces to a
+    multiple of 8, then the tensors."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    description = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    description += b" " * (-len(description) % 8)
+    return len(description).to_bytes(8, "little") + description + content[start:]
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -11,17 +11,20 @@ Rows = Sequence[Mapping[str, Any]]  # a run's log, a row for each epoch
 
 @dataclass(frozen=True)
 class Curve:
-    """Errors in percent, one for each epoch from the first: their mean over runs, and their standard deviation."""
+    """Errors in percent after some epochs, counted from 1: their mean over runs, and their standard deviation."""
 
     label: str
+    epochs: Sequence[int]
     mean: Sequence[float]
     spread: Sequence[float]
 
 
 def curve(label: str, runs: Sequence[Rows], column: str) -> Curve:
-    """One column of the logs of several runs, as far as all of them have come."""
-    epochs = list(zip(*([row[column] for row in rows] for rows in runs), strict=False))
-    return Curve(label, [statistics.mean(values) for values in epochs], [deviation(values) for values in epochs])
+    """One column of the logs of several runs, as far as all of them have come, where all of them have a value."""
+    rows = enumerate(zip(*([row[column] for row in rows] for rows in runs), strict=False), 1)
+    points = {epoch: values for epoch, values in rows if None not in values}
+    means, spreads = ([of(values) for values in points.values()] for of in (statistics.mean, deviation))
+    return Curve(label, list(points), means, spreads)
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -46,16 +49,14 @@ def draw(title: str, solid: Sequence[Curve], dashed: Sequence[Curve] = ()) -> by
     axes = figure.add_subplot()
     for index, one in enumerate(solid):
         style = ("-", "-.", ":")[index // 10 % 3]  # there are ten colours
-        epochs = range(1, len(one.mean) + 1)
-        marker = "o" if len(epochs) < 30 else None
-        label = f"{one.label}: {one.mean[-1]:.2f} %"
-        axes.plot(epochs, one.mean, color=f"C{index}", linestyle=style, marker=marker, markersize=4, label=label)
+        marker = "o" if len(one.epochs) < 30 else None
+        label = f"{one.label}: {one.mean[-1]:.2f} %" if one.epochs else one.label
+        axes.plot(one.epochs, one.mean, color=f"C{index}", linestyle=style, marker=marker, markersize=4, label=label)
         low, high = ([m + sign * s for m, s in zip(one.mean, one.spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(epochs, low, high, color=f"C{index}", alpha=0.2, linewidth=0)
+        axes.fill_between(one.epochs, low, high, color=f"C{index}", alpha=0.2, linewidth=0)
     for index, one in enumerate(dashed):
-        epochs = range(1, len(one.mean) + 1)
         label = one.label if index == 0 else None
-        axes.plot(epochs, one.mean, color=f"C{index}", linestyle="--", linewidth=1, label=label)
+        axes.plot(one.epochs, one.mean, color=f"C{index}", linestyle="--", linewidth=1, label=label)
     axes.set(title=title, xlabel="epoch", ylabel="error (%)", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)

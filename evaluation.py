@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import devices
 from datasets.pictures import Pictures
+from machine import autocast
 from models.auxresnet import AuxResNet
 from models.folding import folded
 from models.losses import multiway_loss
@@ -65,25 +66,29 @@ def evaluate(
     weights: Sequence[float],
     device: torch.device,
     show: Callable[[int], None] = lambda count: None,
+    dtype: torch.dtype | None = None,
 ) -> Result:
-    """Loss and errors over all pictures; `model` returns a list of logits, `show` is told the size of each batch."""
+    """Loss and errors over all pictures; `model` returns a list of logits, computed in `dtype` by autocast (None: in
+    float32), `show` is told the size of each batch."""
     sums = Sums(len(weights), device)
     for images, targets in zip(pictures.images.split(BATCH), pictures.targets.split(BATCH), strict=True):
         images, targets = images.to(device), targets.to(device)
-        logits = model(images)
+        with autocast(device, dtype):
+            logits = [z.float() for z in model(images)]
         sums.add(multiway_loss(logits, targets, weights)[0], logits, targets)
         show(len(targets))
     return sums.result()
 
 
 @torch.inference_mode()
-def latency(model: nn.Module, device: torch.device) -> float:
+def latency(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> float:
     """Milliseconds from the bytes of one picture to the host's logits, the median of `LATENCY_PASSES`."""
     picture = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     seconds = []
     for _ in range(2 * LATENCY_PASSES):  # the first half warms up
         start = time.perf_counter()
-        model(picture.to(device))[-1].cpu()
+        with autocast(device, dtype):
+            model(picture.to(device))[-1].cpu()
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds[LATENCY_PASSES:])
 

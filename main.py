@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> None:
             trained = run.train(epoch)
             held_out = run.evaluate(epoch)
             run.save(epoch, trained, held_out)
+        run.finish()
     run.report()
 
 

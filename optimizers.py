@@ -17,36 +17,54 @@ from models.auxresnet import AuxResNet
 
 RATE = 0.25  # the length of Muon's step, in learning rates of SGD
 DECAY = 25  # its weight decay, in weight decays of SGD; its steps do not shrink with the gradient, so it needs more
-ITERATIONS = 5
+ROUNDS = {torch.float32: (5,), torch.bfloat16: (3, 2)}  # iterations, by the precision of the arithmetic
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration: singular values go to 0.7 … 1.2
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """B×R×C matrices, R ≤ C -> the nearest with orthonormal rows, to within some 20 %.
+    """B×R×C matrices, R ≤ C, float32 or bfloat16 -> the nearest with orthonormal rows, to within some 20 %.
 
     The quintic iteration X ← (a + b·XXᵀ + c·(XXᵀ)²) X is a product of polynomials in the first XXᵀ; kept at R×R, it
-    costs a fraction of what it would at R×C.
+    costs a fraction of what it would at R×C. In bfloat16 the rounding of XXᵀ, which each iteration multiplies, is as
+    large as its smallest eigenvalues; after three iterations it is computed anew, before singular values of 2 to 8
+    come of it.
     """
-    a, b, c = QUINTIC
     matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    gram = matrices @ matrices.mT
-    identity = torch.eye(matrices.shape[1], device=matrices.device).expand_as(gram)
-    product = identity
-    for _ in range(ITERATIONS):
+    for iterations in ROUNDS[matrices.dtype]:
+        matrices = _polynomial(matrices @ matrices.mT, iterations) @ matrices
+    return matrices
+
+
+def _polynomial(gram: Tensor, iterations: int) -> Tensor:
+    """The product of the factors of so many iterations, all of them polynomials in the first XXᵀ; B×R×R -> B×R×R."""
+    a, b, c = QUINTIC
+    identity = torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype).expand_as(gram)
+    product = None
+    for left in reversed(range(iterations)):
         factor = torch.baddbmm(a * identity + b * gram, gram, gram, alpha=c)
-        product = factor @ product
-        gram = factor @ gram @ factor
-    return product @ matrices
+        product = factor if product is None else factor @ product
+        if left:
+            gram = factor @ gram @ factor
+    return product
 
 
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum and decoupled weight decay; its parameters are kernels, outputs first.
 
-    `lr` and `weight_decay` are on the scale of SGD's, so that one learning rate does for both.
+    `lr` and `weight_decay` are on the scale of SGD's, so that one learning rate does for both. Steps are
+    orthogonalised in `dtype`, float32 or bfloat16; momentum and weights stay as they are.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:
@@ -68,7 +86,8 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
         wanted = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
-        matrices = torch.stack([direction.movedim(1, -1).flatten(1) for direction in wanted])  # a view, channels last
+        rows = [direction.movedim(1, -1).flatten(1) for direction in wanted]  # views, as kernels are channels last
+        matrices = torch.stack([row.to(self.dtype) for row in rows])
         tall = matrices.shape[1] > matrices.shape[2]
         steps = orthogonalised(matrices.mT).mT if tall else orthogonalised(matrices)
         outputs, inputs, *places = kernels[0].shape
@@ -77,8 +96,10 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(kernels, list(steps.unbind()), alpha=-RATE * group["lr"])
 
 
-def optimizers(network: AuxResNet, options: argparse.Namespace) -> list[torch.optim.Optimizer]:
-    """SGD with Nesterov momentum; with `--optimizer muon` it leaves the kernels of the blocks to Muon.
+def optimizers(
+    network: AuxResNet, options: argparse.Namespace, dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """SGD with Nesterov momentum; with `--optimizer muon` it leaves the kernels of the blocks to Muon, in `dtype`.
 
     Unless `decayNorms`, batch norms and biases do not decay (Goyal et al., "Accurate, Large Minibatch SGD", arXiv
     1706.02677, section 5.3).
@@ -95,4 +116,4 @@ def optimizers(network: AuxResNet, options: argparse.Namespace) -> list[torch.op
         nesterov=options.momentum > 0,
         fused=True,
     )
-    return [sgd, Muon(kernels, options.LR, options.momentum, options.weightDecay)] if kernels else [sgd]
+    return [sgd, Muon(kernels, options.LR, options.momentum, options.weightDecay, dtype)] if kernels else [sgd]

@@ -34,6 +34,14 @@ def boolean(text: str) -> bool:
     return words[text.lower()]
 
 
+def boolean_or_auto(text: str) -> bool | str:
+    """true, false, or auto."""
+    try:
+        return "auto" if text.lower() == "auto" else boolean(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true, false nor auto") from error
+
+
 def dataset(text: str) -> str:
     """A known name in its usual case, or the path of a folder of pictures."""
     if text.upper() in DATASETS:

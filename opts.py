@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from errors import UsageError, UserError
-from option_types import DATASETS, boolean, dataset, exit_position, number, png, positions, weights
-from recipes import RECIPES
+from option_types import (
+    DATASETS,
+    boolean,
+    boolean_or_auto,
+    dataset,
+    exit_position,
+    number,
+    png,
+    positions,
+    weights,
+)
+from recipes import MEANT_FOR, RECIPES
 
 DATA_HELP = f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
 DEFAULTS = {
@@ -37,6 +47,7 @@ DEFAULTS = {
     "temperature": 1.0,
     "recipe": "paper",
     "nEpochs": 400,
+    "testEvery": 1,
     "batchsize": 128,
     "schedule": "step",
     "LR": 0.1,
@@ -62,6 +73,7 @@ FREE_ON_RESUME = (
     "resume",
     "save",
     "saveEvery",
+    "testEvery",
     "dataDir",
     "nGPU",
     "nThreads",
@@ -73,6 +85,8 @@ FREE_BETWEEN_RUNS = (
     "shareGradInput",
     "recipe",
 )  # may differ between runs of one configuration
+PRECISIONS = ("auto", "float", "bf16", "half")
+AUTO = ("precision", "compile")  # of which `auto` is left to the machine
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -108,6 +122,13 @@ def _add_data_dir(group: _Options) -> None:
 
 def _add_gpus(group: _Options) -> None:
     group.add("nGPU", number(int, 0, 1024), "GPUs to share each batch among; 0: CPU", "1 if there is one", metavar="N")
+
+
+def _add_precision(group: _Options, default: str | None = None) -> None:
+    group.add(
+        "precision", str.lower, "arithmetic of the network: 32-bit, bfloat16, half (in training with a gradient "
+        "scaler); auto: bf16 where the machine computes it natively", default, choices=PRECISIONS,
+    )  # fmt: skip
 
 
 def _training_parser() -> argparse.ArgumentParser:
@@ -168,7 +189,8 @@ def _add_training(training: _Options) -> None:
         "recipe", str.lower, "defaults of the options here and in the two groups below: the authors', or quick ones",
         choices=tuple(RECIPES),
     )  # fmt: skip
-    training.add("nEpochs", number(int, 1, 100000), "epochs", "400; DIGITS: 8", metavar="N")
+    training.add("nEpochs", number(int, 1, 100000), "epochs", "400; fast: 30; DIGITS: 8", metavar="N")
+    training.add("testEvery", number(int, 1, 100000), "test after every Nth epoch, and after the last", metavar="N")
     training.add("batchsize", number(int, 1, 65536), "pictures a step", "128; DIGITS: 64", metavar="N")
     training.add(
         "schedule", str.lower, "learning rate: step (/10 at 40 %% and 60 %%), cosine, onecycle",
@@ -211,13 +233,11 @@ def _add_machine(machine: _Options) -> None:
     machine.add(
         "shareGradInput", boolean, "save memory: recompute activations in the backward pass", metavar="true|false"
     )
+    _add_precision(machine, "float; fast: auto")
     machine.add(
-        "precision", str.lower, "arithmetic of the network: 32-bit, bfloat16, or half with a gradient scaler",
-        choices=("float", "bf16", "half"),
+        "compile", boolean_or_auto, "faster steps after a wait of a minute: torch.compile, one device; auto: where a "
+        "compiler works and the run is long enough to earn it", "false; fast: auto", metavar="true|false|auto",
     )  # fmt: skip
-    machine.add(
-        "compile", boolean, "faster steps after a wait of a minute: torch.compile, one device", metavar="true|false"
-    )
 
 
 def _spelled(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -263,7 +283,7 @@ def _resolve(given: dict[str, Any]) -> dict[str, Any]:
     """Fill in what was not given; the one place where defaults depend on the data set or on other options."""
     data = given.get("data", DEFAULTS["data"])
     recipe = RECIPES[given.get("recipe", DEFAULTS["recipe"])]
-    options = {**DEFAULTS, **DATASET_DEFAULTS.get(data, {}), **recipe, **given}
+    options = {**DEFAULTS, **recipe, **DATASET_DEFAULTS.get(data, {}), **given}
     if options["widen"] is None:
         options["widen"] = 10 if options["depth"] == 26 else 1
     if options["nOutputs"] is None:
@@ -280,9 +300,9 @@ def _check_together(options: dict[str, Any]) -> None:
         )
     if options["distill"] and options["nOutputs"] == 1:
         raise UsageError("--distill needs two exits, one to teach the other; give --distill 0 or --nOutputs 2 or more")
-    if options["compile"] and options["shareGradInput"]:
+    if options["compile"] is True and options["shareGradInput"]:
         raise UsageError("--compile true excludes --shareGradInput true: compiled code plans its memory; give one")
-    if options["compile"] and (options["nGPU"] or 0) > 1:
+    if options["compile"] is True and (options["nGPU"] or 0) > 1:
         raise UsageError(f"--compile true is for one device, --nGPU is {options['nGPU']}; give --nGPU 1 or less")
 
 
@@ -329,6 +349,23 @@ def recorded(folder: Path) -> dict[str, Any]:
     return {**DEFAULTS, **values}
 
 
+def outside_recipe(options: argparse.Namespace) -> str | None:
+    """What to tell a user whose run has more or fewer epochs than its recipe is meant for; None if it has not."""
+    low, high = MEANT_FOR.get(options.recipe, (0, options.nEpochs))
+    if low <= options.nEpochs <= high:
+        return None
+    return (
+        f"--recipe {options.recipe} is meant for {low} to {high} epochs, this run has {options.nEpochs}; "
+        "TRAINING.md says what becomes of it"
+    )
+
+
+def keep_chosen(options: argparse.Namespace, before: argparse.Namespace) -> argparse.Namespace:
+    """The options with what the machine chose before in place of `auto`."""
+    chosen = {name: getattr(before, name) for name in AUTO if getattr(options, name) == "auto"}
+    return argparse.Namespace(**{**vars(options), **chosen})
+
+
 def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:
     """Raise UserError naming every option that contradicts those before; more epochs are no contradiction."""
     differences = [
@@ -361,8 +398,9 @@ def parse_test(argv: Sequence[str]) -> argparse.Namespace:
     which.add("save", str, "folder searched for the run before pretrained/", metavar="DIR")
     _add_data_dir(which)
     _add_gpus(which)
+    _add_precision(which)
     given = vars(parser.parse_args(_spelled(argv, parser)))
-    shared = {name: DEFAULTS[name] for name in ("dataDir", "save", "nGPU")}
+    shared = {name: DEFAULTS[name] for name in ("dataDir", "save", "nGPU", "precision")}
     return argparse.Namespace(**{"exit": None, **shared, **given})
 
 

@@ -77,7 +77,7 @@ def grouped(runs: Sequence[tuple[dict[str, Any], Rows]]) -> list[Group]:
 
 
 def summary(groups: Sequence[Group]) -> str:
-    """A row for each configuration and exit: the error after the last epoch that all its runs have come to."""
+    """A row for each configuration and exit: the error after the last epoch that was tested in all its runs."""
     titles = ("nr", "exit", "runs", "epochs", "error", "s an epoch", "what differs")
     return table(dict(zip(titles, map(list, zip(*rows(groups), strict=True)), strict=True)))
 
@@ -85,14 +85,13 @@ def summary(groups: Sequence[Group]) -> str:
 def rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
     """The cells of `summary`, row by row."""
     for group in groups:
-        epochs = min(map(len, group.runs))
         seconds = [row["seconds"] for log in group.runs for row in log]
         pace = f"{sum(seconds) / len(seconds):.1f}"
         for position, column in group.columns().items():
-            errors = [log[epochs - 1][column] for log in group.runs]
-            spread = f" ± {curves.deviation(errors):.2f}" if len(errors) > 1 else ""
-            error = f"{sum(errors) / len(errors):.2f}{spread} %"
-            yield str(group.number), position, str(len(errors)), str(epochs), error, pace, group.differs
+            line = curves.curve("", group.runs, column)
+            spread = f" ± {line.spread[-1]:.2f}" if line.epochs and len(group.runs) > 1 else ""
+            error, epochs = (f"{line.mean[-1]:.2f}{spread} %", line.epochs[-1]) if line.epochs else ("none yet", 0)
+            yield str(group.number), position, str(len(group.runs)), str(epochs), error, pace, group.differs
 
 
 if __name__ == "__main__":

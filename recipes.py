@@ -1,11 +1,12 @@
 """Sets of options that go together, by name; an option that is given explicitly wins. TRAINING.md has the measurements
-behind `fast`."""
+behind `fast`, and behind the range of epochs that each recipe is meant for."""
 
 from typing import Any
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},  # the authors' settings are the defaults
     "fast": {
+        "nEpochs": 30,
         "schedule": "onecycle",
         "LR": 0.2,
         "scaleLR": True,
@@ -14,5 +15,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "decayNorms": False,
         "labelSmoothing": 0.1,
         "alternateFlip": True,
+        "precision": "auto",
+        "compile": "auto",
     },
 }
+MEANT_FOR = {"fast": (5, 40)}  # epochs, both included

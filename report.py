@@ -46,13 +46,14 @@ class Progress:
 
 
 def epoch_line(
-    epoch: int, epochs: int, seconds: float, exits: Sequence[int], train: Result, name: str, held_out: Result
+    epoch: int, epochs: int, seconds: float, exits: Sequence[int], train: Result, name: str, held_out: Result | None
 ) -> str:
-    """What one epoch (counted from 0) gave: the mean loss, and each exit's error in percent."""
-    return (
+    """What one epoch (counted from 0) gave: the mean loss, and each exit's error in percent, if it was tested."""
+    trained = (
         f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  {seconds:.1f} s  loss {train.loss:.3f}  "
-        f"train error {_errors(exits, train)}  {name} error {_errors(exits, held_out)}"
+        f"train error {_errors(exits, train)}"
     )
+    return f"{trained}  {name} error {_errors(exits, held_out)}" if held_out else trained
 
 
 def _errors(exits: Sequence[int], result: Result) -> str:

@@ -17,6 +17,7 @@ import checkpoints
 import curves
 import datasets
 import devices
+import machine
 import opts
 import schedules
 from datasets.loaders import training_batches, varied_sample
@@ -26,7 +27,7 @@ from errors import UserError
 from evaluation import Result, Sums
 from lock import locked
 from models import names
-from models.auxresnet import AuxResNet
+from models.auxresnet import AuxResNet, cost
 from report import Progress, epoch_line, exit_table
 from stopping import Stopped, stoppable
 from trainer import Trainer
@@ -81,19 +82,23 @@ class Run:
         folder: Path,
         check_stopped: Callable[[], None],
     ) -> None:
-        self.options, self.configuration, self.folder = options, configuration, folder
+        self.configuration, self.folder = configuration, folder
+        self.files = {position: checkpoints.exit_path(folder, position) for position in configuration.exits}
         self.dataset = opts.label(options.data)
         self.check_stopped = check_stopped
         checkpoints.check_folder(folder, options.resume is not None)
         state = checkpoints.read_state(folder, warn) if options.resume is not None else None
         before = opts.from_saved(state["options"]) if state else None
         if before:
+            options = opts.keep_chosen(options, before)
             opts.check_resumable(options, before)
 
         where = devices.choose(options.nGPU)
         self.data = datasets.for_training(
             options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
         )
+        once = cost(configuration, len(self.data.classes), configuration.exits[-1]).macs
+        self.macs = 3 * once * len(self.data.train) * options.nEpochs  # a backward pass takes two forward passes
         self.augmentation = Augmentation(
             pad=self.data.source.pad,
             flip=self.data.source.flip,
@@ -102,6 +107,8 @@ class Run:
             fill=self.data.mean,
             first_side=options.startSize,
         )
+        left_to_the_machine = [name for name in opts.AUTO if getattr(options, name) == "auto"]
+        self.options = options = self._chosen(options, where)
         torch.manual_seed(options.manualSeed)
         self.network = AuxResNet(configuration, len(self.data.classes))
         self.network.share_grad_input = options.shareGradInput
@@ -113,10 +120,31 @@ class Run:
         if state:
             self._restore(state)
         self._introduce(before)
+        self._advise(left_to_the_machine, where[0])
         self.batches = self._batches(pin=where[0].type == "cuda")
         pictures = len(self.data.train)
         done = self.epochs_done * pictures + self.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
+
+    def _chosen(self, options: argparse.Namespace, where: list[torch.device]) -> argparse.Namespace:
+        """The options with what suits this machine, and a training of this length, in place of `auto`."""
+        precision, compiled = machine.choose_precision(options.precision, where[0]), options.compile
+        if compiled == "auto":
+            possible = len(where) == 1 and not options.shareGradInput
+            compiled = possible and machine.choose_compile(self.macs, where[0])
+        return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
+
+    def _advise(self, left_to_the_machine: Sequence[str], device: torch.device) -> None:
+        """Say what was chosen in place of `auto`, and what could be better about precision and number of epochs."""
+        if left_to_the_machine:
+            chosen = {name: getattr(self.options, name) for name in left_to_the_machine}
+            print(f"chosen for this machine: {opts.written(chosen)}", flush=True)
+        authors = self.options.recipe == "paper" and self.options.precision == "float"
+        if authors and self.macs >= machine.WORTH_COMPILING[device.type] and machine.computes_bf16(device):
+            print("this machine computes bf16 natively: --precision auto --compile auto would be much faster")
+        for note in (machine.slow(self.options.precision, device), opts.outside_recipe(self.options)):
+            if note:
+                warn(note)
 
     def _batches(self, pin: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return training_batches(
@@ -186,30 +214,37 @@ class Run:
         if time.monotonic() >= self.save_due:
             self.save_state()
 
-    def evaluate(self, epoch: int) -> Result:
-        """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none."""
+    def evaluate(self, epoch: int) -> Result | None:
+        """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none.
+
+        In the precision of training, after the last epoch in float32. None in an epoch that `--testEvery` passes over.
+        """
+        last = epoch + 1 == self.options.nEpochs
+        if (epoch + 1) % self.options.testEvery and not last:
+            return None
         self.progress.epoch(epoch, "testing")
         first_side = schedules.side(self._progress(0, self.options.nEpochs), self.options.startSize, SIDE)
         sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
         self.judged = self.trainer.judged(sample, first_side == SIDE, lambda count: self.check_stopped())
-        return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped())
+        return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped(), exact=last)
 
-    def save(self, epoch: int, trained: Result, held_out: Result) -> None:
-        """Log the epoch and write the files: the exits (with a validation split: if this epoch is the best so far),
-        the log, the curves and, last, the state to resume from."""
+    def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
+        """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
+        the best so far), the log, the curves and, last, the state to resume from."""
         exits, name = self.configuration.exits, self.data.held_out_name
         seconds = self._seconds()
         row = {
             "epoch": epoch + 1,
             "seconds": round(seconds, 1),
             "train_loss": trained.loss,
-            f"{name}_loss": held_out.loss,
+            f"{name}_loss": held_out.loss if held_out else None,
         }
         row |= {f"train_error_{p}": error for p, error in zip(exits, trained.errors, strict=True)}
-        row |= {f"{name}_error_{p}": error for p, error in zip(exits, held_out.errors, strict=True)}
+        tested = held_out.errors if held_out else [None] * len(exits)
+        row |= {f"{name}_error_{p}": error for p, error in zip(exits, tested, strict=True)}
         self.log.append(row)
         self._begin_epoch()
-        if not self.data.validates or self.best is None or held_out.errors[-1] < self.best:
+        if held_out and (not self.data.validates or self.best is None or held_out.errors[-1] < self.best):
             self.best = held_out.errors[-1]
             self._write_exits(held_out)
         checkpoints.write_log(self.folder / "log.csv", self.log)
@@ -236,8 +271,7 @@ class Run:
         }
         for position, error in zip(self.configuration.exits, held_out.errors, strict=True):
             header = {**shared, "position": position, "error": error}
-            path = checkpoints.exit_path(self.folder, position)
-            checkpoints.write_exit(path, self.judged.exit_state(position), header)
+            checkpoints.write_exit(self.files[position], self.judged.exit_state(position), header)
 
     def write_first_files(self) -> None:
         """Write what a resume needs before the first step."""
@@ -277,20 +311,23 @@ class Run:
             reason = str(error).splitlines()[0]
             raise UserError(f"the training state in {self.folder} does not fit its options: {reason}") from error
 
+    def finish(self) -> None:
+        """Test what is kept, in float32. With a validation split that is the best epoch on it: its validation error,
+        too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
+        exits = self.configuration.exits
+        if not self.data.validates:
+            self.errors = [self.log[-1][f"test_error_{position}"] for position in exits]
+            return
+        self.progress.epoch(self.epochs_done - 1, "testing what is kept")
+        for path, expected in ((self.files[p], self.network.exit_state(p)) for p in exits):
+            self.network.load_state_dict(checkpoints.read_weights(path, expected), strict=False)
+        if self.options.precision != "float":
+            validated = self.trainer.evaluate(self.network, self.data.held_out, lambda count: self.check_stopped())
+            for position, error in zip(exits, validated.errors, strict=True):
+                header = {**checkpoints.read_header(self.files[position]), "error": error}
+                checkpoints.write_exit(self.files[position], self.network.exit_state(position), header)
+        self.errors = self.trainer.evaluate(self.network, self.data.test(), lambda count: self.check_stopped()).errors
+
     def report(self) -> None:
         """Print the table of exits: what each costs, how well it does on the test pictures, where its file is."""
-        exits, classes = self.configuration.exits, len(self.data.classes)
-        if self.data.validates:
-            errors = self._test_kept().errors
-        else:
-            errors = [self.log[-1][f"test_error_{position}"] for position in exits]
-        files = {position: checkpoints.exit_path(self.folder, position) for position in exits}
-        print(f"\n{exit_table(self.configuration, classes, errors, files)}")
-
-    def _test_kept(self) -> Result:
-        """The test result of the exit files, which hold the best epoch on the validation pictures."""
-        for position in self.configuration.exits:
-            expected = self.network.exit_state(position)
-            path = checkpoints.exit_path(self.folder, position)
-            self.network.load_state_dict(checkpoints.read_weights(path, expected), strict=False)
-        return self.trainer.evaluate(self.network, self.data.test(), lambda count: None)
+        print(f"\n{exit_table(self.configuration, len(self.data.classes), self.errors, self.files)}")

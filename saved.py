@@ -101,8 +101,11 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def test(model: SavedModel, data: str, root: Path, where: list[torch.device]) -> tuple[float, ...]:
-    """The error of each exit, in percent, on the test pictures of a data set with the model's classes."""
+def test(
+    model: SavedModel, data: str, root: Path, where: list[torch.device], dtype: torch.dtype | None = None
+) -> tuple[float, ...]:
+    """The error of each exit, in percent, on the test pictures of a data set with the model's classes, computed in
+    `dtype` (None: float32)."""
     source, root = datasets.find(data, root)
     pictures = source.load(root, "test")
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
@@ -114,7 +117,7 @@ def test(model: SavedModel, data: str, root: Path, where: list[torch.device]) ->
     whole = evaluation.ready(model.network, _normalise(model), where)
     weights = (1.0,) * len(model.files)
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
-        return evaluation.evaluate(whole, pictures, weights, where[0], bar.update).errors
+        return evaluation.evaluate(whole, pictures, weights, where[0], bar.update, dtype).errors
 
 
 def _some(classes: Sequence[str]) -> str:
@@ -126,17 +129,17 @@ def _normalise(model: SavedModel) -> Normalise:
     return Normalise(model.header["mean"], model.header["std"])
 
 
-def latencies(model: SavedModel, device: torch.device) -> list[float]:
+def latencies(model: SavedModel, device: torch.device, dtype: torch.dtype | None) -> list[float]:
     """Milliseconds that each exit's standalone model takes for one picture, from bytes to logits."""
     classes, normalise = len(model.header["classes"]), _normalise(model)
     result = []
     for position in model.files:
         alone = from_state(model.configuration, classes, (position,), model.network.exit_state(position))
-        result.append(evaluation.latency(evaluation.ready(alone, normalise, [device]), device))
+        result.append(evaluation.latency(evaluation.ready(alone, normalise, [device]), device, dtype))
     return result
 
 
-def describe(model: SavedModel, errors: Sequence[float], device: torch.device) -> str:
-    """The table of exits, with what each costs, and how fast it is on `device`."""
+def describe(model: SavedModel, errors: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> str:
+    """The table of exits, with what each costs, and how fast it is on `device` in `dtype` (None: float32)."""
     classes = len(model.header["classes"])
-    return exit_table(model.configuration, classes, errors, model.files, latencies(model, device))
+    return exit_table(model.configuration, classes, errors, model.files, latencies(model, device, dtype))

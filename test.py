@@ -4,6 +4,7 @@ python test.py CIFAR10 AuxResNet-26-2/10                     # error 3.91: the l
 python test.py CIFAR10 AuxResNet-26-2/10 --exit 19           # another exit, from its own file
 python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # a table of all, in one pass
 python test.py CIFAR10 path/to/exit-19.safetensors
+python test.py CIFAR10 AuxResNet-26-2/10 --precision auto    # in 16 bits where the machine computes them natively
 """
 
 import sys
@@ -24,14 +25,19 @@ def main(argv: Sequence[str]) -> None:
     folder = None if is_path else names.run_folder(opts.label(options.data), names.parse(options.model).name)
 
     import devices  # imports PyTorch, which --help and mistakes need not wait for
+    import machine
     import saved
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
     model = saved.load(saved.choose(files, options.exit))
     where = devices.choose(options.nGPU)
-    errors = saved.test(model, options.data, Path(options.dataDir), where)
+    precision = machine.choose_precision(options.precision, where[0])
+    if note := machine.slow(precision, where[0]):
+        print(note, file=sys.stderr)
+    dtype = machine.DTYPES[precision]
+    errors = saved.test(model, options.data, Path(options.dataDir), where, dtype)
     if options.exit == "all":
-        print(saved.describe(model, errors, where[0]))
+        print(saved.describe(model, errors, where[0], dtype))
     else:
         print(f"error {errors[-1]:.2f}")
 

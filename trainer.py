@@ -20,11 +20,11 @@ from averaging import Average
 from datasets.pictures import Pictures
 from evaluation import Result, Sums
 from finite import FiniteWatch
+from machine import DTYPES, autocast
 from models.auxresnet import AuxResNet
 from models.losses import Objective
 from optimizers import optimizers
 
-AUTOCAST = {"float": None, "bf16": torch.bfloat16, "half": torch.float16}
 REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
 
 
@@ -46,11 +46,11 @@ class Trainer:
         self.network, self.normalise, self.weights, self.where = network, normalise, weights, where
         self.options = options
         self.objective = Objective(options.labelSmoothing, options.distill, options.temperature, options.teacher)
-        self.device, self.full_batch, self.dtype = where[0], options.batchsize, AUTOCAST[options.precision]
+        self.device, self.full_batch, self.dtype = where[0], options.batchsize, DTYPES[options.precision]
         self.model = devices.place(nn.Sequential(normalise, network), where)
         self.compiled = torch.compile(self.model, dynamic=False) if options.compile else self.model
         self.average = Average(network, options.ema) if options.ema else None
-        self.optimizers = optimizers(network, options)
+        self.optimizers = optimizers(network, options, torch.bfloat16 if options.precision == "bf16" else torch.float32)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
 
@@ -99,7 +99,7 @@ class Trainer:
     def _step(self, images: Tensor, targets: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The loss that was made smaller, the loss of each exit, the logits of each exit."""
         model = self.compiled if len(targets) == self.full_batch else self.model  # compiled code is for one size
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with autocast(self.device, self.dtype):
             logits = model(images)
         logits = [z.float() for z in logits]
         loss, losses = self.objective(logits, targets, weights)
@@ -124,10 +124,14 @@ class Trainer:
         network = copy.deepcopy(self.average.network if self.average else self.network)
         return evaluation.measure_statistics(network, self.normalise, sample, self.device, show)
 
-    def evaluate(self, network: AuxResNet, pictures: Pictures, show: Callable[[int], None]) -> Result:
-        """Loss and errors of a network over all pictures, in float32; `show` is told the size of each batch."""
+    def evaluate(
+        self, network: AuxResNet, pictures: Pictures, show: Callable[[int], None], exact: bool = True
+    ) -> Result:
+        """Loss and errors of a network over all pictures, in float32 (`exact`) or in the precision of training; `show`
+        is told the size of each batch."""
         model = evaluation.ready(network, self.normalise, self.where)
-        return evaluation.evaluate(model, pictures, self.weights, self.where[0], show)
+        dtype = None if exact else self.dtype
+        return evaluation.evaluate(model, pictures, self.weights, self.where[0], show, dtype)
 
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""

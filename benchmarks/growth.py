@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.step import BATCH, ours
+from benchmarks.cases import BATCH, ours
 from benchmarks.timing import interleaved, machine
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ Smaller pictures are left out, as they save time. Cutout, crops and flips happen
 import sys
 from functools import partial
 
-from benchmarks.step import ours
+from benchmarks.cases import ours
 from benchmarks.timing import interleaved, machine
 
 NETWORK = "AuxResNet-26-2"

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from benchmarks.step import BATCH, NETWORK, OneByOne, noise, one_step, training
+from benchmarks.cases import BATCH, NETWORK, noise, one_step, training
+from benchmarks.step import OneByOne
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.step import BATCH, NETWORK, one_step, ours, training
+from benchmarks.cases import BATCH, NETWORK, one_step, ours, training
 from benchmarks.timing import interleaved, machine
 
 SETTINGS = {"kept": (), "recomputed": ("--shareGradInput", "true")}

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import evaluation
-from benchmarks.step import BATCH, MEAN, NETWORK, STD, OneByOne, noise
+from benchmarks.cases import BATCH, MEAN, NETWORK, STD, noise
+from benchmarks.step import OneByOne
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.transforms import Normalise
 from models import names

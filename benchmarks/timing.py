@@ -6,7 +6,7 @@ A machine's speed may change by a factor of two within the hour; cases that take
 import multiprocessing
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,9 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(builders: Mapping[str, Callable[[], Case]], rounds: int, warm_up: int = 2) -> dict[str, float]:
+def interleaved(
+    builders: Mapping[Hashable, Callable[[], Case]], rounds: int, warm_up: int = 2
+) -> dict[Hashable, float]:
     """The median seconds of each case over `rounds` turns, after `warm_up` turns that do not count.
 
     A builder is called in a new process, so that no case inherits the memory or the settings of another.

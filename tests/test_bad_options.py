@@ -28,6 +28,7 @@ BAD = {
     "shortcutType": ["C", "", "AB"],
     "exitWeights": ["", "x", "1", "1,1,1", "0,0", "-1,1", "nan,1", "1,inf", "1,,1", "max"],
     "nEpochs": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
+    "testEvery": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
     "batchsize": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
     "schedule": ["warm", "", "STEP!"],
     "recipe": ["slow", "", "fast!"],

@@ -63,6 +63,8 @@ def test_defaults_that_depend_on_other_options():
         ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
         ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),
         ("--depth 26 --exits 26 --distill 0.5", ["--distill", "--nOutputs", "two exits"]),
+        ("--compile maybe", ["--compile", "'maybe'", "neither true, false nor auto"]),
+        ("--precision double", ["--precision", "'double'", "auto", "float", "bf16", "half"]),
         ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),
     ],
 )

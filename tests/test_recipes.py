@@ -52,11 +52,11 @@ def uninterrupted(tmp_path_factory):
 def test_all_ingredients_resume_to_the_same_bits(method, call, uninterrupted, tmp_path, monkeypatch):
     real, calls = getattr(Trainer, method), []
 
-    def signalled(self, *arguments):
+    def signalled(self, *arguments, **options):
         calls.append(1)
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, *arguments)
+        return real(self, *arguments, **options)
 
     monkeypatch.setattr(Trainer, method, signalled)
     with pytest.raises(SystemExit):
@@ -202,6 +202,46 @@ def test_orthogonalised_matrices_have_singular_values_near_1():
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
     cosine = F.cosine_similarity(result.flatten(), (left @ right).flatten(), dim=0)
     assert cosine > 0.98
+
+
+@pytest.mark.parametrize("decades", [1, 4])
+def test_in_bfloat16_rounding_leaves_no_singular_value_too_large(decades):
+    """Momentum has singular values of all sizes; those below the rounding of XXᵀ must not grow without bound."""
+    random = torch.randn(2, 64, 576, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(random, full_matrices=False)
+    matrices = (left * torch.logspace(0, -decades, 64)) @ right
+    exact, rounded = orthogonalised(matrices), orthogonalised(matrices.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert torch.linalg.svdvals(rounded.float()).max() < 1.3
+    aims = [F.cosine_similarity(found.float().flatten(), (left @ right).flatten(), dim=0) for found in (exact, rounded)]
+    assert aims[1] > aims[0] - 0.01
+
+
+def test_in_float32_the_iteration_is_what_it_always_was():
+    a, b, c = 3.4445, -4.7750, 2.0315
+    matrices = torch.randn(2, 16, 144, generator=torch.Generator().manual_seed(0))
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True)
+    gram, identity = x @ x.mT, torch.eye(16).expand(2, 16, 16)
+    product = identity
+    for _ in range(5):
+        factor = torch.baddbmm(a * identity + b * gram, gram, gram, alpha=c)
+        product, gram = factor @ product, factor @ gram @ factor
+    assert orthogonalised(matrices).equal(product @ x)
+
+
+def test_muon_follows_the_precision_of_the_network_and_keeps_weights_in_float32():
+    trainers = [
+        Trainer(network("ResNet-8"), Normalise((0.0,) * 3, (1.0,) * 3), (1.0,), CPU, opts.parse(line))
+        for line in (["--optimizer", "muon", "--precision", precision] for precision in ("float", "bf16"))
+    ]
+    assert [trainer.optimizers[1].dtype for trainer in trainers] == [torch.float32, torch.bfloat16]
+    muon = trainers[1].optimizers[1]
+    (group,) = muon.param_groups
+    for kernel in group["params"]:
+        kernel.grad = torch.randn_like(kernel)
+    muon.step()
+    assert {kernel.dtype for kernel in group["params"]} == {torch.float32}
+    assert {state["momentum"].dtype for state in muon.state.values()} == {torch.float32}
 
 
 def test_muon_moves_kernels_by_orthogonal_steps_and_resumes():

@@ -65,10 +65,10 @@ def send_during(monkeypatch, owner, method, number, call):
     """Let this process get a signal in the given call of a method."""
     real, calls = getattr(owner, method), itertools.count(1)
 
-    def signalled(self, *arguments):
+    def signalled(self, *arguments, **options):
         if next(calls) == call:
             os.kill(os.getpid(), number)
-        return real(self, *arguments)
+        return real(self, *arguments, **options)
 
     monkeypatch.setattr(owner, method, signalled)
 

@@ -1,0 +1,131 @@
+"""What is left to the machine: its precision, whether it compiles, and what it says about bad choices."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import PROJECT, SMALL, script
+
+import machine
+import main
+import opts
+from errors import UsageError
+
+CPU = torch.device("cpu")
+FOLDER = "DIGITS-AuxResNet-14-3"
+TINY = [*SMALL, "--trainSize", "64", "--nEpochs", "2", "--batchsize", "32"]
+EMULATED = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # the library that convolves then has no 16-bit instructions
+x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="ONEDNN_MAX_CPU_ISA=AVX2 is for x86 processors")
+
+
+def run(*arguments, environment=None):
+    command = [sys.executable, str(PROJECT / "main.py"), *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def chosen(save):
+    return json.loads((save / FOLDER / "opt.json").read_text())["precision"]
+
+
+def test_auto_is_bf16_where_that_is_quicker_and_explicit_values_win():
+    native = machine.computes_bf16(CPU)
+    assert machine.choose_precision("auto", CPU) == ("bf16" if native else "float")
+    assert [machine.choose_precision(given, CPU) for given in ("float", "bf16", "half")] == ["float", "bf16", "half"]
+    assert (machine.slow("bf16", CPU) is None) == native
+    assert "slow on a CPU" in machine.slow("half", CPU)
+    assert machine.slow("float", CPU) is None
+
+
+def test_asking_the_machine_leaves_its_threads_alone():
+    before = torch.get_num_threads()
+    machine.computes_bf16(CPU)
+    assert torch.get_num_threads() == before
+
+
+@x86
+def test_emulated_bf16_is_not_chosen_and_is_called_slow(tmp_path):
+    auto = run(*TINY, "--precision", "auto", "--save", tmp_path / "auto", environment=EMULATED)
+    assert "chosen for this machine: precision=float" in auto.stdout
+    assert chosen(tmp_path / "auto") == "float"
+    told = run(*TINY, "--precision", "bf16", "--save", tmp_path / "told", environment=EMULATED)
+    assert "--precision bf16 is emulated on this machine" in told.stderr
+    assert chosen(tmp_path / "told") == "bf16"
+
+
+@x86
+@pytest.mark.parametrize("how", ["same command", "folder"])
+def test_a_resumed_run_keeps_what_was_chosen_elsewhere(how, tmp_path):
+    line = [*TINY, "--recipe", "fast", "--schedule", "cosine", "--save", tmp_path]
+    run(*line, environment=EMULATED)
+    before = chosen(tmp_path)
+    assert before == "float"
+    again = [*line, "--resume"] if how == "same command" else ["--resume", tmp_path / FOLDER]
+    output = run(*again, "--nEpochs", "3").stdout
+    assert chosen(tmp_path) == before
+    assert "epoch 3/3" in output
+
+
+def test_short_runs_are_not_compiled_and_long_ones_where_a_compiler_works(monkeypatch, tmp_path, capsys):
+    main.main([*TINY, "--compile", "auto", "--save", str(tmp_path / "short")])
+    assert "chosen for this machine: compile=false" in capsys.readouterr().out
+    assert not machine.choose_compile(1e9, CPU)
+    assert machine.choose_compile(1e18, CPU) == machine.compiles(CPU)
+
+
+def test_no_compiler_no_compiling(tmp_path):
+    code = "import machine, torch; print(machine.choose_compile(1e18, torch.device('cpu')))"
+    environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert process.stdout == "False\n", process.stderr
+
+
+def test_compile_auto_gives_way_to_what_it_excludes():
+    for excluding in (["--shareGradInput", "true"], ["--nGPU", "2"]):
+        assert opts.parse(["--recipe", "fast", *excluding]).compile == "auto"
+        with pytest.raises(UsageError):
+            opts.parse(["--recipe", "fast", "--compile", "true", *excluding])
+
+
+def test_a_recipe_has_epochs_of_its_own_and_a_range_that_it_is_meant_for():
+    fast = opts.parse(["--recipe", "fast"])
+    assert (fast.nEpochs, fast.precision, fast.compile) == (30, "auto", "auto")
+    assert opts.outside_recipe(fast) is None
+    assert opts.parse(["--recipe", "fast", "--data", "DIGITS"]).nEpochs == 8
+    plain = opts.parse([])
+    assert (plain.nEpochs, plain.precision, plain.compile) == (400, "float", False)
+    assert opts.outside_recipe(plain) is None
+    for epochs in ("2", "400"):
+        note = opts.outside_recipe(opts.parse(["--recipe", "fast", "--nEpochs", epochs]))
+        assert "5 to 40 epochs" in note
+        assert f"this run has {epochs}" in note
+
+
+def test_the_authors_recipe_says_once_that_16_bits_are_quicker(monkeypatch, tmp_path, capsys):
+    hint = "this machine computes bf16 natively"
+    main.main([*TINY, "--save", str(tmp_path / "short")])
+    assert hint not in capsys.readouterr().out
+    monkeypatch.setitem(machine.WORTH_COMPILING, "cpu", 1)
+    monkeypatch.setattr(machine, "computes_bf16", lambda device: True)  # whatever this machine is
+    main.main([*TINY, "--save", str(tmp_path / "long")])
+    assert capsys.readouterr().out.count(hint) == 1
+    main.main([*TINY, "--nEpochs", "8", "--recipe", "fast", "--compile", "false", "--save", str(tmp_path / "fast")])
+    assert hint not in capsys.readouterr().out
+
+
+def test_test_py_has_a_precision_too(finished):
+    save, folder, _ = finished
+    exact = script("test.py", "DIGITS", FOLDER.removeprefix("DIGITS-"), "--save", save)
+    for precision in ("float", "bf16", "auto"):
+        process = script("test.py", "DIGITS", folder / "exit-14.safetensors", "--precision", precision)
+        assert abs(float(process.stdout.split()[1]) - float(exact.stdout.split()[1])) < 3
+    slow = script("test.py", "DIGITS", folder / "exit-14.safetensors", "--precision", "half")
+    assert "--precision half is slow on a CPU" in slow.stderr
+    assert slow.stdout.startswith("error ")
