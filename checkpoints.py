@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from errors import UserError
+from system.errors import UserError
 
 VERSION = "0.1"
 EXIT_FORMAT = 1

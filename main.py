@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 import opts
-from errors import one_line_errors
 from models import exits, names
+from system.errors import one_line_errors
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     )
     weights = exits.loss_weights(options.exitWeights, configuration.exits)
 
-    from run import started  # imports PyTorch, which --help and mistakes need not wait for
+    from training.run import started  # imports PyTorch, which --help and mistakes need not wait for
 
     with started(options, configuration, weights) as run:
         for epoch in range(run.epochs_done, options.nEpochs):

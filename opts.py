@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from errors import UsageError, UserError
-from option_types import (
+from options.recipes import MEANT_FOR, RECIPES
+from options.values import (
     DATASETS,
     boolean,
     boolean_or_auto,
@@ -22,7 +22,7 @@ from option_types import (
     positions,
     weights,
 )
-from recipes import MEANT_FOR, RECIPES
+from system.errors import UsageError, UserError
 
 DATA_HELP = f"{', '.join(DATASETS)}, or a folder with train/<class>/* and test/<class>/*"
 DEFAULTS = {

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
-import curves
 import opts
-from errors import UserError, one_line_errors
-from report import table
+from reports import plots
+from reports.tables import table
+from system.errors import UserError, one_line_errors
 
 Rows = list[dict[str, float]]
 
@@ -37,11 +37,11 @@ def main(argv: Sequence[str]) -> None:
     folders = {Path(run).resolve(): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
     lines = [
-        curves.curve(f"{group.number}, exit {position}", group.runs, column)
+        plots.curve(f"{group.number}, exit {position}", group.runs, column)
         for group in groups
         for position, column in group.columns().items()
     ]
-    checkpoints.write(Path(options.out), curves.draw("error on held-out pictures, by run and exit", lines))
+    checkpoints.write(Path(options.out), plots.draw("error on held-out pictures, by run and exit", lines))
     print(f"{summary(groups)}\n\npicture: {options.out}")
 
 
@@ -88,7 +88,7 @@ def rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
         seconds = [row["seconds"] for log in group.runs for row in log]
         pace = f"{sum(seconds) / len(seconds):.1f}"
         for position, column in group.columns().items():
-            line = curves.curve("", group.runs, column)
+            line = plots.curve("", group.runs, column)
             spread = f" ± {line.spread[-1]:.2f}" if line.epochs and len(group.runs) > 1 else ""
             error, epochs = (f"{line.mean[-1]:.2f}{spread} %", line.epochs[-1]) if line.epochs else ("none yet", 0)
             yield str(group.number), position, str(len(group.runs)), str(epochs), error, pace, group.differs

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import opts
-from errors import one_line_errors
 from models import names
+from system.errors import one_line_errors
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -25,16 +25,17 @@ def main(argv: Sequence[str]) -> None:
     folder = None if is_path else names.run_folder(opts.label(options.data), names.parse(options.model).name)
 
     import devices  # imports PyTorch, which --help and mistakes need not wait for
-    import machine
-    import saved
+
+    from inference import saved
+    from system import arithmetic
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
     model = saved.load(saved.choose(files, options.exit))
     where = devices.choose(options.nGPU)
-    precision = machine.choose_precision(options.precision, where[0])
-    if note := machine.slow(precision, where[0]):
+    precision = arithmetic.choose_precision(options.precision, where[0])
+    if note := arithmetic.slow(precision, where[0]):
         print(note, file=sys.stderr)
-    dtype = machine.DTYPES[precision]
+    dtype = arithmetic.DTYPES[precision]
     errors = saved.test(model, options.data, Path(options.dataDir), where, dtype)
     if options.exit == "all":
         print(saved.describe(model, errors, where[0], dtype))

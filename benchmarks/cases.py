@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import devices
 import opts
 from benchmarks.timing import Case, timed
 from datasets.loaders import training_batches
 from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, Normalise
-from evaluation import Sums
+from inference.evaluation import Sums
 from models import names
 from models.auxresnet import AuxResNet
-from trainer import Trainer
+from system import devices
+from training.trainer import Trainer
 
 BATCH = 128
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)

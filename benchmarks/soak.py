@@ -43,7 +43,7 @@ def processes() -> BaseContext:
     """New processes that have imported PyTorch already, from a server that has not used it."""
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # says at the end what killed processes left behind
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["main", "run"])
+    context.set_forkserver_preload(["main", "training.run"])
     return context
 
 

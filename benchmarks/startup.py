@@ -16,7 +16,8 @@ PROJECT = Path(__file__).parent.parent
 ROUNDS = 7
 IMPORTS = "import torch, torchvision, sklearn.datasets"
 FIRST_STEP = """
-import os, sys, trainer, main
+import os, sys, main
+from training import trainer
 trainer.Trainer._step = lambda *_: os._exit(0)
 main.main(['--data', 'DIGITS', '--save', sys.argv[1]])
 """

@@ -14,11 +14,11 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader
 
-import evaluation
 from benchmarks.cases import BATCH, MEAN, NETWORK, STD, noise
 from benchmarks.step import OneByOne
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.transforms import Normalise
+from inference import evaluation
 from models import names
 from models.auxresnet import AuxResNet
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from errors import UserError
+from system.errors import UserError
 
 
 def fetch(source: type, root: Path, files: str, **options: Any) -> Any:

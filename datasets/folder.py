@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
 from datasets.pictures import SIDE, Pictures
-from errors import UserError
+from system.errors import UserError
 
 
 def load(root: Path, split: str) -> Pictures:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-import schedules
 from datasets.pictures import SIDE, Pictures, balanced_order
 from datasets.transforms import Augmentation, augment, shrink
+from training import schedules
 
 FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2  # in seeds, stand where the number of an epoch does; no run has as many
 

@@ -6,7 +6,7 @@ adds 2, every bottleneck block 3. The last exit's position is the depth, as its 
 
 from collections.abc import Sequence
 
-from errors import UsageError
+from system.errors import UsageError
 
 STAGES = 3
 MAX_DEPTH = 2000

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from errors import UsageError
 from models import exits as exit_rules
+from system.errors import UsageError
 
 MAX_WIDEN = 100
 DROPOUT = 0.3  # the rate that `-dropout` in a name stands for (Wide Residual Networks, arXiv 1605.07146, section 2.4)

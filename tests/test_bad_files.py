@@ -11,8 +11,8 @@ from conftest import assert_one_line_error, script
 from safetensors.torch import load_file
 
 import checkpoints
-import saved
-from errors import UserError
+from inference import saved
+from system.errors import UserError
 
 FIRST = "exit-5.safetensors"
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import main
 import opts
-from errors import UsageError, UserError
 from models import exits, names
+from system.errors import UsageError, UserError
 
 BAD = {
     "data": ["MNIST", "", "/etc", "cifar10/", "CIFAR 10", "\u0660"],
@@ -61,7 +61,7 @@ def test_every_bad_value_is_one_line_that_names_option_and_value():
     assert BAD.keys() == opts.DEFAULTS.keys() - FREE
     code = """
 import json, sys, main
-from errors import one_line_errors
+from system.errors import one_line_errors
 for option, values in json.loads(sys.argv[1]).items():
     for value in values:
         try:

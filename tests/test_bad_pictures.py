@@ -11,7 +11,7 @@ from conftest import assert_one_line_error, script, write_pictures
 from PIL import Image
 
 from datasets import folder
-from errors import UserError
+from system.errors import UserError
 
 GREY = np.arange(1024, dtype=np.uint16).reshape(32, 32)
 

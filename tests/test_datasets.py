@@ -15,12 +15,11 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.transforms import functional as TF
 
-import datasets
-from datasets import digits, folder
+from datasets import catalog, digits, folder
 from datasets.loaders import training_batches, varied_sample
 from datasets.pictures import Pictures, balanced_order
 from datasets.transforms import Augmentation, Normalise, augment, crop_and_flip, cut_out, shrink
-from errors import UserError
+from system.errors import UserError
 
 PLAIN = Augmentation(pad=4, flip=True)
 
@@ -54,7 +53,7 @@ def make_cifar(root, source, monkeypatch, fine):
 def test_cifar_archives(name, tmp_path, monkeypatch):
     source = getattr(torchvision.datasets, name)
     pixels, classes = make_cifar(tmp_path, source, monkeypatch, fine=name == "CIFAR100")
-    data = datasets.for_training(name, tmp_path, True, None, 0)
+    data = catalog.for_training(name, tmp_path, True, None, 0)
     files = [file for file, _ in source.train_list]
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels[file] for file in files])))
     assert data.train.images.dtype == torch.uint8
@@ -71,7 +70,7 @@ def test_cifar_is_unpacked_from_its_archive(tmp_path, monkeypatch):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(packed / source.base_folder, source.base_folder)
     monkeypatch.setattr(source, "tgz_md5", md5(archive))
-    assert len(datasets.for_training("CIFAR10", tmp_path, True, None, 0).train) == 20
+    assert len(catalog.for_training("CIFAR10", tmp_path, True, None, 0).train) == 20
 
 
 def make_svhn(root, monkeypatch):
@@ -88,11 +87,11 @@ def make_svhn(root, monkeypatch):
 
 def test_svhn_files(tmp_path, monkeypatch):
     pixels = make_svhn(tmp_path, monkeypatch)
-    data = datasets.for_training("SVHN", tmp_path, True, None, 0)
+    data = catalog.for_training("SVHN", tmp_path, True, None, 0)
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels["train"], pixels["extra"]])))
     assert data.train.targets.tolist() == [0, 1, 2, 9, 0] * 2
     assert data.held_out.images.equal(torch.from_numpy(pixels["test"].copy()))
-    assert len(datasets.for_training("SVHN", tmp_path, False, None, 0).train) == 5
+    assert len(catalog.for_training("SVHN", tmp_path, False, None, 0).train) == 5
     assert (data.source.pad, data.source.flip) == (0, False)
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1
 
@@ -108,7 +107,7 @@ def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):
     without_network(monkeypatch)
     for name, missing in (("CIFAR10", "cifar-10-python.tar.gz"), ("SVHN", "train_32x32.mat")):
         with pytest.raises(UserError) as caught:
-            datasets.for_training(name, tmp_path / "none", True, None, 0)
+            catalog.for_training(name, tmp_path / "none", True, None, 0)
         for word in (missing, str(tmp_path / "none"), "--dataDir", "--data DIGITS", "Network is unreachable"):
             assert word in str(caught.value)
 
@@ -119,7 +118,7 @@ def test_a_damaged_archive_is_not_unpickled(tmp_path, monkeypatch):
     without_network(monkeypatch)
     (tmp_path / source.base_folder / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(UserError, match="damaged"):
-        datasets.for_training("CIFAR10", tmp_path, True, None, 0)
+        catalog.for_training("CIFAR10", tmp_path, True, None, 0)
 
 
 def test_archives_cut_short_are_named(tmp_path, monkeypatch):
@@ -130,7 +129,7 @@ def test_archives_cut_short_are_named(tmp_path, monkeypatch):
         path.write_bytes(path.read_bytes()[:1000] if path.exists() else b"\x1f\x8b\x08")
     for data, name in (("SVHN", "extra_32x32.mat"), ("CIFAR10", "cifar-10-python.tar.gz")):
         with pytest.raises(UserError, match=rf"{name}.* missing or damaged"):
-            datasets.for_training(data, tmp_path, True, None, 0)
+            catalog.for_training(data, tmp_path, True, None, 0)
 
 
 def test_every_download_has_a_checksum():
@@ -155,7 +154,7 @@ def test_digits_are_split_once_and_for_all():
 def test_folder_of_pictures(tmp_path, suffix):
     pixels = write_pictures(tmp_path / "train", {"cat": 3, "ant": 2}, suffix=suffix)
     write_pictures(tmp_path / "test", {"cat": 1, "ant": 1})
-    data = datasets.for_training(str(tmp_path), tmp_path, True, None, 0)
+    data = catalog.for_training(str(tmp_path), tmp_path, True, None, 0)
     assert data.classes == ("ant", "cat")
     assert data.train.targets.tolist() == [0, 0, 1, 1, 1]
     assert data.train.images.equal(torch.from_numpy(np.stack(list(pixels.values()))))
@@ -175,16 +174,16 @@ def test_folder_pictures_of_any_size_and_kind_become_32x32_rgb(tmp_path):
 def test_folder_stands_in_for_the_archives_of_the_same_name(tmp_path):
     for split in ("train", "test"):
         write_pictures(tmp_path / "cifar10" / split, {"airplane": 2, "truck": 2})
-    data = datasets.for_training("CIFAR10", tmp_path, True, None, 0)
+    data = catalog.for_training("CIFAR10", tmp_path, True, None, 0)
     assert data.classes == ("airplane", "truck")
-    assert data.mean == datasets.SOURCES["CIFAR10"].mean
+    assert data.mean == catalog.SOURCES["CIFAR10"].mean
 
 
 def test_bad_folders_are_named(tmp_path):
     write_pictures(tmp_path / "train", {"a": 2, "b": 2})
     write_pictures(tmp_path / "test", {"a": 1, "c": 1})
     with pytest.raises(UserError, match="b, c"):
-        datasets.for_training(str(tmp_path), tmp_path, True, None, 0)
+        catalog.for_training(str(tmp_path), tmp_path, True, None, 0)
     (tmp_path / "train" / "a" / "x.png").write_text("no picture")
     with pytest.raises(UserError, match=r"x\.png"):
         folder.load(tmp_path, "train")
@@ -193,17 +192,17 @@ def test_bad_folders_are_named(tmp_path):
 
 
 def test_training_and_validation_subsets_are_balanced_and_apart(tmp_path):
-    data = datasets.for_training("DIGITS", tmp_path, True, 400, 300)
+    data = catalog.for_training("DIGITS", tmp_path, True, 400, 300)
     assert (len(data.train), len(data.held_out), data.validates) == (400, 300, True)
     for part in (data.train, data.held_out):
         share = torch.bincount(part.targets, minlength=10) / len(part)
         assert (share - 0.1).abs().max() < 0.015
     seen = {bytes(image.numpy().tobytes()) for image in data.train.images}
     assert not any(image.numpy().tobytes() in seen for image in data.held_out.images)
-    larger = datasets.for_training("DIGITS", tmp_path, True, 500, 0)
+    larger = catalog.for_training("DIGITS", tmp_path, True, 500, 0)
     assert larger.train.images[:400].equal(data.train.images)
     with pytest.raises(UserError, match="1437"):
-        datasets.for_training("DIGITS", tmp_path, True, 1400, 100)
+        catalog.for_training("DIGITS", tmp_path, True, 1400, 100)
 
 
 def test_balanced_order_is_a_permutation_with_every_class_in_every_stretch():

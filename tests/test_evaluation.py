@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 import checkpoints
 import main
-import saved
 from datasets import digits
 from datasets.pictures import balanced_order
 from datasets.transforms import Normalise
-from evaluation import Result
-from trainer import Trainer
+from inference import saved
+from inference.evaluation import Result
+from training.trainer import Trainer
 
 FOLDER = "DIGITS-AuxResNet-14-3"
 LINE = [*SMALL, "--nEpochs", "5", "--testEvery", "2"]

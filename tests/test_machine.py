@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import PROJECT, SMALL, script
 
-import machine
 import main
 import opts
-from errors import UsageError
+from system import arithmetic
+from system.errors import UsageError
 
 CPU = torch.device("cpu")
 FOLDER = "DIGITS-AuxResNet-14-3"
@@ -34,17 +34,17 @@ def chosen(save):
 
 
 def test_auto_is_bf16_where_that_is_quicker_and_explicit_values_win():
-    native = machine.computes_bf16(CPU)
-    assert machine.choose_precision("auto", CPU) == ("bf16" if native else "float")
-    assert [machine.choose_precision(given, CPU) for given in ("float", "bf16", "half")] == ["float", "bf16", "half"]
-    assert (machine.slow("bf16", CPU) is None) == native
-    assert "slow on a CPU" in machine.slow("half", CPU)
-    assert machine.slow("float", CPU) is None
+    native = arithmetic.computes_bf16(CPU)
+    assert arithmetic.choose_precision("auto", CPU) == ("bf16" if native else "float")
+    assert [arithmetic.choose_precision(given, CPU) for given in ("float", "bf16", "half")] == ["float", "bf16", "half"]
+    assert (arithmetic.slow("bf16", CPU) is None) == native
+    assert "slow on a CPU" in arithmetic.slow("half", CPU)
+    assert arithmetic.slow("float", CPU) is None
 
 
 def test_asking_the_machine_leaves_its_threads_alone():
     before = torch.get_num_threads()
-    machine.computes_bf16(CPU)
+    arithmetic.computes_bf16(CPU)
     assert torch.get_num_threads() == before
 
 
@@ -74,12 +74,12 @@ def test_a_resumed_run_keeps_what_was_chosen_elsewhere(how, tmp_path):
 def test_short_runs_are_not_compiled_and_long_ones_where_a_compiler_works(monkeypatch, tmp_path, capsys):
     main.main([*TINY, "--compile", "auto", "--save", str(tmp_path / "short")])
     assert "chosen for this machine: compile=false" in capsys.readouterr().out
-    assert not machine.choose_compile(1e9, CPU)
-    assert machine.choose_compile(1e18, CPU) == machine.compiles(CPU)
+    assert not arithmetic.choose_compile(1e9, CPU)
+    assert arithmetic.choose_compile(1e18, CPU) == arithmetic.compiles(CPU)
 
 
 def test_no_compiler_no_compiling(tmp_path):
-    code = "import machine, torch; print(machine.choose_compile(1e18, torch.device('cpu')))"
+    code = "import machine, torch; print(arithmetic.choose_compile(1e18, torch.device('cpu')))"
     environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
@@ -112,7 +112,7 @@ def test_the_authors_recipe_says_once_that_16_bits_are_quicker(monkeypatch, tmp_
     hint = "this machine computes bf16 natively"
     main.main([*TINY, "--save", str(tmp_path / "short")])
     assert hint not in capsys.readouterr().out
-    monkeypatch.setitem(machine.WORTH_COMPILING, "cpu", 1)
+    monkeypatch.setitem(arithmetic.WORTH_COMPILING, "cpu", 1)
     monkeypatch.setattr(machine, "computes_bf16", lambda device: True)  # whatever this machine is
     main.main([*TINY, "--save", str(tmp_path / "long")])
     assert capsys.readouterr().out.count(hint) == 1

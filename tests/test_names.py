@@ -2,8 +2,8 @@
 
 import pytest
 
-from errors import UsageError
 from models import exits, names
+from system.errors import UsageError
 
 PUBLISHED = {
     "AuxResNet-26-2/10": (26, (19, 26), 10, 0.0, "B"),

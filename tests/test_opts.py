@@ -3,7 +3,7 @@
 import pytest
 
 import opts
-from errors import UsageError, UserError
+from system.errors import UsageError, UserError
 
 
 def test_defaults_are_the_default_network():

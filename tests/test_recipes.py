@@ -12,16 +12,16 @@ from torch.nn import functional as F
 import checkpoints
 import main
 import opts
-import schedules
-from averaging import Average
 from datasets import digits
 from datasets.transforms import Normalise
-from evaluation import measure_statistics
+from inference.evaluation import measure_statistics
 from models import names
 from models.auxresnet import AuxResNet
 from models.losses import Objective, distillation, multiway_loss
-from optimizers import RATE, Muon, optimizers, orthogonalised
-from trainer import Trainer
+from training import schedules
+from training.averaging import Average
+from training.optimizers import RATE, Muon, optimizers, orthogonalised
+from training.trainer import Trainer
 
 EVERYTHING = [
     *SMALL, "--nEpochs", "4", "--dropout", "0.1", "--optimizer", "muon", "--ema", "0.9", "--labelSmoothing", "0.1",

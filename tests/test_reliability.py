@@ -17,10 +17,10 @@ from conftest import PROJECT, SMALL, assert_one_line_error, script
 import checkpoints
 import main
 from benchmarks.soak import soak
-from errors import UserError
-from finite import FiniteWatch, NotFinite
-from lock import locked
-from trainer import Trainer
+from system.errors import UserError
+from system.lock import locked
+from training.finite import FiniteWatch, NotFinite
+from training.trainer import Trainer
 
 FOLDER = "DIGITS-AuxResNet-14-3"
 
@@ -81,7 +81,7 @@ def test_two_runs_on_one_folder(tmp_path):
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     code = """
-import signal, stopping, time
+from system import stopping; import signal, time
 with stopping.stoppable() as check:
     signal.raise_signal(signal.SIGINT)
     print("noted", flush=True)
@@ -94,7 +94,7 @@ with stopping.stoppable() as check:
 
 def test_ctrl_c_before_the_first_step_is_no_traceback():
     code = """
-import errors, signal
+from system import errors; import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
 with errors.one_line_errors('main.py'):
     signal.raise_signal(signal.SIGINT)

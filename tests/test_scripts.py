@@ -11,9 +11,9 @@ from conftest import PROJECT, SMALL, assert_one_line_error, script
 from safetensors.torch import load_file, save_file
 
 import checkpoints
-import saved
 from datasets import digits
 from datasets.transforms import Normalise
+from inference import saved
 from models.auxresnet import AuxResNet
 
 NAME = "AuxResNet-14-3"

@@ -14,12 +14,12 @@ import opts
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation, Normalise
-from evaluation import Sums
+from inference.evaluation import Sums
 from models import names
 from models.auxresnet import AuxResNet
 from models.folding import folded
 from models.norm import BatchNorm
-from trainer import Trainer
+from training.trainer import Trainer
 
 CPU = [torch.device("cpu")]
 BATCH = 8  # half precision is slow on most processors

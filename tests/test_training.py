@@ -12,14 +12,14 @@ from conftest import SMALL
 from safetensors.torch import load_file
 
 import checkpoints
-import devices
 import main
-from errors import UserError
-from evaluation import evaluate
+from inference.evaluation import evaluate
 from models import names
 from models.auxresnet import AuxResNet
-from schedules import learning_rate
-from trainer import Trainer
+from system import devices
+from system.errors import UserError
+from training.schedules import learning_rate
+from training.trainer import Trainer
 
 RUN = [*SMALL, "--nEpochs", "3", "--dropout", "0.1"]
 FOLDER = "DIGITS-AuxResNet-14-3-dropout"

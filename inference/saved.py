@@ -11,13 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import checkpoints
-import datasets
-import evaluation
+from datasets import catalog
 from datasets.transforms import Normalise
-from errors import UserError
+from inference import evaluation
 from models import names
 from models.auxresnet import AuxResNet, from_state, layout
-from report import exit_table
+from reports.tables import exit_table
+from system.errors import UserError
 
 MAX_CLASSES = 100_000
 
@@ -106,7 +106,7 @@ def test(
 ) -> tuple[float, ...]:
     """The error of each exit, in percent, on the test pictures of a data set with the model's classes, computed in
     `dtype` (None: float32)."""
-    source, root = datasets.find(data, root)
+    source, root = catalog.find(data, root)
     pictures = source.load(root, "test")
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
     if pictures.classes != classes:

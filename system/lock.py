@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from errors import UserError
+from system.errors import UserError
 
 try:
     import fcntl

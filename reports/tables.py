@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation import Result
+from inference.evaluation import Result
 from models.auxresnet import cost
 from models.names import Configuration
 

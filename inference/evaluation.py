@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import devices
 from datasets.pictures import Pictures
-from machine import autocast
 from models.auxresnet import AuxResNet
 from models.folding import folded
 from models.losses import multiway_loss
+from system import devices
+from system.arithmetic import autocast
 
 BATCH = 250
 LATENCY_PASSES = 25

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import devices
-import evaluation
-import schedules
-from averaging import Average
 from datasets.pictures import Pictures
-from evaluation import Result, Sums
-from finite import FiniteWatch
-from machine import DTYPES, autocast
+from inference import evaluation
+from inference.evaluation import Result, Sums
 from models.auxresnet import AuxResNet
 from models.losses import Objective
-from optimizers import optimizers
+from system import devices
+from system.arithmetic import DTYPES, autocast
+from training import schedules
+from training.averaging import Average
+from training.finite import FiniteWatch
+from training.optimizers import optimizers
 
 REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
 

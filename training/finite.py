@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
 from models.auxresnet import AuxResNet
+from system.errors import UserError
 
 NEVER = torch.iinfo(torch.int64).max
 

@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import nn
 
-from errors import UserError
+from system.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 

@@ -14,23 +14,23 @@ from typing import Any
 import torch
 
 import checkpoints
-import curves
-import datasets
-import devices
-import machine
 import opts
-import schedules
+from datasets import catalog
 from datasets.loaders import training_batches, varied_sample
 from datasets.pictures import SIDE
 from datasets.transforms import Augmentation, Normalise
-from errors import UserError
-from evaluation import Result, Sums
-from lock import locked
+from inference.evaluation import Result, Sums
 from models import names
 from models.auxresnet import AuxResNet, cost
-from report import Progress, epoch_line, exit_table
-from stopping import Stopped, stoppable
-from trainer import Trainer
+from reports import plots
+from reports.tables import Progress, epoch_line, exit_table
+from system import arithmetic
+from system import devices
+from system.errors import UserError
+from system.lock import locked
+from system.stopping import Stopped, stoppable
+from training import schedules
+from training.trainer import Trainer
 
 STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
 
@@ -94,7 +94,7 @@ class Run:
             opts.check_resumable(options, before)
 
         where = devices.choose(options.nGPU)
-        self.data = datasets.for_training(
+        self.data = catalog.for_training(
             options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
         )
         once = cost(configuration, len(self.data.classes), configuration.exits[-1]).macs
@@ -128,10 +128,10 @@ class Run:
 
     def _chosen(self, options: argparse.Namespace, where: list[torch.device]) -> argparse.Namespace:
         """The options with what suits this machine, and a training of this length, in place of `auto`."""
-        precision, compiled = machine.choose_precision(options.precision, where[0]), options.compile
+        precision, compiled = arithmetic.choose_precision(options.precision, where[0]), options.compile
         if compiled == "auto":
             possible = len(where) == 1 and not options.shareGradInput
-            compiled = possible and machine.choose_compile(self.macs, where[0])
+            compiled = possible and arithmetic.choose_compile(self.macs, where[0])
         return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 
     def _advise(self, left_to_the_machine: Sequence[str], device: torch.device) -> None:
@@ -140,9 +140,9 @@ class Run:
             chosen = {name: getattr(self.options, name) for name in left_to_the_machine}
             print(f"chosen for this machine: {opts.written(chosen)}", flush=True)
         authors = self.options.recipe == "paper" and self.options.precision == "float"
-        if authors and self.macs >= machine.WORTH_COMPILING[device.type] and machine.computes_bf16(device):
+        if authors and self.macs >= arithmetic.WORTH_COMPILING[device.type] and arithmetic.computes_bf16(device):
             print("this machine computes bf16 natively: --precision auto --compile auto would be much faster")
-        for note in (machine.slow(self.options.precision, device), opts.outside_recipe(self.options)):
+        for note in (arithmetic.slow(self.options.precision, device), opts.outside_recipe(self.options)):
             if note:
                 warn(note)
 
@@ -249,7 +249,7 @@ class Run:
             self._write_exits(held_out)
         checkpoints.write_log(self.folder / "log.csv", self.log)
         title = f"{self.configuration.name} on {self.dataset}"
-        checkpoints.write(self.folder / "curves.png", curves.draw_run(title, self.log, exits, name))
+        checkpoints.write(self.folder / "curves.png", plots.draw_run(title, self.log, exits, name))
         self.save_state()
         self.progress.line(epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
 

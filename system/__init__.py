@@ -1,0 +1,1 @@
+"""The machine: errors, files, locks, signals, devices, processes."""

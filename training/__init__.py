@@ -1,0 +1,1 @@
+"""Training: the run, its plan, its steps, and what moves the weights."""
