@@ -1,7 +1,10 @@
-"""Sets of options that go together, by name; an option that is given explicitly wins. TRAINING.md has the measurements
-behind `fast`, and behind the range of epochs that each recipe is meant for."""
+"""Sets of defaults that go by a name: that of a recipe, or of a data set. What is given explicitly wins over both, a
+data set over a recipe. TRAINING.md has the measurements behind `fast`, and behind the epochs that it is meant for."""
 
+import argparse
 from typing import Any
+
+from options.listing import written
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},  # the authors' settings are the defaults
@@ -20,3 +23,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 MEANT_FOR = {"fast": (5, 40)}  # epochs, both included
+BY_DATASET: dict[str, dict[str, Any]] = {"DIGITS": {"widen": 1, "nEpochs": 8, "batchsize": 64, "schedule": "onecycle"}}
+
+
+def recipe_parts(options: argparse.Namespace) -> str:
+    """What the recipe sets, as it came out: `name=value name=value …`; empty for the authors' settings."""
+    return written({name: getattr(options, name) for name in RECIPES[options.recipe]})
+
+
+def outside_recipe(options: argparse.Namespace) -> str | None:
+    """What to tell a user whose run has more or fewer epochs than its recipe is meant for; None if it has not."""
+    low, high = MEANT_FOR.get(options.recipe, (0, options.nEpochs))
+    if low <= options.nEpochs <= high:
+        return None
+    return (
+        f"--recipe {options.recipe} is meant for {low} to {high} epochs, this run has {options.nEpochs}; "
+        "TRAINING.md says what becomes of it"
+    )

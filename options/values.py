@@ -3,15 +3,15 @@
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-DATASETS = ("CIFAR10", "CIFAR100", "SVHN", "DIGITS")
 
 
 def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     """An argparse type: an int or a finite float from `low` to `high`, both included."""
+    noun = "a whole number" if kind is int else "a number"
+    legal = f"{noun} from {low:.12g} to {high:.12g}" if low < high else f"{low:.12g}, the only legal value"
 
     def convert(text: str) -> Any:
         try:
@@ -19,8 +19,7 @@ def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
         except ValueError:
             value = math.nan
         if not low <= value <= high:  # false for NaN, too
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {low:g} to {high:g}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {legal}")
         return value
 
     return convert
@@ -42,15 +41,26 @@ def boolean_or_auto(text: str) -> bool | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true, false nor auto") from error
 
 
-def dataset(text: str) -> str:
-    """A known name in its usual case, or the path of a folder of pictures."""
-    if text.upper() in DATASETS:
-        return text.upper()
-    if all((Path(text) / split).is_dir() for split in ("train", "test")) and "\0" not in text:
-        return text
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is neither one of {', '.join(DATASETS)} nor a folder with train/<class>/ and test/<class>/"
-    )
+def dataset(names: Sequence[str], *splits: str) -> Callable[[str], str]:
+    """An argparse type: one of these names, in any case, or the path of a folder that has one of these splits."""
+    folders = " or ".join(f"{split}/<class>/" for split in splits)
+
+    def convert(text: str) -> str:
+        if text.upper() in names:
+            return text.upper()
+        if any(holds(text, split) for split in splits):
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(names)} nor a folder with {folders}")
+
+    return convert
+
+
+def holds(folder: str, split: str) -> bool:
+    """Whether a folder of pictures has this split; no text is too odd for a path to ask."""
+    try:
+        return Path(folder, split).is_dir()
+    except (OSError, ValueError):  # a name that is too long or that none can be, a folder that may not be read
+        return False
 
 
 def positions(text: str) -> tuple[int, ...]:

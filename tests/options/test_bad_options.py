@@ -1,5 +1,6 @@
 """Wrong options and names: one error that says what is legal, before PyTorch is imported; never a traceback."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 import main
 import opts
 from models import exits, names
+from options.values import number
 from system.errors import UsageError, UserError
 
 BAD = {
-    "data": ["MNIST", "", "/etc", "cifar10/", "CIFAR 10", "\u0660"],
+    "data": ["MNIST", "", "/etc", "cifar10/", "CIFAR 10", "\u0660", "x" * 5000, "/" * 5000 + "x"],
+    "verbose": ["maybe", "", "2"],
     "svhnExtra": ["maybe", "", "2"],
     "trainSize": ["0", "-1", "1.5", "x", "", "nan", "1e3", "9" * 30, "9" * 5000],
     "valSize": ["-1", "0.5", "x", "", "nan", "9" * 30],
@@ -58,7 +61,7 @@ FREE = {"dataDir", "save", "resume"}  # any text may be the name of a folder
 
 
 def test_every_bad_value_is_one_line_that_names_option_and_value():
-    assert BAD.keys() == opts.DEFAULTS.keys() - FREE
+    assert BAD.keys() == {option.name for option in opts.MAIN.options} - FREE
     code = """
 import json, sys, main
 from system.errors import one_line_errors
@@ -106,7 +109,7 @@ ARGUMENT = st.one_of(
 @settings(max_examples=2000, deadline=None)
 @given(st.lists(ARGUMENT, max_size=6))
 def test_any_command_line_is_parsed_or_refused(argv):
-    for parse in (opts.parse, opts.parse_test):
+    for parse in (opts.parse, opts.parse_test, opts.parse_plot):
         try:
             options = parse(argv)
         except (UserError, SystemExit) as stop:
@@ -148,9 +151,57 @@ def test_any_name_is_parsed_or_refused_and_parsed_names_are_canonical(name):
     except UsageError:
         return
     assert configuration.name == name
-    folder = names.run_folder("CIFAR10", name)
+    folder = names.run_folder("CIFAR10", configuration)
     assert "/" not in folder
     assert ".." not in folder
+
+
+@pytest.mark.parametrize(("low", "high", "legal"), [
+    (0, 0, "'x' is not 0, the only legal value"),
+    (0, 2**32 - 1, "'x' is not a whole number from 0 to 4294967295"),
+    (1, 10**7, "'x' is not a whole number from 1 to 10000000"),
+])  # fmt: skip
+def test_ranges_are_written_without_exponents(low, high, legal):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{legal}$"):
+        number(int, low, high)("x")
+
+
+@pytest.mark.parametrize(
+    ("splits", "line", "words"),
+    [
+        ("", "--data {}", ["neither one of CIFAR10", "train/<class>/"]),
+        ("test", "--data {}", ["neither one of CIFAR10", "train/<class>/"]),
+        ("train", "--data {}", ["--data", "neither test/ nor val/", "--valSize N"]),
+        ("train", "--data {} --valSize 0", ["--data", "neither test/ nor val/", "--valSize is 0"]),
+        ("train", "--data {} --valSize 5", []),
+        ("train test", "--data {}", []),
+        ("train val", "--data {}", []),
+    ],
+)
+def test_folders_to_train_on_need_pictures_to_judge_by(splits, line, words, tmp_path):
+    _check_folder(opts.parse, splits, line, words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [("train", ["data", "test/<class>/ or val/<class>/"]), ("test", []), ("val", []), ("train test val", [])],
+)
+def test_folders_to_test_on_need_no_training_pictures(splits, words, tmp_path):
+    _check_folder(opts.parse_test, splits, "{} ResNet-20", words, tmp_path)
+
+
+def _check_folder(parse, splits, line, words, folder):
+    """Pictures in a folder with these splits are legal, unless there are words for what is missing."""
+    for split in splits.split():
+        (folder / split).mkdir()
+    argv = line.format(folder).split()
+    if not words:
+        assert parse(argv).data == str(folder)
+        return
+    with pytest.raises(UsageError) as caught:
+        parse(argv)
+    for word in [str(folder)[:60], *words]:
+        assert word in str(caught.value)
 
 
 @pytest.mark.parametrize("line", ["--depth 26 --exits 19,26 --nOutputs 3", "--exits 15,56", "--depth 8 --nOutputs 4"])

@@ -1,0 +1,145 @@
+"""How an option is declared, in one place, and what follows from that: the parser, the help, the default.
+
+Options may be written as in the Lua scripts: with one dash, and in any case (`-batchSize 256`).
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NoReturn
+
+from system.errors import UsageError
+
+SPELLING = "Options may be written -likeThis, in any case."
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A default that depends on something, and the help's words for it. `value` finds it from the other options;
+    without one it is None, and whoever uses the option does what the words say."""
+
+    text: str
+    value: Callable[[Mapping[str, Any]], Any] = lambda others: None
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of one or more programs."""
+
+    name: str
+    kind: Callable[[str], Any]  # text -> value; an ArgumentTypeError says what is legal
+    default: Any  # a value or a Rule; None for what has to be given
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] | None = None
+    alone: Any = None  # what the option means without a value; None: it needs one
+    positional: bool = False
+    several: bool = False  # of a positional one: one value or more
+    auto: bool = False  # whether `auto` leaves the value to the machine
+    free: Literal["never", "between runs", "on resume"] = "never"  # see `free_between_runs`
+    programs: tuple[str, ...] = ("main.py",)
+    group: str = ""
+
+    @property
+    def free_on_resume(self) -> bool:
+        """Whether a resumed run may have another value: nothing that is learnt depends on it."""
+        return self.free == "on resume"
+
+    @property
+    def free_between_runs(self) -> bool:
+        """Whether runs of one configuration may differ in it; what is free on resume is free between runs, too."""
+        return self.free != "never"
+
+
+def group(title: str, *options: Option) -> tuple[Option, ...]:
+    """The options, under a title of the help."""
+    return tuple(replace(option, group=title) for option in options)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program's command line: its options, what its help says around them, and by name the sets of defaults that
+    take the place of the plain ones."""
+
+    name: str
+    options: tuple[Option, ...]
+    description: str
+    epilog: str
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def given(self, argv: Sequence[str]) -> dict[str, Any]:
+        """The values that a command line gives, by option, and nothing for the options that it leaves out.
+
+        Raises UsageError naming the option, what was given and what is legal.
+        """
+        return vars(self._parser().parse_args(self._spelled(argv)))
+
+    def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A value for every option: one of these, or its default. Rules come last: they look at the others."""
+        rules = {option.name: option.default for option in self.options if isinstance(option.default, Rule)}
+        plain = {option.name: None if option.name in rules else option.default for option in self.options}
+        result = {**plain, **values}
+        found = {name: rule.value(result) for name, rule in rules.items() if result[name] is None}
+        return {**result, **found}
+
+    def shown(self, option: Option) -> str:
+        """The default in words, with those of the presets that have another: `400; fast: 30; DIGITS: 8`."""
+        default = option.default.text if isinstance(option.default, Rule) else as_text(option.default)
+        presets = [f"{name}: {as_text(of[option.name])}" for name, of in self.presets.items() if option.name in of]
+        return "; ".join([default, *presets])
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = _Parser(
+            prog=self.name,
+            usage=" ".join(["python", self.name, "[options]", *self._positionals()]),
+            description=self.description,
+            epilog=f"{SPELLING} {self.epilog}",
+            allow_abbrev=False,
+        )
+        titles = dict.fromkeys(option.group for option in self.options)
+        groups = {title: parser.add_argument_group(title) for title in titles}
+        for option in self.options:
+            self._add(groups[option.group], option)
+        return parser
+
+    def _positionals(self) -> Iterator[str]:
+        for option in self.options:
+            if option.positional:
+                yield (option.metavar or option.name) + (" ..." if option.several else "")
+
+    def _add(self, group: argparse._ArgumentGroup, option: Option) -> None:
+        more = {"type": option.kind, "metavar": option.metavar, "choices": option.choices}
+        help = option.help.replace("%", "%%")  # argparse fills in what follows a %
+        if option.positional:
+            group.add_argument(option.name, help=help, nargs="+" if option.several else None, **more)
+            return
+        if option.alone is not None:
+            more |= {"nargs": "?", "const": option.alone}
+        default = self.shown(option).replace("%", "%%")
+        help = f"{help} (default: {default})"
+        group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=help, **more)
+
+    def _spelled(self, argv: Sequence[str]) -> Iterator[str]:
+        """The arguments with every option in its own spelling: `-batchSize=256` -> `--batchsize=256`."""
+        names = ["help", *(option.name for option in self.options if not option.positional)]
+        known = {name.lower(): f"--{name}" for name in names}
+        for argument in argv:
+            match = re.fullmatch(r"--?([A-Za-z]+)(=.*)?", argument, re.DOTALL)
+            flag = known.get(match[1].lower()) if match else None
+            yield flag + (match[2] or "") if flag else argument
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors raised, endless values cut, instead of printed under a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"(\S{80})\S+", r"\1...", message)
+        raise UsageError(f"{message} (see --help)")
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(as_text, value)) if isinstance(value, tuple | list) else str(value)

@@ -1,0 +1,267 @@
+"""The options of every program: their list, resolved defaults, what is saved of them, and how they are shown."""
+
+import json
+import re
+
+import pytest
+
+import opts
+from datasets.catalog import NAMES
+from models import names
+from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
+from system.errors import UsageError, UserError
+
+FROZEN = """
+main.py --data: CIFAR10
+main.py --dataDir: ./data
+main.py --svhnExtra: true
+main.py --trainSize: all
+main.py --valSize: 0
+main.py --save: ./
+main.py --saveEvery: 10.0
+main.py --resume: start anew
+main.py --verbose: false
+main.py --depth: 26
+main.py --nOutputs: number of --exits, else 2
+main.py --exits: published, or evenly spread
+main.py --widen: 10 at depth 26, else 1; DIGITS: 1
+main.py --dropout: 0.0
+main.py --shortcutType: A if k is 1, else B
+main.py --recipe: paper
+main.py --nEpochs: 400; fast: 30; DIGITS: 8
+main.py --testEvery: 1
+main.py --batchsize: 128; DIGITS: 64
+main.py --schedule: step; fast: onecycle; DIGITS: onecycle
+main.py --LR: 0.1; fast: 0.2
+main.py --scaleLR: false; fast: true
+main.py --optimizer: sgd; fast: muon
+main.py --momentum: 0.9
+main.py --weightDecay: 0.0001; fast: 0.0005
+main.py --decayNorms: true; fast: false
+main.py --ema: 0.0
+main.py --manualSeed: 0
+main.py --exitWeights: sum
+main.py --exitSchedule: constant
+main.py --labelSmoothing: 0.0; fast: 0.1
+main.py --distill: 0.0
+main.py --teacher: last
+main.py --temperature: 1.0
+main.py --alternateFlip: false; fast: true
+main.py --cutout: 0
+main.py --startSize: 32
+main.py --nGPU: 1 if there is one
+main.py --nThreads: 2
+main.py --shareGradInput: false
+main.py --precision: float; fast: auto
+main.py --compile: false; fast: auto
+test.py data
+test.py model
+test.py --exit: the last exit
+test.py --dataDir: ./data
+test.py --save: ./
+test.py --nGPU: 1 if there is one
+test.py --precision: float
+plot.py runs
+plot.py --out: runs.png
+"""
+
+
+def test_the_options_of_all_programs_are_these():
+    shown = [
+        f"{program.name} {option.name}" if option.positional
+        else f"{program.name} --{option.name}: {program.shown(option)}"
+        for program in (opts.MAIN, opts.TEST, opts.PLOT)
+        for option in program.options
+    ]  # fmt: skip
+    assert shown == FROZEN.strip().splitlines()
+
+
+@pytest.mark.parametrize("parse", [opts.parse, opts.parse_test, opts.parse_plot])
+def test_help_shows_every_option_with_its_default(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    program = {opts.parse: opts.MAIN, opts.parse_test: opts.TEST, opts.parse_plot: opts.PLOT}[parse]
+    text = capsys.readouterr().out
+    for option in program.options:
+        if not option.positional:
+            entry = " ".join(text[text.index(f"\n  --{option.name} ") :].split())
+            assert entry.partition("(default: ")[2].startswith(f"{program.shown(option)})")
+
+
+def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():
+    known = {option.name for option in opts.MAIN.options}
+    assert BY_DATASET.keys() <= set(NAMES)
+    assert MEANT_FOR.keys() <= RECIPES.keys()
+    assert all(defaults.keys() <= known for defaults in [*RECIPES.values(), *BY_DATASET.values()])
+    for recipe, defaults in RECIPES.items():
+        assert opts.parse(["--recipe", recipe]).__dict__.items() >= defaults.items()
+
+
+def test_what_may_change_when():
+    assert set(opts.FREE_ON_RESUME) == {
+        "resume", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "nThreads"
+    }  # fmt: skip
+    assert set(opts.FREE_BETWEEN_RUNS) - set(opts.FREE_ON_RESUME) == {
+        "manualSeed", "compile", "shareGradInput", "recipe"
+    }  # fmt: skip
+    assert set(opts.AUTO) == {"precision", "compile"}
+
+
+def test_defaults_are_the_default_network():
+    options = opts.parse([])
+    assert (options.data, options.depth, options.nOutputs, options.widen) == ("CIFAR10", 26, 2, 10)
+    assert (options.nEpochs, options.batchsize, options.LR, options.schedule) == (400, 128, 0.1, "step")
+    assert (options.nGPU, options.nThreads, options.dataDir, options.save) == (None, 2, "./data", "./")
+
+
+def test_the_documented_command_line():
+    line = "--depth 56 --batchsize 256 --nGPU 4 --nThreads 8 --shareGradInput true --data CIFAR100"
+    options = opts.parse(line.split())
+    assert (options.depth, options.widen, options.nOutputs, options.nGPU) == (56, 1, 2, 4)
+    assert (options.batchsize, options.nThreads, options.shareGradInput) == (256, 8, True)
+    assert options.data == "CIFAR100"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-depth 56 -batchSize 256 -data cifar100",
+        "--DEPTH=56 -batchsize=256 --Data Cifar100",
+        "-depth=56 --batchSize 256 -data CIFAR100",
+    ],
+)
+def test_lua_spelling(line):
+    assert opts.parse(line.split()) == opts.parse("--depth 56 --batchsize 256 --data CIFAR100".split())
+
+
+def test_defaults_that_depend_on_other_options():
+    digits = opts.parse(["--data", "digits"])
+    assert (digits.widen, digits.nEpochs, digits.batchsize, digits.schedule) == (1, 8, 64, "onecycle")
+    assert opts.parse(["--data", "digits", "--nEpochs", "3"]).nEpochs == 3
+    assert opts.parse(["--depth", "44"]).widen == 1
+    assert opts.parse(["--exits", "15,35,56", "--depth", "56"]).nOutputs == 3
+    assert opts.parse(["--dropout"]).dropout == 0.3
+    assert opts.parse(["--resume"]).resume == ""
+    assert [opts.parse(line.split()).verbose for line in ("", "--verbose", "--verbose false")] == [False, True, False]
+
+
+def test_a_data_set_wins_over_a_recipe_and_what_is_given_over_both():
+    fast = opts.parse("--recipe fast --data DIGITS --LR 0.3".split())
+    assert (fast.nEpochs, fast.LR, fast.optimizer, fast.widen) == (8, 0.3, "muon", 1)
+
+
+@pytest.mark.parametrize("line", ["--depth 26", "--depth 44"])
+def test_shortcuts_are_by_default_what_the_help_says(line):
+    options = opts.parse(line.split())
+    configuration = names.configure(options.depth, options.nOutputs, options.exits, options.widen)
+    assert configuration.shortcut == ("A" if options.widen == 1 else "B")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--depth x", ["--depth", "'x'", "whole number"]),
+        ("--LR nan", ["--LR", "'nan'", "number from"]),
+        ("--LR -1", ["--LR", "'-1'"]),
+        ("--batchsize 0", ["--batchsize", "'0'", "from 1"]),
+        ("--data MNIST", ["--data", "'MNIST'", "CIFAR10, CIFAR100, SVHN, DIGITS"]),
+        ("--shareGradInput maybe", ["--shareGradInput", "'maybe'", "true nor false"]),
+        ("--exits 15;56", ["--exits", "15,35,56"]),
+        ("--exitWeights 1,x", ["--exitWeights", "'1,x'", "sum, depth"]),
+        ("--exitWeights 0,0", ["--exitWeights", "above 0"]),
+        ("--schedule warm", ["--schedule", "warm", "onecycle"]),
+        ("--shortcutType C", ["--shortcutType", "'A', 'B'"]),
+        ("--dep 56", ["--dep"]),
+        ("--depth", ["--depth", "expected one argument"]),
+        ("--compile true --shareGradInput true", ["--compile", "--shareGradInput"]),
+        ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
+        ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),
+        ("--depth 26 --exits 26 --distill 0.5", ["--distill", "--nOutputs", "two exits"]),
+        ("--compile maybe", ["--compile", "'maybe'", "neither true, false nor auto"]),
+        ("--precision double", ["--precision", "'double'", "auto", "float", "bf16", "half"]),
+        ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),
+    ],
+)
+def test_mistakes_name_the_option_the_value_and_what_is_legal(line, words):
+    with pytest.raises(UsageError) as caught:
+        opts.parse(line.split())
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_contradictions_of_a_resumed_run_are_all_named():
+    saved = opts.parse("--data DIGITS --schedule step --nEpochs 4".split())
+    opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 9 --nThreads 0 --resume".split()), saved)
+    with pytest.raises(ValueError, match=r"depth is 20, was 26; LR is 0\.2, was 0\.1"):
+        opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 4 --depth 20 --LR 0.2".split()), saved)
+    with pytest.raises(ValueError, match="nEpochs is 3, was 4"):
+        opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 3".split()), saved)
+
+
+@pytest.mark.parametrize("more", ["--startSize 16", "--exitSchedule deepen"])
+def test_a_run_that_changes_with_progress_is_not_made_longer(more):
+    saved = opts.parse(f"--nEpochs 4 {more}".split())
+    with pytest.raises(ValueError, match="nEpochs is 9, was 4"):
+        opts.check_resumable(opts.parse(f"--nEpochs 9 {more}".split()), saved)
+
+
+def test_test_options():
+    options = opts.parse_test("cifar10 AuxResNet-26-2/10 -exit all --datadir D".split())
+    assert (options.data, options.model, options.exit, options.dataDir) == ("CIFAR10", "AuxResNet-26-2/10", "all", "D")
+    with pytest.raises(UsageError, match="neither all nor a position"):
+        opts.parse_test("CIFAR10 ResNet-20 --exit last".split())
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '{"depth": "x"}', '{"depht": 8}', "{", "[" * 100_000])
+def test_saved_options_that_are_none(content, tmp_path):
+    (tmp_path / "opt.json").write_text(content)
+    with pytest.raises(UserError, match=r"saved options are not|does not hold a run"):
+        opts.parse(["--resume", str(tmp_path)])
+
+
+def test_saved_options_of_older_versions_are_read(tmp_path):
+    saved = vars(opts.parse("--depth 44 --verbose".split()))
+    older = {name: value for name, value in saved.items() if name not in ("verbose", "testEvery")}
+    assert opts.from_saved(older) == opts.parse("--depth 44".split())
+    (tmp_path / "opt.json").write_text(json.dumps(older))
+    assert opts.recorded(tmp_path) == {**saved, "verbose": False}
+    assert opts.parse(["--resume", str(tmp_path)]).depth == 44
+
+
+def test_options_that_shaped_the_result_hold_no_path(tmp_path):
+    pictures = tmp_path / "pets"
+    for split in ("train", "test"):
+        (pictures / split).mkdir(parents=True)
+    paths = ["--data", pictures, "--dataDir", tmp_path, "--save", tmp_path]
+    options = opts.parse([*map(str, paths), "--depth", "44", "--nThreads", "7", "--verbose"])
+    shaping = opts.shaping(options)
+    assert shaping["data"] == "pets"
+    assert str(tmp_path) not in json.dumps(shaping)
+    assert shaping.keys() == vars(options).keys() - set(opts.FREE_ON_RESUME)
+
+
+def test_table_of_what_differs():
+    assert opts.table(opts.parse(["--verbose"]), False) == "all options are at their defaults; --verbose lists them"
+    assert opts.table(opts.parse("--data DIGITS --depth 14 --nOutputs 3 --resume --save /x".split()), False) == (
+        "data      data=DIGITS\n"
+        "run       save=/x\n"
+        "network   depth=14  nOutputs=3  widen=1\n"
+        "training  nEpochs=8  batchsize=64  schedule=onecycle"
+    )
+
+
+def test_table_of_everything_lists_every_option_once_and_breaks_none():
+    options = opts.parse(["--save", "a folder " + "of a long name " * 12, "--exits", "19,26"])
+    text = opts.table(options, True)
+    found = re.findall(r"(\w+)=", text)
+    assert sorted(found) == sorted(vars(options).keys() - {"resume", "verbose"})
+    assert "trainSize=(all)" in text
+    assert "exits=19,26" in text
+    assert options.save.rstrip() in text
+    assert all(len(line) <= 110 for line in text.splitlines() if "save=" not in line)
+
+
+def test_plot_options():
+    assert vars(opts.parse_plot("a b -OUT c.png".split())) == {"runs": ["a", "b"], "out": "c.png"}
+    with pytest.raises(UsageError, match="RUN"):
+        opts.parse_plot([])
