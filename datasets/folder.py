@@ -1,45 +1,158 @@
-"""A folder of pictures, `<root>/<split>/<class>/*` (torchvision's ImageFolder convention), decoded into memory."""
+"""A folder of pictures, `<root>/<split>/<class>/*` (the convention of torchvision's ImageFolder), decoded into memory.
 
+A split is listed first. Its files are decoded when they are taken, and a split that was decoded as a whole is kept.
+"""
+
+import hashlib
 import os
+import stat
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
+from torch import Tensor
 from tqdm import tqdm
 
+from datasets import cache
 from datasets.pictures import SIDE, Pictures
 from system.errors import UserError
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
+DECODING = f"1 {SIDE} {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
-def load(root: Path, split: str) -> Pictures:
-    """All pictures of `root/split`, resized to 32×32 RGB; the classes are the names of its folders, sorted. Files
-    whose names do not end like a picture's are passed over.
 
-    Raises UserError for a missing folder, an empty class, and a picture that cannot be read or is unreasonably large.
+@dataclass(frozen=True)
+class Listing:
+    """The picture files of one split, N paths in the order of their classes, and N int64 targets.
+
+    `kept` is the cache file of the whole split, if there may be one, and `key` stands for the names, sizes and
+    modification times of all files. `whole` and `take` raise UserError for a picture that cannot be read.
     """
-    if not (root / split).is_dir():
-        raise UserError(f"{root} has no folder {split}/; picture folders hold train/<class>/* and test/<class>/*")
+
+    folder: Path
+    paths: tuple[str, ...]
+    targets: Tensor
+    classes: tuple[str, ...]
+    key: bytes
+    kept: Path | None
+
+    def whole(self) -> Pictures:
+        """All the pictures."""
+        images = self._read_kept()
+        if images is None:
+            images = decode(self.paths, str(self.folder))
+            if self.kept:
+                cache.write(self.kept, self.key, images)
+        return Pictures(images, self.targets, self.classes)
+
+    def take(self, indices: np.ndarray) -> Pictures:
+        """The pictures at these indices, in this order; no others are decoded."""
+        images = self._read_kept()
+        if images is None:
+            images = decode([self.paths[index] for index in indices], str(self.folder))
+        else:
+            images = torch.from_numpy(images.numpy()[indices])
+        return Pictures(images, torch.from_numpy(self.targets.numpy()[indices]), self.classes)
+
+    def _read_kept(self) -> Tensor | None:
+        return cache.read(self.kept, self.key, len(self.paths)) if self.kept else None
+
+
+def load(root: Path, split: str, data_dir: Path | None = None) -> Listing | None:
+    """The pictures of `root/split`; the classes are the names of its folders, sorted. Where `test/` is missing, `val/`
+    is taken for it. None where there is no such folder.
+
+    Files whose names do not end like a picture's are passed over, and so are links to folders within a class. Decoded
+    pictures are kept under `data_dir`, unless that lies in `root` itself. Raises UserError for a class without
+    pictures and for a file that is no regular one.
+    """
+    names = ("test", "val") if split == "test" else (split,)
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    if folder is None:
+        return None
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    if not classes:
+        raise UserError(f"{folder} has no folders of classes; picture files are {folder}/<class>/*")
+    members = [_picture_files(folder / name) for name in classes]
+    if empty := [name for name, paths in zip(classes, members, strict=True) if not paths]:
+        raise UserError(f"{folder}: no pictures in {', '.join(empty)}; their names end in {', '.join(ENDINGS)}")
+    paths = tuple(path for paths in members for path in paths)
+    targets = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(paths) for paths in members]))
+    return Listing(folder, paths, targets, classes, _key(folder, paths), _cache_file(root, folder, data_dir))
+
+
+def _picture_files(folder: Path) -> list[str]:
+    """The paths of a class's picture files, at any depth, in a fixed order."""
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder} is a link to a folder that holds it; a class is a folder of its own")
+    walk = sorted(os.walk(folder, onerror=_stop))  # does not follow links, which may lead in a circle
+    return [f"{place}{os.sep}{name}" for place, _, names in walk for name in sorted(names) if _is_picture(name)]
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(ENDINGS)
+
+
+def _stop(error: OSError) -> NoReturn:
+    """A folder that cannot be listed is an error; `os.walk` alone would pass over it."""
+    raise error
+
+
+def _key(folder: Path, paths: Sequence[str]) -> bytes:
+    """32 bytes that stand for the names, sizes and modification times of files, and for how they are decoded."""
+    key = hashlib.sha256(DECODING.encode())
+    for path in paths:
+        status = _regular(path)
+        name = os.fsencode(path[len(str(folder)) :])
+        key.update(b"\n%b\0%d %d" % (name, status.st_size, status.st_mtime_ns))
+    return key.digest()
+
+
+def _cache_file(root: Path, folder: Path, data_dir: Path | None) -> Path | None:
+    """Where the decoded pictures of a split are kept; None means nowhere."""
+    if data_dir is None or data_dir.resolve().is_relative_to(root.resolve()):
+        return None  # nothing is written among the user's pictures
+    place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return data_dir / "decoded" / f"{folder.name}-{place}.pixels"
+
+
+def _regular(path: str) -> os.stat_result:
+    """The size and times of a regular file, or of the one that a link leads to. Raises UserError for anything else."""
     try:
-        listing = ImageFolder(str(root / split))
-    except FileNotFoundError as error:
-        raise UserError(f"{root / split}: {error}") from error
-    images = torch.empty(len(listing.samples), SIDE, SIDE, 3, dtype=torch.uint8)
+        status = Path(path).stat()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is no regular file; pictures are not read from pipes, sockets or devices")
+    return status
+
+
+def decode(paths: Sequence[str], title: str) -> Tensor:
+    """Picture files of any size as N×32×32×3 uint8, with a progress bar that says `reading <title>`.
+
+    Raises UserError that names the file for a picture that cannot be read or is unreasonably large.
+    """
+    images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
         warnings.simplefilter("ignore")  # of odd metadata: the pixels are all that is wanted
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        decoded = pool.map(_decode, (path for path, _ in listing.samples))
-        bar = tqdm(decoded, f"reading {root / split}", len(images), leave=False, unit="img", disable=None)
+        decoded = pool.map(_decode, paths)
+        bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
         for index, pixels in enumerate(bar):
             images[index] = torch.from_numpy(pixels)
-    return Pictures(images, torch.tensor(listing.targets), tuple(listing.classes))
+    return images
 
 
 def _decode(path: str) -> np.ndarray:
     """The first frame of a picture as 32×32×3 uint8, transparency left out. Raises UserError naming the file."""
+    _regular(path)  # opening a pipe would wait for ever
     try:
         with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
             picture = (_eight_bits(file) if file.mode[0] in "IF" else file).convert("RGB")

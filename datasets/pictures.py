@@ -1,6 +1,8 @@
 """Pictures in memory: one uint8 tensor, its targets and its class names; subsets in a seeded, balanced order."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,10 +26,18 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    def whole(self) -> "Pictures":
+        """All the pictures."""
+        return self
+
     def take(self, indices: np.ndarray) -> "Pictures":
         """The pictures at these indices, in this order."""
         images, targets = (torch.from_numpy(part.numpy()[indices]) for part in (self.images, self.targets))
         return replace(self, images=images, targets=targets)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All pictures in order, as N×32×32×3 uint8 images and N targets; the last batch takes what is left."""
+        return zip(self.images.split(size), self.targets.split(size), strict=True)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel on the 0 … 255 scale, exact."""
@@ -38,6 +48,27 @@ class Pictures:
         variance = share @ levels.square() - mean.square()
         std = variance.clamp(min=1.0).sqrt()  # a channel without variation is left as it is
         return tuple(mean.tolist()), tuple(std.tolist())
+
+
+class Split(Protocol):
+    """The labelled pictures of a split: their targets are known, their pixels may still have to be read.
+
+    `Pictures` is one whose pixels are in memory. `whole` and `take` raise UserError for a picture that cannot be read.
+    """
+
+    @property
+    def targets(self) -> Tensor:
+        """N int64 class indices into `classes`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+
+    def whole(self) -> Pictures:
+        """All the pictures."""
+
+    def take(self, indices: np.ndarray) -> Pictures:
+        """The pictures at these indices, in this order."""
 
 
 def balanced_order(targets: Tensor, seed: int = 0) -> np.ndarray:

@@ -9,17 +9,10 @@ from datasets.download import fetch
 from datasets.pictures import Pictures
 
 
-def load(root: Path, split: str) -> Pictures:
-    """Train + extra, 604,388 pictures (`train`), or 26,032 test pictures (`test`), 10 classes."""
-    return _load(root, ("train", "extra") if split == "train" else (split,))
-
-
-def load_without_extra(root: Path, split: str) -> Pictures:
-    """As `load`, with the 73,257 pictures of train alone."""
-    return _load(root, (split,))
-
-
-def _load(root: Path, parts: tuple[str, ...]) -> Pictures:
+def load(root: Path, split: str, extra: bool = True) -> Pictures:
+    """604,388 training pictures (`train`), 73,257 without the `extra` ones, or 26,032 test pictures (`test`), of 10
+    classes."""
+    parts = ("train", "extra") if split == "train" and extra else (split,)
     archives = [fetch(SVHN, root, SVHN.split_list[part][1], split=part) for part in parts]
     images = torch.cat([torch.from_numpy(archive.data).permute(0, 2, 3, 1) for archive in archives])
     targets = torch.cat([torch.from_numpy(archive.labels).long() for archive in archives])

@@ -20,7 +20,7 @@ def loaded(root, content, name="x.png"):
     """The pixels of a folder's only picture, which has this content."""
     (root / "train" / "a").mkdir(parents=True, exist_ok=True)
     (root / "train" / "a" / name).write_bytes(content)
-    return folder.load(root, "train").images[0]
+    return folder.load(root, "train").whole().images[0]
 
 
 def encoded(picture, kind="PNG", **options):
@@ -76,12 +76,12 @@ def test_a_decompression_bomb(side, tmp_path):
 def test_files_that_are_no_pictures_by_name_are_passed_over(tmp_path):
     write_pictures(tmp_path / "train", {"a": 2})
     (tmp_path / "train" / "a" / "notes.txt").write_text("two pictures of a")
-    assert len(folder.load(tmp_path, "train")) == 2
+    assert len(folder.load(tmp_path, "train").paths) == 2
 
 
 def test_an_empty_class(tmp_path):
     write_pictures(tmp_path / "train", {"a": 1, "b": 0})
-    with pytest.raises(UserError, match="classes b"):
+    with pytest.raises(UserError, match=r"train: no pictures in b; .*\.png"):
         folder.load(tmp_path, "train")
 
 

@@ -1,0 +1,57 @@
+"""Decoded pictures kept on the disk, so that a folder of pictures is decoded once.
+
+A cache file is a key, 32 bytes that stand for what was decoded; the SHA-256 of the pixels; the pixels. Nothing in it
+is parsed or unpickled. A file that differs from that in any byte counts as none.
+"""
+
+import hashlib
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.pictures import SIDE
+
+KEY = CHECKSUM = hashlib.sha256().digest_size  # bytes
+
+
+def read(path: Path, key: bytes, count: int) -> Tensor | None:
+    """The `count`×32×32×3 uint8 pictures that were kept under this key; None where there are none, or damaged ones."""
+    pixels = np.empty(count * SIDE * SIDE * 3, np.uint8)
+    try:
+        if path.stat().st_size != KEY + CHECKSUM + pixels.nbytes:  # before it is opened: opening a pipe would wait
+            return None
+        with path.open("rb") as file:
+            if file.read(KEY) != key:
+                return None
+            checksum = file.read(CHECKSUM)
+            file.readinto(pixels)
+    except OSError:
+        return None
+    if hashlib.sha256(pixels).digest() != checksum:
+        return None
+    return torch.from_numpy(pixels.reshape(count, SIDE, SIDE, 3))
+
+
+def write(path: Path, key: bytes, images: Tensor) -> None:
+    """Keep N×32×32×3 uint8 pictures under a key of 32 bytes, atomically; where that fails, say so and go on.
+
+    The file is not forced onto the disk: what a power cut leaves of it does not have its checksum.
+    """
+    pixels = images.numpy().reshape(-1)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")  # two runs may write at the same time
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(key + hashlib.sha256(pixels).digest())
+            file.write(pixels)
+        temporary.replace(path)
+    except OSError as error:
+        print(f"{path.parent}: the decoded pictures are not kept ({error.strerror})", file=sys.stderr)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,98 @@
+"""The pictures that a run trains on, holds out and is tested on, chosen from a data set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+
+from datasets.catalog import Source, find
+from datasets.pictures import Pictures, Split, balanced_order
+from system.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from and is judged by.
+
+    `held_out` is judged after every epoch: the validation pictures if there are any (`validates`), else the test
+    pictures. `test_split` is None for a data set without test pictures; it is found before the training, so that what
+    is missing is missed in time. `mean` and `std` are per channel, on the 0 … 255 scale.
+    """
+
+    source: Source
+    train: Pictures
+    held_out: Pictures
+    validates: bool
+    test_split: Split | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the targets."""
+        return self.train.classes
+
+    @property
+    def held_out_name(self) -> str:
+        """`validation` or `test`."""
+        return "validation" if self.validates else "test"
+
+    def test(self) -> Pictures | None:
+        """The test pictures; None if there are none. Raises UserError where one cannot be read."""
+        if not self.validates:
+            return self.held_out
+        return None if self.test_split is None else self.test_split.whole()
+
+
+def for_training(data: str, root: Path, extra: bool, train_size: int | None, val_size: int) -> TrainingData:
+    """Load a data set for training; of a seeded, class-balanced order of its training pictures, the first
+    `train_size` (None: all that are left) are trained on and the last `val_size` are held out.
+
+    `root` is the folder of data sets, `data` and `extra` are as for `catalog.find`. Raises UserError where there are
+    not that many pictures, none to judge by, or where a class is not both in training and in test.
+    """
+    source, where = find(data, root, extra)
+    train_split, test_split = _load(source, where, "train"), _load(source, where, "test")
+    if train_split is None:
+        raise UserError(f"{where} has no train/; training needs {where / 'train'}/<class>/*")
+    if test_split is None and not val_size:
+        raise UserError(f"{where} has neither test/ nor val/; add one, or hold out training pictures with --valSize")
+    if test_split is not None and test_split.classes != train_split.classes:
+        odd = sorted(set(test_split.classes) ^ set(train_split.classes))
+        raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
+    train, validation = _divide(train_split, data, train_size, val_size)
+    held_out = test_split.whole() if validation is None else validation
+    mean, std = (source.mean, source.std) if source.mean else train.statistics()
+    return TrainingData(source, train, held_out, validation is not None, test_split, mean, std)
+
+
+def for_testing(data: str, root: Path) -> Pictures:
+    """The test pictures of a data set, as `for_training` takes them; there need be none to train on.
+
+    Raises UserError where there are no test pictures.
+    """
+    source, where = find(data, root)
+    split = _load(source, where, "test")
+    if split is None:
+        raise UserError(f"{where} has neither test/ nor val/; testing needs {where / 'test'}/<class>/*")
+    return split.whole()
+
+
+def _load(source: Source, where: Path, split: str) -> Split | None:
+    return resolve_name(source.loader)(where, split, **source.arguments)
+
+
+def _divide(split: Split, data: str, train_size: int | None, val_size: int) -> tuple[Pictures, Pictures | None]:
+    """The pictures to train on and those to hold out; only these are read."""
+    count = len(split.targets)
+    train_size = count - val_size if train_size is None else train_size
+    if train_size < 1 or train_size + val_size > count:
+        raise UserError(
+            f"{data} has {count} training pictures: too few for {train_size} to train on and {val_size} to hold out; "
+            "lower --trainSize or --valSize"
+        )
+    if train_size + val_size == count:
+        split = split.whole()
+    if train_size == count:
+        return split, None
+    order = balanced_order(split.targets)
+    return split.take(order[:train_size]), split.take(order[count - val_size :]) if val_size else None
