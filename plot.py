@@ -1,34 +1,65 @@
-"""Draw several runs into one picture, and print mean and standard deviation over those of one configuration.
+"""Draw several runs into one plot, and print mean and standard deviation over those of one configuration.
 
 python plot.py runs/*/CIFAR10-AuxResNet-26-2
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import opts
+from models import names
 from reports import plots
+from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
+from system.files import write
 
-Rows = list[dict[str, float]]
+NAMED = ("depth", "nOutputs", "widen")  # options that the name of a network tells
+HALF_NAMED = ("data", "dropout", "exits", "shortcutType")  # those that names of networks and data sets may leave open
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its network and its data set by name, the options that shaped its result, its log."""
+
+    network: str
+    data: str
+    options: Mapping[str, Any]
+    log: plots.Rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the log with errors on held-out pictures, shallow to deep."""
+        return tuple(name for name in self.log[0] if name.startswith(("test_error_", "validation_error_")))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration: how it differs from the others, and the logs of its runs."""
+    """Runs of one configuration: their network and data set, what sets them apart from the others, their logs."""
 
     number: int
+    network: str
+    data: str
     differs: str
-    runs: list[Rows]
+    columns: Sequence[str]
+    logs: Sequence[plots.Rows]
 
-    def columns(self) -> dict[str, str]:
-        """The columns with errors on held-out pictures, by the exits' positions, shallow to deep."""
-        return exit_columns(self.runs[0])
+    @property
+    def subject(self) -> str:
+        """Network and data set."""
+        return f"{self.network} on {self.data}"
+
+    @property
+    def error(self) -> str:
+        """Which error was measured: `test error` or `validation error`."""
+        return f"{self.columns[0].partition('_')[0]} error"
+
+    def curves(self) -> list[Curve]:
+        """The mean errors of each exit, shallow to deep."""
+        return [plots.averaged(f"exit {name.rpartition('_')[2]}", self.logs, name) for name in self.columns]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,21 +67,16 @@ def main(argv: Sequence[str]) -> None:
     options = opts.parse_plot(argv)
     folders = {Path(run).resolve(): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
-    lines = [
-        plots.curve(f"{group.number}, exit {position}", group.runs, column)
-        for group in groups
-        for position, column in group.columns().items()
-    ]
-    checkpoints.write(Path(options.out), plots.draw("error on held-out pictures, by run and exit", lines))
-    print(f"{summary(groups)}\n\npicture: {options.out}")
+    write(Path(options.out), draw(groups))
+    print(f"{summary(groups)}\n\nplot: {options.out}")
 
 
-def read(folders: Iterable[Path]) -> Iterator[tuple[dict[str, Any], Rows]]:
-    """Options and log of each run; those that have none yet are named and left out, unless all are such."""
+def read(folders: Iterable[Path]) -> Iterator[Run]:
+    """The runs; those that have no options or no log yet are named and left out, unless all are such."""
     problems, found = [], False
     for folder in folders:
         try:
-            yield opts.recorded(folder), checkpoints.read_log(folder)
+            yield read_run(folder)
             found = True
         except UserError as error:
             problems.append(error)
@@ -60,38 +86,79 @@ def read(folders: Iterable[Path]) -> Iterator[tuple[dict[str, Any], Rows]]:
         print(f"left out: {problem}", file=sys.stderr)
 
 
-def exit_columns(rows: Rows) -> dict[str, str]:
-    """The columns of a log with errors on held-out pictures, by the exits' positions, shallow to deep."""
-    return {name.rpartition("_")[2]: name for name in rows[0] if name.startswith(("test_error_", "validation_error_"))}
+def read_run(folder: Path) -> Run:
+    """A run from its folder, with the exits and the shortcut that its network has where its options leave them open."""
+    options = opts.recorded(folder)
+
+    import checkpoints  # imports PyTorch, which --help and mistakes need not wait for
+
+    network = ("depth", "nOutputs", "exits", "widen", "dropout", "shortcutType")
+    try:
+        configuration = names.configure(*(options[name] for name in network))
+        data = opts.label(options["data"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'opt.json'} does not hold the options of a run: {error}") from error
+    options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
+    options["trainSize"] = options["trainSize"] or "all"
+    shaping = {name: value for name, value in options.items() if name not in (*NAMED, *opts.FREE_BETWEEN_RUNS)}
+    return Run(configuration.name, data, shaping, checkpoints.read_log(folder))
 
 
-def grouped(runs: Sequence[tuple[dict[str, Any], Rows]]) -> list[Group]:
-    """The runs by configuration and exits; what may differ within a group is seed, folders and machine."""
-    kinds = [{name: value for name, value in of.items() if name not in opts.FREE_BETWEEN_RUNS} for of, _ in runs]
-    differing = [name for name in kinds[0] if any(kind[name] != kinds[0][name] for kind in kinds)]
-    found: dict[tuple[str, tuple[str, ...]], list[Rows]] = {}
-    for kind, (_, rows) in zip(kinds, runs, strict=True):
-        differs = opts.written({name: kind[name] for name in differing})
-        found.setdefault((differs, tuple(exit_columns(rows))), []).append(rows)
-    return [Group(number, differs, logs) for number, ((differs, _), logs) in enumerate(found.items(), 1)]
+def grouped(runs: Sequence[Run]) -> list[Group]:
+    """The runs by network, data set, options and exits; test errors and validation errors stay apart."""
+    found: dict[tuple[str, str, str, tuple[str, ...]], list[plots.Rows]] = {}
+    for run in runs:
+        key = (run.network, run.data, opts.written(differing(run, runs)), run.columns)
+        found.setdefault(key, []).append(run.log)
+    return [Group(number, *key, logs) for number, (key, logs) in enumerate(found.items(), 1)]
+
+
+def differing(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
+    """The options in which the run differs from another. Those that names leave open count among runs of one name."""
+    namesakes = [other for other in runs if (other.network, other.data) == (run.network, run.data)]
+    return {
+        name: value
+        for name, value in run.options.items()
+        if any(other.options[name] != value for other in (namesakes if name in HALF_NAMED else runs))
+    }
+
+
+def draw(groups: Sequence[Group]) -> bytes:
+    """The plot: what all groups share is in its title, the rest in its legend."""
+    subjects = {group.subject for group in groups}
+    headings = {}
+    for group in groups:
+        count = f"mean of {len(group.logs)} runs" if len(group.logs) > 1 else ""
+        parts = (group.subject if len(subjects) > 1 else "", group.error, group.differs, count)
+        number = f"{group.number}: " if len(groups) > 1 else ""
+        headings[number + ", ".join(filter(None, parts))] = group.curves()
+    return plots.draw_groups("error of each exit" if len(subjects) > 1 else subjects.pop(), headings)
 
 
 def summary(groups: Sequence[Group]) -> str:
     """A row for each configuration and exit: the error after the last epoch that was tested in all its runs."""
-    titles = ("nr", "exit", "runs", "epochs", "error", "s an epoch", "what differs")
-    return table(dict(zip(titles, map(list, zip(*rows(groups), strict=True)), strict=True)))
+    cells = list(rows(groups))
+    titles = ("nr", "exit", "runs", "epochs", "test error", "validation error", "s an epoch")
+    words = ("network", "data set", "what differs")
+    return table({title: [row.get(title, "") for row in cells] for title in (*titles, *words)}, words)
 
 
-def rows(groups: Sequence[Group]) -> Iterator[tuple[str, ...]]:
-    """The cells of `summary`, row by row."""
+def rows(groups: Sequence[Group]) -> Iterator[dict[str, str]]:
+    """The cells of `summary` by title, row by row."""
     for group in groups:
-        seconds = [row["seconds"] for log in group.runs for row in log]
-        pace = f"{sum(seconds) / len(seconds):.1f}"
-        for position, column in group.columns().items():
-            line = plots.curve("", group.runs, column)
-            spread = f" ± {line.spread[-1]:.2f}" if line.epochs and len(group.runs) > 1 else ""
-            error, epochs = (f"{line.mean[-1]:.2f}{spread} %", line.epochs[-1]) if line.epochs else ("none yet", 0)
-            yield str(group.number), position, str(len(group.runs)), str(epochs), error, pace, group.differs
+        seconds = [row["seconds"] for log in group.logs for row in log]
+        for curve in group.curves():
+            yield {
+                "nr": str(group.number),
+                "exit": curve.label.removeprefix("exit "),
+                "runs": str(curve.runs),
+                "epochs": str(curve.epochs[-1] if curve.epochs else 0),
+                group.error: curve.last,
+                "s an epoch": f"{sum(seconds) / len(seconds):.1f}",
+                "network": group.network,
+                "data set": group.data,
+                "what differs": group.differs,
+            }
 
 
 if __name__ == "__main__":

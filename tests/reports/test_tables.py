@@ -1,0 +1,53 @@
+"""Tables and lines that a person reads: aligned, complete, without None, whatever the names."""
+
+from pathlib import Path
+
+from models import names
+from models.metrics import Result
+from reports.tables import epoch_line, exit_table, table
+
+NETWORK = names.configure(14, 2, (9, 14))
+FILES = {9: Path("run/exit-9.safetensors"), 14: Path("run/exit-14.safetensors")}
+
+
+def test_numbers_are_flush_right_and_words_flush_left():
+    text = table({"nr": ["1", "10"], "name": ["a", "longer"], "error": ["3.91 %", ""]}, words={"name"})
+    assert text.splitlines() == [
+        "nr  name     error",
+        "--  ------  ------",
+        " 1  a       3.91 %",
+        "10  longer",
+    ]
+
+
+def test_a_column_without_text_is_left_out():
+    assert table({"a": ["1"], "b": [""], "c": []}).splitlines() == ["a", "-", "1"]
+
+
+def test_names_cannot_break_a_table():
+    text = table({"name": ["two\nlines", "猫", "\udcff"], "nr": ["1", "2", "3"]}, words={"name"})
+    assert text.splitlines() == ["name       nr", "---------  --", "two�lines   1", "猫          2", "�           3"]
+    text.encode()
+
+
+def test_the_table_of_exits_names_what_was_measured():
+    tested = exit_table(NETWORK, 10, (5.0, 3.914), FILES).splitlines()
+    assert tested[0].split("  ") == ["exit", "parameters", "multiply-adds", "test error", "file"]
+    assert tested[3].split()[0] == "14"
+    assert tested[3].endswith("  3.91 %  run/exit-14.safetensors")
+    validated = exit_table(NETWORK, 10, (5.0, 3.914), FILES, (0.5, 0.75), "validation error").splitlines()
+    assert "ms a picture  validation error  file" in validated[0]
+    assert "0.75            3.91 %" in validated[3]
+
+
+def test_an_error_that_is_not_known_yet_is_not_none():
+    assert "none yet  run/exit-9.safetensors" in exit_table(NETWORK, 10, (None, 3.9), FILES)
+
+
+def test_an_epoch_is_one_line():
+    trained, tested = Result(1.5, (30.0, 25.0)), Result(1.2, (20.0, 15.125))
+    line = epoch_line(1, 10, 12.34, (9, 14), trained, "validation", tested)
+    assert line == (
+        "epoch  2/10  12.3 s  loss 1.500  train error 9: 30.00 14: 25.00  validation error 9: 20.00 14: 15.12"
+    )
+    assert epoch_line(1, 10, 12.34, (9, 14), trained, "test", None) == line.partition("  validation")[0]
