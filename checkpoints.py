@@ -11,10 +11,8 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from models.metrics import Result
+from models.multiexit import MultiExit
 from system.errors import UserError
+from system.files import write
 
 VERSION = "0.1"
 EXIT_FORMAT = 1
@@ -45,45 +46,29 @@ HEADER_FIELDS = {
 MAX_HEADER = 1 << 20  # bytes
 
 
-def write(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Put a file in its place, whole and durably, and the one that was there at `keep`, if that is given. A run has its
-    folder to itself, so one temporary name will do. Raises UserError where the disk is full or the folder gone."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep and path.exists():
-            path.replace(keep)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def holds_run(folder: Path) -> bool:
+    """Whether a folder has anything of a run in it that must not be lost."""
+    return any((folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE)) or bool(exit_files(folder))
 
 
 def check_folder(folder: Path, resume: bool) -> None:
     """Raise UserError where a new run would overwrite another, or where there is none to resume."""
-    present = any((folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE)) or exit_files(folder)
+    present = holds_run(folder)
     if resume and not present:
         raise UserError(f"nothing to resume: {folder / STATE_FILE} does not exist; start the run without --resume")
     if present and not resume:
         raise UserError(f"{folder} holds a run already; add --resume to go on with it, or rename it, or give --save")
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as JSON, atomically."""
-    write(path, (json.dumps(values, indent=2) + "\n").encode())
+def log_row(
+    epoch: int, seconds: float, exits: Sequence[int], trained: Result, name: str, held_out: Result | None
+) -> dict[str, Any]:
+    """The row of an epoch (counted from 0) in the log: losses, errors in percent; None where it was not tested."""
+    row = {"epoch": epoch + 1, "seconds": round(seconds, 1), "train_loss": trained.loss}
+    row[f"{name}_loss"] = held_out.loss if held_out else None
+    tested = held_out.errors if held_out else [None] * len(exits)
+    row |= {f"train_error_{p}": error for p, error in zip(exits, trained.errors, strict=True)}
+    return row | {f"{name}_error_{p}": error for p, error in zip(exits, tested, strict=True)}
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -236,3 +221,43 @@ def position_of(path: Path) -> int:
     if not (path.name.startswith("exit-") and number.isdecimal()):
         raise UserError(f"{path} is not named exit-<position>.safetensors")
     return int(number)
+
+
+class RunFiles:
+    """What a run writes into its folder, and reads back."""
+
+    def __init__(self, folder: Path, positions: Sequence[int]) -> None:
+        self.folder = folder
+        self.exits = {position: exit_path(folder, position) for position in positions}
+
+    def write_options(self, options: Mapping[str, Any]) -> None:
+        """Write `opt.json`."""
+        write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
+
+    def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `log.csv`."""
+        write_log(self.folder / "log.csv", rows)
+
+    def write_curves(self, plot: bytes) -> None:
+        """Write `curves.png`."""
+        write(self.folder / "curves.png", plot)
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Write `latest.pt`, and keep the one before it as `previous.pt`."""
+        write_state(self.folder, state)
+
+    def write_exits(self, network: MultiExit, header: Mapping[str, Any], errors: Sequence[float]) -> None:
+        """Write the standalone model of each exit; `errors`, in percent, complete its header."""
+        for (position, path), error in zip(self.exits.items(), errors, strict=True):
+            write_exit(path, network.exit_state(position), {**header, "position": position, "error": error})
+
+    def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:
+        """Write the models that `read_exits` gave anew, with other errors in their headers."""
+        for (position, path), error in zip(self.exits.items(), errors, strict=True):
+            write_exit(path, network.exit_state(position), {**read_header(path), "error": error})
+
+    def read_exits(self, network: MultiExit) -> MultiExit:
+        """The network with the weights of all exit files."""
+        for position, path in self.exits.items():
+            network.load_state_dict(read_weights(path, network.exit_state(position)), strict=False)
+        return network

@@ -19,12 +19,12 @@ def main(argv: Sequence[str]) -> None:
     configuration = names.configure(
         options.depth, options.nOutputs, options.exits, options.widen, options.dropout, options.shortcutType
     )
-    weights = exits.loss_weights(options.exitWeights, configuration.exits)
+    loss_weights = exits.loss_weights(options.exitWeights, configuration.exits)
 
     from training.run import started  # imports PyTorch, which --help and mistakes need not wait for
 
-    with started(options, configuration, weights) as run:
-        for epoch in range(run.epochs_done, options.nEpochs):
+    with started(options, configuration, loss_weights) as run:
+        for epoch in range(run.state.epochs_done, options.nEpochs):
             trained = run.train(epoch)
             held_out = run.evaluate(epoch)
             run.save(epoch, trained, held_out)

@@ -48,7 +48,7 @@ OPTIONS = (
     *group(
         "what to draw, and where",
         Option("runs", str, None, "the folder of a run", "RUN", positional=True, several=True, programs=("plot.py",)),
-        Option("out", values.png, "runs.png", "file of the picture, a PNG", "FILE", programs=("plot.py",)),
+        Option("out", values.png, "runs.png", "file of the plot, a PNG", "FILE", programs=("plot.py",)),
     ),
     *group(
         "data",
@@ -162,7 +162,7 @@ TEST = Program(
 PLOT = Program(
     "plot.py",
     _having("plot.py"),
-    "Draw runs into one picture; print mean and standard deviation over those of one configuration.",
+    "Draw runs into one plot; print mean and standard deviation over those of one configuration.",
     "Example: python plot.py runs/*/CIFAR10-AuxResNet-26-2",
 )
 AUTO = tuple(option.name for option in MAIN.options if option.auto)

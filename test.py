@@ -3,7 +3,7 @@
 python test.py CIFAR10 AuxResNet-26-2/10                     # error 3.91: the last exit
 python test.py CIFAR10 AuxResNet-26-2/10 --exit 19           # another exit, from its own file
 python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # a table of all, in one pass
-python test.py CIFAR10 path/to/exit-19.safetensors
+python test.py CIFAR10 path/to/run                           # or path/to/run/exit-19.safetensors
 python test.py CIFAR10 AuxResNet-26-2/10 --precision auto    # in 16 bits where the machine computes them natively
 """
 
@@ -21,24 +21,23 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 def main(argv: Sequence[str]) -> None:
     """Find the files, rebuild the network, test it, print."""
     options = opts.parse_test(argv)
-    is_path = options.model.endswith(".safetensors")
-    folder = None if is_path else names.run_folder(opts.label(options.data), names.parse(options.model).name)
+    path = Path(options.model)
+    is_path = path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors"))
+    folder = None if is_path else names.find_folder(opts.label(options.data), options.model)
 
-    import devices  # imports PyTorch, which --help and mistakes need not wait for
-
-    from inference import saved
-    from system import arithmetic
+    from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
+    from system import arithmetic, devices
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
     model = saved.load(saved.choose(files, options.exit))
-    where = devices.choose(options.nGPU)
-    precision = arithmetic.choose_precision(options.precision, where[0])
-    if note := arithmetic.slow(precision, where[0]):
+    chosen = devices.choose(options.nGPU)
+    precision = arithmetic.choose_precision(options.precision, chosen[0])
+    if note := arithmetic.slow(precision, chosen[0]):
         print(note, file=sys.stderr)
     dtype = arithmetic.DTYPES[precision]
-    errors = saved.test(model, options.data, Path(options.dataDir), where, dtype)
+    errors = saved.test(model, options.data, Path(options.dataDir), chosen, dtype)
     if options.exit == "all":
-        print(saved.describe(model, errors, where[0], dtype))
+        print(saved.describe(model, errors, chosen[0], dtype))
     else:
         print(f"error {errors[-1]:.2f}")
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import opts
 from benchmarks.timing import Case, timed
-from datasets.loaders import training_batches
+from datasets.loaders import Batch, training_batches
 from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, Normalise
-from inference.evaluation import Sums
-from models import names
-from models.auxresnet import AuxResNet
+from models import names, networks
+from models.metrics import Sums
 from system import devices
+from training import setup
 from training.trainer import Trainer
 
 BATCH = 128
@@ -37,30 +37,33 @@ def ours(name: str, *options: str, batch: int = BATCH) -> Case:
     return partial(timed, lambda: one_step(trainer, batches))
 
 
-def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Iterator[tuple[Tensor, Tensor]]]:
+def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Iterator[Batch]]:
     """A trainer of the named network under the command line `options`, and its endless batches."""
-    settings = opts.parse(["--nGPU", "0", "--batchsize", str(batch), *options])
-    configuration = names.parse(name)
-    network = AuxResNet(configuration, 10)
-    network.share_grad_input = settings.shareGradInput
-    weights = (1.0,) * len(configuration.exits)
+    settings = opts.parse(["--nGPU", "0", "--batchsize", str(batch), "--nEpochs", "100000", *options])
+    cpu = devices.choose(0)
+    settings = setup.choose(settings, 0, cpu)
+    configuration, pictures = names.parse(name), noise(40 * batch)
+    equal_weights = (1.0,) * len(configuration.exits)
+    trainer = setup.trainer(settings, configuration, 10, Normalise(MEAN, STD), equal_weights, cpu)
     batches = training_batches(
-        noise(40 * batch), batch_size=batch, epochs=10**6, done=0, seed=0, workers=settings.nThreads,
+        pictures, setup.plan(settings, len(pictures)).after(0), seed=0, workers=settings.nThreads,
         augmentation=Augmentation(pad=4, flip=True), pin=False,
     )  # fmt: skip
-    return Trainer(network, Normalise(MEAN, STD), weights, devices.choose(0), settings), batches
+    return trainer, batches
 
 
-def one_step(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+def one_step(trainer: Trainer, batches: Iterator[Batch]) -> None:
     """Fetch a batch and train on it."""
-    sums = Sums(len(trainer.weights), trainer.device)
-    trainer.train_epoch(islice(batches, 1), lambda step: 0.0, sums, lambda count, result: None)
+    sums = Sums(len(trainer.network.exits), trainer.device)
+    for _ in trainer.steps(islice(batches, 1), sums):
+        trainer.watch.check()
+    sums.result()
 
 
 def convolutions(name: str, batch: int = BATCH, dtype: torch.dtype = torch.float32) -> Case:
     """All convolutions of a step alone, forward and backward: each distinct one is timed in the faster memory format,
     and counted as often as it occurs."""
-    network = AuxResNet(names.parse(name), 10)
+    network = networks.build(names.parse(name), 10)
     shapes: dict[tuple, int] = {}
 
     def note(module: nn.Conv2d, inputs: tuple[Tensor], _: Tensor) -> None:
@@ -98,9 +101,13 @@ def convolution(
     return lambda: torch.autograd.grad(F.conv2d(x, w, None, stride, padding), wanted, gradient)
 
 
+def small(batch: Batch) -> Batch:
+    """Two pictures of a batch."""
+    return Batch(batch.step, batch.images[:2], batch.targets[:2])
+
+
 def optimizer(name: str, *options: str, batch: int = BATCH) -> Case:
     """The optimizer's part of a step alone, with the gradients of two pictures."""
     trainer, batches = training(name, *options, batch=batch)
-    images, targets = next(batches)
-    one_step(trainer, iter([(images[:2], targets[:2])]))
+    one_step(trainer, iter([small(next(batches))]))
     return partial(timed, lambda: [part.step() for part in trainer.optimizers])

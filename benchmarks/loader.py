@@ -16,6 +16,7 @@ from benchmarks.step import OneByOne
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation
+from training.plan import Plan
 
 PICTURES = 20 * BATCH
 ROUNDS = 9
@@ -30,7 +31,7 @@ def one_by_one() -> Case:
 def batched() -> Case:
     """This program's batches, without workers."""
     batches = training_batches(
-        noise(PICTURES), batch_size=BATCH, epochs=10**6, done=0, seed=0, workers=0,
+        noise(PICTURES), Plan(PICTURES, BATCH, 10**6, seed=0, side=32, first_side=32).after(0), seed=0, workers=0,
         augmentation=Augmentation(pad=4, flip=True), pin=False,
     )  # fmt: skip
     return partial(timed, lambda: [None for _ in itertools.islice(batches, PICTURES // BATCH)])

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.cases import BATCH, NETWORK, one_step, ours, training
+from benchmarks.cases import BATCH, NETWORK, one_step, ours, small, training
 from benchmarks.timing import interleaved, machine
 
 SETTINGS = {"kept": (), "recomputed": ("--shareGradInput", "true")}
@@ -23,8 +23,7 @@ SETTINGS = {"kept": (), "recomputed": ("--shareGradInput", "true")}
 def peak(name: str, options: tuple[str, ...]) -> int:
     """Bytes that a step needs on top of what the process holds before it."""
     trainer, batches = training(name, "--nThreads", "0", *options)
-    images, targets = next(batches)
-    one_step(trainer, iter([(images[:2], targets[:2])]))
+    one_step(trainer, iter([small(next(batches))]))
     Path("/proc/self/clear_refs").write_text("5")  # forget the high-water mark
     before = _status("VmRSS")
     one_step(trainer, batches)

@@ -34,8 +34,7 @@ from benchmarks import shares
 from benchmarks.cases import BATCH, MEAN, NETWORK, STD, noise, ours
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.pictures import Pictures
-from models import names
-from models.auxresnet import AuxResNet
+from models import names, networks
 
 SHARES = (("AuxResNet-56-5", 128), ("AuxResNet-26-2/10", 128), ("AuxResNet-26-2/10", 256))
 SHARE_ROUNDS = 3
@@ -59,7 +58,7 @@ class OneByOne(Dataset[tuple[Tensor, int]]):
 
 def reference(name: str) -> Case:
     """The plain training script: eager, NCHW, a loader that works picture by picture, one `.item()` a step."""
-    network = AuxResNet(names.parse(name), 10)
+    network = networks.build(names.parse(name), 10)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
     loader = DataLoader(OneByOne(noise()), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))

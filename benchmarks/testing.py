@@ -19,17 +19,19 @@ from benchmarks.step import OneByOne
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.transforms import Normalise
 from inference import evaluation
+from inference.latency import latency
 from models import names
-from models.auxresnet import AuxResNet
+from models.multiexit import MultiExit
+from models.networks import build
 
 CPU = torch.device("cpu")
 PICTURES = 10_000
 
 
-def standalone(name: str) -> list[AuxResNet]:
+def standalone(name: str) -> list[MultiExit]:
     """The model of each exit."""
     configuration = names.parse(name)
-    return [AuxResNet(configuration, 10, (position,)).eval() for position in configuration.exits]
+    return [build(configuration, 10, (position,)).eval() for position in configuration.exits]
 
 
 def plain(name: str) -> Case:
@@ -45,21 +47,21 @@ def plain(name: str) -> Case:
     return partial(timed, run)
 
 
-def ours(networks: Sequence[AuxResNet]) -> Case:
+def ours(networks: Sequence[MultiExit]) -> Case:
     """Every network in turn, as `test.py` tests one."""
     pictures = noise(PICTURES)
 
     def run() -> None:
         for network in networks:
             model = evaluation.ready(network, Normalise(MEAN, STD), [CPU])
-            evaluation.evaluate(model, pictures, (1.0,) * len(network.exits), CPU)
+            evaluation.evaluate(model, pictures.batches(evaluation.BATCH), (1.0,) * len(network.exits), CPU)
 
     return partial(timed, run)
 
 
 def one_pass(name: str) -> Case:
     """All exits in one pass over the trunk: `test.py --exit all`."""
-    return ours([AuxResNet(names.parse(name), 10)])
+    return ours([build(names.parse(name), 10)])
 
 
 def in_turn(name: str) -> Case:
@@ -82,7 +84,7 @@ def main() -> None:
     print("\none picture at a time, each exit's model by itself:")
     for model in standalone(name):
         quick = evaluation.ready(model, Normalise(MEAN, STD), [CPU])
-        print(f"exit {model.exits[0]:4}  {evaluation.latency(quick, CPU):6.2f} ms")
+        print(f"exit {model.exits[0]:4}  {latency(quick, CPU):6.2f} ms")
 
 
 if __name__ == "__main__":

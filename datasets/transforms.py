@@ -12,8 +12,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.pictures import SIDE
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -21,8 +19,7 @@ class Augmentation:
 
     `pad` is the margin of the random crop in pixels. `flip` mirrors every second picture, by chance, or, with
     `alternate`, each picture in every second epoch. `cutout` is the side in pixels of the square that is painted over
-    with the colour `fill`, 0 for none. In the first half of the training pictures are shrunk to a side that grows from
-    `first_side` pixels to the full one.
+    with the colour `fill`, 0 for none.
     """
 
     pad: int = 0
@@ -30,7 +27,6 @@ class Augmentation:
     alternate: bool = False
     cutout: int = 0
     fill: tuple[float, ...] = (0.0, 0.0, 0.0)
-    first_side: int = SIDE
 
 
 def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Saved models: found, rebuilt from the files of one or several exits, and tested."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import checkpoints
-from datasets import catalog
+from datasets import splits
 from datasets.transforms import Normalise
 from inference import evaluation
+from inference.latency import latency
 from models import names
-from models.auxresnet import AuxResNet, from_state, layout
+from models.multiexit import MultiExit
+from models.networks import from_state, layout
 from reports.tables import exit_table
 from system.errors import UserError
 
@@ -26,20 +28,21 @@ MAX_CLASSES = 100_000
 class SavedModel:
     """The part of a network that leads to the exits of `files`; `header` is that of the deepest of them."""
 
-    network: AuxResNet
+    network: MultiExit
     configuration: names.Configuration
     header: dict[str, Any]
     files: dict[int, Path]  # by position, shallow to deep
 
 
 def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
-    """The exit files, by position, that `model` stands for: the one whose path it is, else, with `folder` given, those
-    of the first of `roots` that holds a run of that name.
+    """The exit files, by position, that `model` stands for: the path of one or of a run, or, with `folder` given, those
+    of the first of `roots` that holds a run in a folder of that name.
 
     Raises UserError that lists the runs that were found, or names a link that leads out of the roots.
     """
     if folder is None:
-        return {checkpoints.position_of(Path(model)): Path(model)}
+        path = Path(model)
+        return checkpoints.exit_files(path) if path.is_dir() else {checkpoints.position_of(path): path}
     for root in roots:
         if files := checkpoints.exit_files(root / folder):
             outside = [file for file in files.values() if not file.resolve().is_relative_to(root.resolve())]
@@ -102,22 +105,29 @@ def _is_number(value: object) -> bool:
 
 
 def test(
-    model: SavedModel, data: str, root: Path, where: list[torch.device], dtype: torch.dtype | None = None
+    model: SavedModel, data: str, root: Path, devices: Sequence[torch.device], dtype: torch.dtype | None = None
 ) -> tuple[float, ...]:
     """The error of each exit, in percent, on the test pictures of a data set with the model's classes, computed in
     `dtype` (None: float32)."""
-    source, root = catalog.find(data, root)
-    pictures = source.load(root, "test")
+    pictures = splits.for_testing(data, root)
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
     if pictures.classes != classes:
         raise UserError(
             f"{data} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
             f"test it on {trained_on} or on pictures of the same classes"
         )
-    whole = evaluation.ready(model.network, _normalise(model), where)
-    weights = (1.0,) * len(model.files)
+    whole = evaluation.ready(model.network, _normalise(model), devices)
+    equal_weights = (1.0,) * len(model.files)
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
-        return evaluation.evaluate(whole, pictures, weights, where[0], bar.update, dtype).errors
+        batches = _shown(pictures.batches(evaluation.BATCH), bar)
+        return evaluation.evaluate(whole, batches, equal_weights, devices[0], dtype).errors
+
+
+def _shown(batches: Iterable[tuple[Tensor, Tensor]], bar: tqdm) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches; the bar moves on by the pictures of each when the next is asked for."""
+    for images, targets in batches:
+        yield images, targets
+        bar.update(len(targets))
 
 
 def _some(classes: Sequence[str]) -> str:
@@ -135,7 +145,7 @@ def latencies(model: SavedModel, device: torch.device, dtype: torch.dtype | None
     result = []
     for position in model.files:
         alone = from_state(model.configuration, classes, (position,), model.network.exit_state(position))
-        result.append(evaluation.latency(evaluation.ready(alone, normalise, [device]), device, dtype))
+        result.append(latency(evaluation.ready(alone, normalise, [device]), device, dtype))
     return result
 
 

@@ -1,22 +1,24 @@
 """Batch norms folded into the convolutions before them, for evaluation."""
 
 import copy
+from typing import Protocol, runtime_checkable
 
-import torch
-from torch import nn
-
-from models.auxresnet import AuxResNet
+from models.multiexit import MultiExit
 
 
-def folded(network: AuxResNet) -> AuxResNet:
-    """A copy for evaluation in which every batch norm that follows a convolution is part of that convolution.
+@runtime_checkable
+class Foldable(Protocol):
+    """A block that can take its batch norms into its convolutions."""
 
-    In a pre-activation block those are all but the first; the logits stay the same to rounding.
-    """
+    def fold(self) -> None:
+        """Do so in place; the block is in evaluation mode."""
+
+
+def folded(network: MultiExit) -> MultiExit:
+    """A copy for evaluation in which every block has folded what it can; the logits stay the same to rounding."""
     network = copy.deepcopy(network).eval()
     for segment in network.segments:
         for block in segment:
-            for index, (convolution, norm) in enumerate(zip(block.convolutions, block.norms[1:], strict=False)):
-                block.convolutions[index] = torch.nn.utils.fuse_conv_bn_eval(convolution, norm)
-                block.norms[index + 1] = nn.Identity()
+            if isinstance(block, Foldable):
+                block.fold()
     return network

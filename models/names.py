@@ -15,6 +15,9 @@ _NAME = re.compile(
     r"(?:AuxResNet-(?P<aux>[0-9]{1,5})-(?P<outputs>[0-9]{1,5})|ResNet-(?P<plain>[0-9]{1,5}))"
     r"(?:/(?P<widen>[0-9]{1,5}))?(?P<dropout>-dropout)?"
 )
+_FOLDER = re.compile(  # any name, and what `run_folder` appends to it
+    r"(?P<name>.*?)(?P<rest>(?:-0\.[0-9]+)?(?:-exits(?:-[0-9]{1,5})+)?(?:-shortcut-[AB])?)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,26 @@ def parse(name: str) -> Configuration:
     return configuration
 
 
-def run_folder(dataset: str, name: str) -> str:
-    """The folder of a run: `CIFAR10`, `AuxResNet-26-2/10` -> `CIFAR10-AuxResNet-26-2-w10`."""
-    return f"{dataset}-{name.replace('/', '-w')}"
+def run_folder(dataset: str, configuration: Configuration) -> str:
+    """The folder of a run: `CIFAR10`, `AuxResNet-26-2/10` -> `CIFAR10-AuxResNet-26-2-w10`.
+
+    What the name of the network leaves open, and is not as usual, is appended: the dropout rate, the exits, the
+    shortcuts, such as `CIFAR10-AuxResNet-56-2-dropout-0.1-exits-15-56`.
+    """
+    usual = parse(configuration.name)
+    parts = [dataset, configuration.name.replace("/", "-w")]
+    if configuration.dropout != usual.dropout:
+        parts.append(f"{configuration.dropout:g}")
+    if configuration.exits != usual.exits:
+        parts += ["exits", *map(str, configuration.exits)]
+    if configuration.shortcut != usual.shortcut:
+        parts += ["shortcut", configuration.shortcut]
+    return "-".join(parts)
+
+
+def find_folder(dataset: str, model: str) -> str:
+    """The folder of the run that a user means by a network's name, or by what `run_folder` makes of it, with or without
+    the data set in front. Raises UsageError where it is neither."""
+    name, rest = _FOLDER.fullmatch(model.removeprefix(f"{dataset}-")).group("name", "rest")
+    name = re.sub("-w([0-9]+)", r"/\1", name)
+    return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"

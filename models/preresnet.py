@@ -1,4 +1,4 @@
-"""The pre-activation residual trunk: stem and blocks.
+"""The pre-activation residual trunk of ResNet and AuxResNet: stem and blocks.
 
 Reference: He et al., "Identity Mappings in Deep Residual Networks", arXiv 1603.05027; widths and dropout as in
 Zagoruyko and Komodakis, "Wide Residual Networks", arXiv 1605.07146. A plain network with type-A shortcuts and 10
@@ -11,6 +11,9 @@ classes has these many parameters, head included:
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import exits
+from models.multiexit import Trunk
+from models.names import Configuration
 from models.norm import BatchNorm
 
 STEM_CHANNELS = 16
@@ -72,26 +75,29 @@ class Block(nn.Module):
             branch = F.dropout(branch, self.dropout, self.training)
         return last(branch) + shortcut
 
+    def fold(self) -> None:
+        """Take every batch norm that follows a convolution, which are all but the first, into that convolution."""
+        for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms[1:], strict=False)):
+            self.convolutions[index] = nn.utils.fuse_conv_bn_eval(convolution, norm)
+            self.norms[index + 1] = nn.Identity()
+
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
 
-def stem() -> nn.Conv2d:
-    """Layer 1: N×3×32×32 -> N×16×32×32."""
-    return _convolution(3, STEM_CHANNELS, 3)
-
-
-def trunk_blocks(depth: int, layers: int, widen: int, dropout: float, shortcut: str) -> tuple[list[Block], list[int]]:
-    """All blocks of a network, in order, and the channels that each puts out."""
-    per_stage = (depth - 2) // (layers * len(STAGE_CHANNELS))
-    blocks, outputs, inputs = [], [], STEM_CHANNELS
-    for stage, channels in enumerate(STAGE_CHANNELS):
-        width = channels * widen
+def trunk(configuration: Configuration) -> Trunk:
+    """Stem (layer 1: N×3×32×32 -> N×16×32×32) and blocks of a configuration, with the positions that exits can have."""
+    layers = exits.layers_per_block(configuration.depth)
+    per_stage = (configuration.depth - 2) // (layers * len(STAGE_CHANNELS))
+    blocks, channels, inputs = [], [], STEM_CHANNELS
+    for stage, base in enumerate(STAGE_CHANNELS):
+        width = base * configuration.widen
         for index in range(per_stage):
             first = index == 0
             stride = 2 if first and stage > 0 else 1
-            blocks.append(Block(inputs, width, layers, stride, first, dropout, shortcut))
+            blocks.append(Block(inputs, width, layers, stride, first, configuration.dropout, configuration.shortcut))
             inputs = width if layers == 2 else width * BOTTLENECK
-            outputs.append(inputs)
-    return blocks, outputs
+            channels.append(inputs)
+    stem = _convolution(3, STEM_CHANNELS, 3)  # after the blocks: the order of random numbers decides initial weights
+    return Trunk(stem, blocks, channels, exits.positions(configuration.depth))

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -21,7 +22,8 @@ def choose(count: int | None) -> list[torch.device]:
         print("no GPU found: running on the CPU", file=sys.stderr)
     count = min(1, there) if count is None else count
     if count > there:
-        raise UserError(f"--nGPU {count}: this machine has {there} GPUs; give at most {there}, or 0 for the CPU")
+        legal = f"give at most {there}, or 0 for the CPU" if there else "give 0 for the CPU"
+        raise UserError(f"--nGPU {count}: this machine has {there or 'no'} GPUs; {legal}")
     if not count:
         _keep_freed_memory()
         return [torch.device("cpu")]
@@ -40,7 +42,7 @@ def _keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def place(model: nn.Module, devices: list[torch.device]) -> nn.Module:
+def place(model: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
     """The model on its devices, channels last; with several, `DataParallel` splits each batch among them."""
     model = model.to(devices[0], memory_format=torch.channels_last)
-    return nn.DataParallel(model, devices) if len(devices) > 1 else model
+    return nn.DataParallel(model, list(devices)) if len(devices) > 1 else model

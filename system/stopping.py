@@ -2,10 +2,12 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
+Item = TypeVar("Item")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -17,24 +19,37 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
+class Stop:
+    """The request to stop, if there was one."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the first signal
+
+    def check(self) -> None:
+        """Raise `Stopped` if the work is to stop."""
+        if self.number is not None:
+            raise Stopped(self.number)
+
+    def between(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, as long as the work is not to stop."""
+        for item in items:
+            self.check()
+            yield item
+
+
 @contextmanager
-def stoppable() -> Iterator[Callable[[], None]]:
-    """While open, signals are noted, and the function given raises `Stopped` for a noted one. The second SIGINT ends
-    the process at once."""
-    noted: list[int] = []
+def stoppable() -> Iterator[Stop]:
+    """While open, signals are noted instead of ending the process. The second SIGINT ends it at once."""
+    stop = Stop()
 
     def note(number: int, _: FrameType | None) -> None:
-        if noted and number == signal.SIGINT:
+        if stop.number is not None and number == signal.SIGINT:
             os._exit(128 + number)
-        noted.append(number)
-
-    def check() -> None:
-        if noted:
-            raise Stopped(noted[0])
+        stop.number = number if stop.number is None else stop.number
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
-        yield check
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,14 +1,24 @@
 """What several tests share: the scripts as a user runs them, a small folder of pictures, a small finished run."""
 
+import csv
+import itertools
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from datasets.transforms import Normalise
+from models import names, networks
+
 PROJECT = Path(__file__).parent.parent
+CPU = [torch.device("cpu")]
+NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
 
 
@@ -26,6 +36,37 @@ def assert_one_line_error(process, status, *words):
     assert process.stdout == ""
     for word in words:
         assert word in lines[0]
+
+
+def network(name="AuxResNet-14-3"):
+    """The network of this name for ten classes, always with the same weights."""
+    torch.manual_seed(0)
+    return networks.build(names.parse(name), 10)
+
+
+def exit_files(folder):
+    """The bytes of every exit file of a run, by name."""
+    files = {path.name: path.read_bytes() for path in sorted(folder.glob("exit-*.safetensors"))}
+    assert files
+    return files
+
+
+def log(folder):
+    """The rows of a run's log as text, without their seconds."""
+    with (folder / "log.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):
+    """Let this process get a signal in the given call, counted from 1, of a method."""
+    real, calls = getattr(owner, method), itertools.count(1)
+
+    def signalled(self, *arguments):
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(owner, method, signalled)
 
 
 def write_pictures(folder, counts, size=(32, 32), suffix="png", seed=0):

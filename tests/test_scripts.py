@@ -14,7 +14,7 @@ import checkpoints
 from datasets import digits
 from datasets.transforms import Normalise
 from inference import saved
-from models.auxresnet import AuxResNet
+from models.networks import build
 
 NAME = "AuxResNet-14-3"
 EXITS = (5, 9, 14)
@@ -85,7 +85,7 @@ def test_exit_files_give_the_bits_of_the_whole_network(finished):
     files = checkpoints.exit_files(folder)
     state = torch.load(folder / "latest.pt", weights_only=True)
     model = saved.load(files)
-    network = AuxResNet(model.configuration, 10)
+    network = build(model.configuration, 10)
     network.load_state_dict(state["network"])
     network.eval()
     images = Normalise(model.header["mean"], model.header["std"])(digits.load(None, "test").images)

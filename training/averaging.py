@@ -1,7 +1,8 @@
 """The exponential moving average of a network's weights, which follows training with less noise.
 
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. Batch norm statistics are not
-averaged: those of the averaged weights are others, so they are measured (`evaluation.measure_statistics`).
+averaged: the statistics of averaged weights differ from the average of the statistics, so that they have to be measured
+(`evaluation.measure_statistics`).
 """
 
 import copy
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from models.auxresnet import AuxResNet
+from models.multiexit import MultiExit
 
 
 class Average:
@@ -19,7 +20,7 @@ class Average:
     began with are soon forgotten.
     """
 
-    def __init__(self, network: AuxResNet, decay: float) -> None:
+    def __init__(self, network: MultiExit, decay: float) -> None:
         self.followed, self.decay, self.steps = network, decay, 0
         self.network = copy.deepcopy(network).requires_grad_(False)
 

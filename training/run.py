@@ -1,10 +1,12 @@
-"""A training run: the data, the network and the optimizer of one command line, its epochs, and what it leaves."""
+"""A training run: the parts that one command line asks for, joined, epoch after epoch, and the files that it leaves."""
 
 import argparse
+import copy
+import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -15,22 +17,23 @@ import torch
 
 import checkpoints
 import opts
-from datasets import catalog
-from datasets.loaders import training_batches, varied_sample
-from datasets.pictures import SIDE
-from datasets.transforms import Augmentation, Normalise
-from inference.evaluation import Result, Sums
+from datasets import splits
+from datasets.loaders import Batch, training_batches, varied_sample
+from datasets.pictures import SIDE, Pictures
+from datasets.transforms import Normalise
+from inference import evaluation
 from models import names
-from models.auxresnet import AuxResNet, cost
-from reports import plots
-from reports.tables import Progress, epoch_line, exit_table
-from system import arithmetic
-from system import devices
+from models.metrics import Result
+from models.multiexit import MultiExit
+from models.names import Configuration
+from reports import plots, tables
+from reports.progress import Progress
+from system import arithmetic, devices
 from system.errors import UserError
 from system.lock import locked
-from system.stopping import Stopped, stoppable
-from training import schedules
-from training.trainer import Trainer
+from system.stopping import Stop, Stopped, stoppable
+from training import introduction, setup
+from training.state import State
 
 STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
 
@@ -42,22 +45,21 @@ def warn(text: str) -> None:
 
 @contextmanager
 def started(
-    options: argparse.Namespace, configuration: names.Configuration, weights: Sequence[float]
+    options: argparse.Namespace, configuration: Configuration, loss_weights: Sequence[float]
 ) -> Iterator["Run"]:
     """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
     go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
-    folder = Path(options.save, names.run_folder(opts.label(options.data), configuration.name))
-    folder = Path(options.resume) if options.resume else folder
+    folder = _folder(options, configuration)
     checkpoints.check_folder(folder, options.resume is not None)
     stopped = None
-    with locked(folder, warn), stoppable() as check_stopped:
-        run = Run(options, configuration, weights, folder, check_stopped)
+    with locked(folder, warn), stoppable() as stop:
+        run = Run(options, configuration, loss_weights, folder, stop)
         try:
-            run.write_first_files()
+            run.begin()
             yield run
-        except Stopped as stop:
+        except Stopped as reason:
             run.save_state()
-            stopped = stop
+            stopped = reason
         except RuntimeError as error:
             _, worker, fate = str(error).partition("DataLoader worker")
             if not worker:
@@ -71,148 +73,113 @@ def started(
         sys.exit(stopped.status)
 
 
+def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
+    """The folder of a run: the one to be resumed, else that of its data set and network under `--save`.
+
+    Older versions wrote runs of networks that differ from the one of their name into the folder of that name; such a
+    run is found there when it is to be resumed.
+    """
+    if options.resume:
+        return Path(options.resume)
+    label = opts.label(options.data)
+    folder = Path(options.save, names.run_folder(label, configuration))
+    older = Path(options.save, names.run_folder(label, names.parse(configuration.name)))
+    found = options.resume is not None and not checkpoints.holds_run(folder) and checkpoints.holds_run(older)
+    return older if found else folder
+
+
 class Run:
-    """The parts of a run, joined: its data, its trainer, its place in the course of the epochs, its files."""
+    """The parts of a run, joined: its data, its trainer, where it stands, its files."""
 
     def __init__(
         self,
         options: argparse.Namespace,
-        configuration: names.Configuration,
-        weights: Sequence[float],
+        configuration: Configuration,
+        loss_weights: Sequence[float],
         folder: Path,
-        check_stopped: Callable[[], None],
+        stop: Stop,
     ) -> None:
-        self.configuration, self.folder = configuration, folder
-        self.files = {position: checkpoints.exit_path(folder, position) for position in configuration.exits}
-        self.dataset = opts.label(options.data)
-        self.check_stopped = check_stopped
-        checkpoints.check_folder(folder, options.resume is not None)
-        state = checkpoints.read_state(folder, warn) if options.resume is not None else None
-        before = opts.from_saved(state["options"]) if state else None
-        if before:
-            options = opts.keep_chosen(options, before)
-            opts.check_resumable(options, before)
-
-        where = devices.choose(options.nGPU)
-        self.data = catalog.for_training(
+        self.configuration, self.stop = configuration, stop
+        self.files = checkpoints.RunFiles(folder, configuration.exits)
+        checkpoints.check_folder(folder, options.resume is not None)  # again, now that the folder is this run's alone
+        saved = checkpoints.read_state(folder, warn) if options.resume is not None else None
+        self.before = opts.from_saved(saved["options"]) if saved else None
+        if self.before:
+            options = opts.keep_chosen(options, self.before)
+            opts.check_resumable(options, self.before)
+        self.devices = devices.choose(options.nGPU)
+        self.data = splits.for_training(
             options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
         )
-        once = cost(configuration, len(self.data.classes), configuration.exits[-1]).macs
-        self.macs = 3 * once * len(self.data.train) * options.nEpochs  # a backward pass takes two forward passes
-        self.augmentation = Augmentation(
-            pad=self.data.source.pad,
-            flip=self.data.source.flip,
-            alternate=options.alternateFlip,
-            cutout=options.cutout,
-            fill=self.data.mean,
-            first_side=options.startSize,
-        )
-        left_to_the_machine = [name for name in opts.AUTO if getattr(options, name) == "auto"]
-        self.options = options = self._chosen(options, where)
-        torch.manual_seed(options.manualSeed)
-        self.network = AuxResNet(configuration, len(self.data.classes))
-        self.network.share_grad_input = options.shareGradInput
-        self.trainer = Trainer(self.network, Normalise(self.data.mean, self.data.std), weights, where, options)
-        self.log: list[dict[str, Any]] = []
-        self.best: float | None = None  # lowest error of the last exit on the validation pictures
-        self.steps = -(-len(self.data.train) // options.batchsize)  # in an epoch
-        self._begin_epoch()
-        if state:
-            self._restore(state)
-        self._introduce(before)
-        self._advise(left_to_the_machine, where[0])
-        self.batches = self._batches(pin=where[0].type == "cuda")
+        self.macs = setup.training_macs(configuration, self.data, options.nEpochs)
+        self.chosen = [name for name in opts.AUTO if getattr(options, name) == "auto"]
+        self.options = options = setup.choose(options, self.macs, self.devices)
+        self.augmentation = setup.augmentation(options, self.data)
+        self.plan = setup.plan(options, len(self.data.train))
+        normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
+        self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices)
+        self.state = State(self.trainer)
+        if saved:
+            self.state.restore(saved)
         pictures = len(self.data.train)
-        done = self.epochs_done * pictures + self.sums.pictures
+        done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
-
-    def _chosen(self, options: argparse.Namespace, where: list[torch.device]) -> argparse.Namespace:
-        """The options with what suits this machine, and a training of this length, in place of `auto`."""
-        precision, compiled = arithmetic.choose_precision(options.precision, where[0]), options.compile
-        if compiled == "auto":
-            possible = len(where) == 1 and not options.shareGradInput
-            compiled = possible and arithmetic.choose_compile(self.macs, where[0])
-        return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
-
-    def _advise(self, left_to_the_machine: Sequence[str], device: torch.device) -> None:
-        """Say what was chosen in place of `auto`, and what could be better about precision and number of epochs."""
-        if left_to_the_machine:
-            chosen = {name: getattr(self.options, name) for name in left_to_the_machine}
-            print(f"chosen for this machine: {opts.written(chosen)}", flush=True)
-        authors = self.options.recipe == "paper" and self.options.precision == "float"
-        if authors and self.macs >= arithmetic.WORTH_COMPILING[device.type] and arithmetic.computes_bf16(device):
-            print("this machine computes bf16 natively: --precision auto --compile auto would be much faster")
-        for note in (arithmetic.slow(self.options.precision, device), opts.outside_recipe(self.options)):
-            if note:
-                warn(note)
-
-    def _batches(self, pin: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return training_batches(
-            self.data.train,
-            batch_size=self.options.batchsize,
-            epochs=self.options.nEpochs,
-            done=self.epochs_done * self.steps + self.step,
-            seed=self.options.manualSeed,
-            workers=self.options.nThreads,
-            augmentation=self.augmentation,
-            pin=pin,
-        )
-
-    def _begin_epoch(self) -> None:
-        self.step = 0  # steps done in this epoch
-        self.sums = Sums(len(self.configuration.exits), self.trainer.device)
-        self.seconds, self.clock = 0.0, time.monotonic()  # spent on this epoch up to the clock
-
-    @property
-    def epochs_done(self) -> int:
-        """How many epochs are trained and saved."""
-        return len(self.log)
 
     @property
     def resume_command(self) -> str:
         """What the user types to go on."""
-        return f"python main.py --resume {shlex.quote(str(self.folder))}"
+        return f"python main.py --resume {shlex.quote(str(self.files.folder))}"
 
-    def _introduce(self, before: argparse.Namespace | None) -> None:
-        data, exits = self.data, ", ".join(map(str, self.configuration.exits))
-        print(f"{self.configuration.name} on {self.dataset}: exits {exits}; {len(data.classes)} classes, ", end="")
-        print(f"{len(data.train):,} training and {len(data.held_out):,} {data.held_out_name} pictures")
-        if parts := opts.recipe_parts(self.options):
-            print(f"recipe: {self.options.recipe} ({parts})")
-        print(f"options: {opts.describe(self.options)}")
-        place = f"epoch {self.epochs_done}" + (f" and {self.step} of {self.steps} steps" if self.step else "")
-        print(f"folder: {self.folder}/{f' (resumed after {place})' if before else ''}", flush=True)
-        if before and before.nEpochs != self.options.nEpochs:
-            old, new = (
-                self.trainer.learning_rate(self._progress(0, n)) for n in (before.nEpochs, self.options.nEpochs)
-            )
-            print(f"nEpochs raised from {before.nEpochs} to {self.options.nEpochs}: ", end="")
-            print(f"from here on the learning rate is that of the longer schedule, {new:.4g} where it was {old:.4g}")
+    def begin(self) -> None:
+        """Say what is going to happen, write what a resume needs before the first step, start the loader."""
+        self._introduce()
+        self.files.write_options(vars(self.options))
+        if not self.state.log and not self.state.step:
+            self.save_state()
+        self.batches = self._batches()
 
-    def _progress(self, step: int, epochs: int) -> float:
-        """The part that is done, `step` steps into this epoch, of a run of so many epochs."""
-        return schedules.progress(self.epochs_done, step, self.steps, epochs)
+    def _introduce(self) -> None:
+        options, before, state = self.options, self.before, self.state
+        print(introduction.subject(self.configuration, self.data, opts.label(options.data)))
+        print(introduction.settings(options, self.chosen))
+        print(introduction.place(self.files.folder, state, self.plan, resumed=before is not None))
+        longer = before and options.nEpochs != before.nEpochs
+        note = introduction.extension(options, before, state) if longer else None
+        note = introduction.hint(options, self.macs, self.devices[0]) if not before else note
+        print(*filter(None, [note]), sep="\n", flush=True)
+        for warning in (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options)):
+            if warning:
+                warn(warning)
+
+    def _batches(self) -> Iterator[Batch]:
+        done = self.state.epochs_done * self.plan.steps + self.state.step
+        return training_batches(
+            self.data.train,
+            self.plan.after(done),
+            seed=self.options.manualSeed,
+            workers=self.options.nThreads,
+            augmentation=self.augmentation,
+            pin=self.devices[0].type == "cuda",
+        )
 
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0), or what a resumed run has left of it."""
-        self.clock = time.monotonic()
-        self.save_due = self.clock + 60 * self.options.saveEvery
+        self.state.start_clock()
+        self.save_due = time.monotonic() + 60 * self.options.saveEvery
         self.progress.epoch(epoch, "training")
-        return self.trainer.train_epoch(
-            islice(self.batches, self.steps - self.step),
-            lambda step: self._progress(step, self.options.nEpochs),
-            self.sums,
-            self._after_step,
-            epoch,
-            self.step,
-        )
+        left = islice(self.batches, self.plan.steps - self.state.step)
+        for step in self.trainer.steps(left, self.state.sums):
+            self.state.step = step.index + 1
+            self.progress.step(len(step.indices), self._result)
+            self.stop.check()
+            if time.monotonic() >= self.save_due:
+                self.save_state()
+        return self._result()
 
-    def _after_step(self, pictures: int, result: Result | None) -> None:
-        self.step += 1
-        self.progress.step(pictures, result)
-        self.check_stopped()
-        if time.monotonic() >= self.save_due:
-            self.save_state()
+    def _result(self) -> Result:
+        """The result of the epoch so far; waits for the device. Raises NotFinite where there is none."""
+        self.trainer.watch.check()
+        return self.state.sums.result()
 
     def evaluate(self, epoch: int) -> Result | None:
         """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none.
@@ -223,111 +190,81 @@ class Run:
         if (epoch + 1) % self.options.testEvery and not last:
             return None
         self.progress.epoch(epoch, "testing")
-        first_side = schedules.side(self._progress(0, self.options.nEpochs), self.options.startSize, SIDE)
+        self.kept = self._network_to_keep(epoch)
+        return self._evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
+
+    def _network_to_keep(self, epoch: int) -> MultiExit:
+        """The network that is trained, or a copy with the averaged weights.
+
+        Unless the epoch gave it batch norm statistics for its weights, on pictures of full size, these are measured.
+        """
+        network, average = self.trainer.network, self.trainer.average
+        if self.plan.side_at(epoch) == SIDE and not average:
+            return network
         sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
-        self.judged = self.trainer.judged(sample, first_side == SIDE, lambda count: self.check_stopped())
-        return self.trainer.evaluate(self.judged, self.data.held_out, lambda count: self.check_stopped(), exact=last)
+        batches = sample.chunk(math.ceil(len(sample) / evaluation.BATCH))  # of one size, as all count alike
+        network = copy.deepcopy(average.network if average else network)
+        device = self.devices[0]
+        return evaluation.measure_statistics(network, self.trainer.normalise, self.stop.between(batches), device)
+
+    def _evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
+        model = evaluation.ready(network, self.trainer.normalise, self.devices)
+        batches = self.stop.between(pictures.batches(evaluation.BATCH))
+        return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
         the best so far), the log, the curves and, last, the state to resume from."""
-        exits, name = self.configuration.exits, self.data.held_out_name
-        seconds = self._seconds()
-        row = {
-            "epoch": epoch + 1,
-            "seconds": round(seconds, 1),
-            "train_loss": trained.loss,
-            f"{name}_loss": held_out.loss if held_out else None,
-        }
-        row |= {f"train_error_{p}": error for p, error in zip(exits, trained.errors, strict=True)}
-        tested = held_out.errors if held_out else [None] * len(exits)
-        row |= {f"{name}_error_{p}": error for p, error in zip(exits, tested, strict=True)}
-        self.log.append(row)
-        self._begin_epoch()
-        if held_out and (not self.data.validates or self.best is None or held_out.errors[-1] < self.best):
-            self.best = held_out.errors[-1]
-            self._write_exits(held_out)
-        checkpoints.write_log(self.folder / "log.csv", self.log)
-        title = f"{self.configuration.name} on {self.dataset}"
-        checkpoints.write(self.folder / "curves.png", plots.draw_run(title, self.log, exits, name))
+        state, exits, name = self.state, self.configuration.exits, self.data.held_out_name
+        seconds = state.seconds()
+        state.log.append(checkpoints.log_row(epoch, seconds, exits, trained, name, held_out))
+        state.begin_epoch()
+        if held_out and (not self.data.validates or state.best is None or held_out.errors[-1] < state.best):
+            state.best = held_out.errors[-1]
+            self.files.write_exits(self.kept, self._header(), held_out.errors)
+        self.files.write_log(state.log)
+        title = f"{self.configuration.name} on {opts.label(self.options.data)}"
+        self.files.write_curves(plots.draw_run(title, state.log, exits, name))
         self.save_state()
-        self.progress.line(epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
-
-    def _seconds(self) -> float:
-        return self.seconds + time.monotonic() - self.clock
-
-    def _write_exits(self, held_out: Result) -> None:
-        shared = {
-            "name": self.configuration.name,
-            "network": asdict(self.configuration),
-            "dataset": self.dataset,
-            "classes": self.data.classes,
-            "input": [3, 32, 32],
-            "mean": self.data.mean,
-            "std": self.data.std,
-            "errorOn": self.data.held_out_name,
-            "epochs": self.epochs_done,
-            "options": vars(self.options),
-        }
-        for position, error in zip(self.configuration.exits, held_out.errors, strict=True):
-            header = {**shared, "position": position, "error": error}
-            checkpoints.write_exit(self.files[position], self.judged.exit_state(position), header)
-
-    def write_first_files(self) -> None:
-        """Write what a resume needs before the first step."""
-        checkpoints.write_json(self.folder / "opt.json", vars(self.options))
-        if not self.log and not self.step:
-            self.save_state()
+        self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
 
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
-        self.trainer.watch.check()
-        state = {
-            "options": vars(self.options),
-            "network": self.network.state_dict(),
-            "training": self.trainer.state(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
-            "log": self.log,
-            "best": self.best,
-            "step": self.step,
-            "sums": self.sums.state(),
-            "seconds": self._seconds(),
-        }
-        checkpoints.write_state(self.folder, state)
+        self.files.write_state({"options": vars(self.options), **self.state.saved()})
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        try:
-            self.network.load_state_dict(state["network"])
-            self.trainer.restore(state["training"])
-            torch.set_rng_state(state["random"])
-            if len(state["random_cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["random_cuda"])
-            self.log, self.best = state["log"], state["best"]
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.sums.restore(state["sums"])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"the training state in {self.folder} does not fit its options: {reason}") from error
+    def _header(self) -> dict[str, Any]:
+        """What every exit file says of the run."""
+        return {
+            "name": self.configuration.name,
+            "network": asdict(self.configuration),
+            "dataset": opts.label(self.options.data),
+            "classes": self.data.classes,
+            "input": [3, SIDE, SIDE],
+            "mean": self.data.mean,
+            "std": self.data.std,
+            "errorOn": self.data.held_out_name,
+            "epochs": self.state.epochs_done,
+            "options": opts.shaping(self.options),
+        }
 
     def finish(self) -> None:
         """Test what is kept, in float32. With a validation split that is the best epoch on it: its validation error,
         too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
-        exits = self.configuration.exits
+        last = self.state.log[-1]
+        self.errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
+        self.error_name = f"{self.data.held_out_name} error"
         if not self.data.validates:
-            self.errors = [self.log[-1][f"test_error_{position}"] for position in exits]
             return
-        self.progress.epoch(self.epochs_done - 1, "testing what is kept")
-        for path, expected in ((self.files[p], self.network.exit_state(p)) for p in exits):
-            self.network.load_state_dict(checkpoints.read_weights(path, expected), strict=False)
-        if self.options.precision != "float":
-            validated = self.trainer.evaluate(self.network, self.data.held_out, lambda count: self.check_stopped())
-            for position, error in zip(exits, validated.errors, strict=True):
-                header = {**checkpoints.read_header(self.files[position]), "error": error}
-                checkpoints.write_exit(self.files[position], self.network.exit_state(position), header)
-        self.errors = self.trainer.evaluate(self.network, self.data.test(), lambda count: self.check_stopped()).errors
+        self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
+        network = self.files.read_exits(self.trainer.network)
+        if self.trainer.dtype:
+            self.errors = self._evaluate(network, self.data.held_out).errors
+            self.files.write_errors(network, self.errors)
+        if test := self.data.test():
+            self.errors, self.error_name = self._evaluate(network, test).errors, "test error"
 
     def report(self) -> None:
-        """Print the table of exits: what each costs, how well it does on the test pictures, where its file is."""
-        print(f"\n{exit_table(self.configuration, len(self.data.classes), self.errors, self.files)}")
+        """Print the table of exits: what each costs, how well it does, where its file is."""
+        classes, files = len(self.data.classes), self.files.exits
+        print(f"\n{tables.exit_table(self.configuration, classes, self.errors, files, error_name=self.error_name)}")

@@ -1,104 +1,81 @@
-"""Multi-way training: one epoch of it, at rates and weights that are pure functions of progress.
+"""Multi-way training: one step after another, each at the learning rate and the weights that its progress gives.
 
-Losses and errors are summed on the device; the host reads them when it shows them, at most once a second, and at the
-end of an epoch. In between it only hands over work, so that a GPU never waits for it.
+Losses and errors are summed on the device; the host reads them when it shows them, and at the end of an epoch. In
+between it only hands over work, so that a GPU never waits for it.
 """
 
-import argparse
-import copy
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from datasets.pictures import Pictures
-from inference import evaluation
-from inference.evaluation import Result, Sums
-from models.auxresnet import AuxResNet
+from datasets.loaders import Batch, Step
 from models.losses import Objective
-from system import devices
-from system.arithmetic import DTYPES, autocast
-from training import schedules
+from models.metrics import Sums
+from models.multiexit import MultiExit
+from system.arithmetic import autocast
+from system.devices import place
 from training.averaging import Average
 from training.finite import FiniteWatch
-from training.optimizers import optimizers
-
-REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
+from training.optimizers import Optimization
+from training.schedules import ExitWeights, LearningRate
 
 
 class Trainer:
-    """A network on its devices with its optimizer.
+    """A network on its devices, with its optimizers, loss and schedules.
 
-    `normalise` turns N×32×32×3 uint8 pictures into the network's input; pictures travel as bytes. `weights` are those
-    of the exits' losses; the options that matter are those of training, precision and compile.
+    `normalise` turns N×H×W×3 uint8 pictures into the network's input; pictures travel as bytes. `dtype` is what the
+    network computes in (None: float32), `average` the decay of the weights' moving average (0: none). With
+    `compiled_batch`, batches of that size are trained on with compiled code; it is made for one size.
     """
 
     def __init__(
         self,
-        network: AuxResNet,
+        network: MultiExit,
         normalise: nn.Module,
-        weights: Sequence[float],
-        where: list[torch.device],
-        options: argparse.Namespace,
+        devices: Sequence[torch.device],
+        *,
+        exit_weights: ExitWeights | None = None,
+        objective: Objective | None = None,
+        optimization: Optimization | None = None,
+        learning_rate: LearningRate | None = None,
+        dtype: torch.dtype | None = None,
+        average: float = 0.0,
+        compiled_batch: int = 0,
     ) -> None:
-        self.network, self.normalise, self.weights, self.where = network, normalise, weights, where
-        self.options = options
-        self.objective = Objective(options.labelSmoothing, options.distill, options.temperature, options.teacher)
-        self.device, self.full_batch, self.dtype = where[0], options.batchsize, DTYPES[options.precision]
-        self.model = devices.place(nn.Sequential(normalise, network), where)
-        self.compiled = torch.compile(self.model, dynamic=False) if options.compile else self.model
-        self.average = Average(network, options.ema) if options.ema else None
-        self.optimizers = optimizers(network, options, torch.bfloat16 if options.precision == "bf16" else torch.float32)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self.network, self.normalise, self.device = network, normalise, devices[0]
+        self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
+        self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
+        self.dtype, self.compiled_batch = dtype, compiled_batch
+        self.model = place(nn.Sequential(normalise, network), devices)
+        self.compiled = torch.compile(self.model, dynamic=False) if compiled_batch else self.model
+        self.average = Average(network, average) if average else None
+        muon_dtype = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
+        self.optimizers = (optimization or Optimization()).of(network, self.learning_rate.peak, muon_dtype)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
 
-    def learning_rate(self, progress: float) -> float:
-        """The learning rate after a part `progress` of all steps; with `--scaleLR` in proportion to the batch size
-        (Goyal et al., arXiv 1706.02677, section 2.1)."""
-        scale = self.options.batchsize / REFERENCE_BATCH if self.options.scaleLR else 1.0
-        return schedules.learning_rate(progress, self.options.schedule, scale * self.options.LR)
+    def steps(self, batches: Iterable[Batch], sums: Sums) -> Iterator[Step]:
+        """Train on one batch after another; yields each step when it is done, its loss and errors added to `sums`.
 
-    def train_epoch(
-        self,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        progress_of_step: Callable[[int], float],
-        sums: Sums,
-        show: Callable[[int, Result | None], None],
-        epoch: int = 0,
-        first_step: int = 0,
-    ) -> Result:
-        """One epoch, or the rest of it: for each batch one backward pass through the weighted sum of all losses, one
-        step.
-
-        `progress_of_step` gives the part of the whole training that is done before step 0, 1, …; what comes out is
-        added to `sums`; `show` is told the size of each batch after its step and, at most once a second, the result so
-        far. Raises NotFinite, at most a second or so late, for a loss or a gradient that is infinite or not a number.
+        Losses and gradients are watched; `watch.check()`, which waits for the device, raises NotFinite.
         """
         self.model.train()
-        self.watch.begin(epoch)
-        last_shown = time.monotonic()
-        for step, (images, targets) in enumerate(batches, first_step):
-            progress = progress_of_step(step)
+        for batch in batches:
+            step = batch.step
             for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-                group["lr"] = self.learning_rate(progress)
-            weights = schedules.exit_weights(progress, self.options.exitSchedule, self.weights)
-            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
-            loss, losses, logits = self._step(images, targets, weights)
+                group["lr"] = self.learning_rate(step.progress)
+            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.targets))
+            loss, losses, logits = self.step(images, targets, self.exit_weights(step.progress))
             sums.add(loss, logits, targets)
             self.watch.add(step, losses)
-            due = time.monotonic() - last_shown >= 1.0
-            if due:
-                self.watch.check()
-            show(len(targets), sums.result() if due else None)
-            last_shown = time.monotonic() if due else last_shown
-        self.watch.check()
-        return sums.result()
+            yield step
 
-    def _step(self, images: Tensor, targets: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The loss that was made smaller, the loss of each exit, the logits of each exit."""
-        model = self.compiled if len(targets) == self.full_batch else self.model  # compiled code is for one size
+    def step(self, images: Tensor, targets: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """One backward pass through the weighted sum of all losses, one step: the loss that was made smaller, the loss
+        of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3 uint8, `targets` N."""
+        model = self.compiled if len(targets) == self.compiled_batch else self.model
         with autocast(self.device, self.dtype):
             logits = model(images)
         logits = [z.float() for z in logits]
@@ -113,26 +90,6 @@ class Trainer:
             self.average.update()
         return loss, losses, logits
 
-    def judged(self, sample: Tensor, full_size: bool, show: Callable[[int], None] = lambda count: None) -> AuxResNet:
-        """The network to evaluate and to keep: the one that is trained, or a copy with the averaged weights.
-
-        Unless the epoch gave it batch norm statistics for its weights, on pictures of `full_size`, these are measured
-        on `sample`; `show` is told the size of each batch.
-        """
-        if full_size and not self.average:
-            return self.network
-        network = copy.deepcopy(self.average.network if self.average else self.network)
-        return evaluation.measure_statistics(network, self.normalise, sample, self.device, show)
-
-    def evaluate(
-        self, network: AuxResNet, pictures: Pictures, show: Callable[[int], None], exact: bool = True
-    ) -> Result:
-        """Loss and errors of a network over all pictures, in float32 (`exact`) or in the precision of training; `show`
-        is told the size of each batch."""
-        model = evaluation.ready(network, self.normalise, self.where)
-        dtype = None if exact else self.dtype
-        return evaluation.evaluate(model, pictures, self.weights, self.where[0], show, dtype)
-
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""
         average = self.average.state() if self.average else None
@@ -143,10 +100,10 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave. Raises KeyError or ValueError where it is that of another training."""
         saved = state["optimizers"] if "optimizers" in state else [state["optimizer"]]  # one, before there was Muon
-        for optimizer, its in zip(self.optimizers, saved, strict=True):
-            optimizer.load_state_dict(its)
+        for optimizer, saved_optimizer in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(saved_optimizer)
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.restore(state["average"])

@@ -79,7 +79,7 @@ def test_short_runs_are_not_compiled_and_long_ones_where_a_compiler_works(monkey
 
 
 def test_no_compiler_no_compiling(tmp_path):
-    code = "import machine, torch; print(arithmetic.choose_compile(1e18, torch.device('cpu')))"
+    code = "from system import arithmetic; import torch; print(arithmetic.choose_compile(1e18, torch.device('cpu')))"
     environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
@@ -113,7 +113,7 @@ def test_the_authors_recipe_says_once_that_16_bits_are_quicker(monkeypatch, tmp_
     main.main([*TINY, "--save", str(tmp_path / "short")])
     assert hint not in capsys.readouterr().out
     monkeypatch.setitem(arithmetic.WORTH_COMPILING, "cpu", 1)
-    monkeypatch.setattr(machine, "computes_bf16", lambda device: True)  # whatever this machine is
+    monkeypatch.setattr(arithmetic, "computes_bf16", lambda device: True)  # whatever this machine is
     main.main([*TINY, "--save", str(tmp_path / "long")])
     assert capsys.readouterr().out.count(hint) == 1
     main.main([*TINY, "--nEpochs", "8", "--recipe", "fast", "--compile", "false", "--save", str(tmp_path / "fast")])

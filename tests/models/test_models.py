@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from models import names
-from models.auxresnet import AuxResNet, cost, from_state
+from models import names, networks
 from models.losses import multiway_loss
+from models.networks import cost, from_state
 
 
 def build(name, classes=10, **changes):
     torch.manual_seed(0)
     configuration = names.parse(name) if not changes else names.configure(**changes)
-    return configuration, AuxResNet(configuration, classes)
+    return configuration, networks.build(configuration, classes)
 
 
 def batch(count=8, classes=10):
@@ -68,7 +68,7 @@ def count_macs(network):
 def test_cost_is_that_of_the_standalone_model():
     configuration = names.parse("AuxResNet-26-2")
     for position in configuration.exits:
-        alone = AuxResNet(configuration, 10, (position,))
+        alone = networks.build(configuration, 10, (position,))
         price = cost(configuration, 10, position)
         assert price.parameters == sum(p.numel() for p in alone.parameters())
         assert price.macs == count_macs(alone)
@@ -133,7 +133,7 @@ def test_gradient_of_the_summed_loss_is_the_weighted_sum_of_the_single_gradients
 
 def test_weights_of_zero_but_the_last_are_plain_training():
     configuration, network = build("AuxResNet-20-3")
-    plain = AuxResNet(configuration, 10, (20,))
+    plain = networks.build(configuration, 10, (20,))
     plain.load_state_dict(network.exit_state(20))
     images, targets = batch(16)
     before = {name: p.clone() for name, p in network.named_parameters()}

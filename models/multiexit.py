@@ -1,14 +1,11 @@
-"""AuxResNet: a residual trunk cut into segments, with a classifier ("exit") at the end of each.
+"""A trunk cut into segments, with a classifier ("exit") at the end of each: what multi-way backpropagation trains.
 
 Reference: Guo, Tan et al., "The Shallow End: Empowering Shallower Deep-Convolutional Networks through Auxiliary
-Outputs", arXiv 1611.01773. Parameters of each exit's standalone model, AuxResNet-56-5, 10 classes:
-
-    exit         15      25      35       45       56
-    parameters   33,338  93,914  186,714  483,098  853,018
+Outputs", arXiv 1611.01773.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -16,16 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
-from models import exits as exit_rules
-from models.names import Configuration
 from models.norm import BatchNorm
-from models.preresnet import stem, trunk_blocks
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What exits are put on: a stem and the blocks behind it, in order.
+
+    `channels` and `positions` say of each block how many channels it puts out, and the number of its last layer. A
+    trunk's modules must not normalise across pictures but by `BatchNorm`.
+    """
+
+    stem: nn.Module
+    blocks: Sequence[nn.Module]
+    channels: Sequence[int]
+    positions: Sequence[int]
 
 
 class Head(nn.Module):
-    """An exit: BN → ReLU → global average pooling → linear. N×channels×H×W -> N×classes logits."""
+    """What turns the output of a segment into logits: BN → ReLU → global average pooling → linear."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -33,34 +40,32 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """N×channels×H×W -> N×classes logits."""
         return self.linear(F.relu(self.norm(x), inplace=True).mean((2, 3)))
 
 
-class AuxResNet(nn.Module):
-    """The network of a configuration, or, with `kept`, the part of it that leads to the exits at those positions.
+class MultiExit(nn.Module):
+    """A trunk with exits at `positions`, shallow to deep; heads at those of them that are `kept` (None: all).
 
-    `AuxResNet(configuration, classes, (p,))` is the standalone model of exit `p`: its state is a subset of the
-    whole network's, under the same names, and its logits are the whole network's logits at `p`.
+    The trunk ends at the last of the kept ones, so that the network with one kept exit is that exit's standalone model:
+    its state is a subset of the whole network's, under the same names, and its logits are the whole network's logits at
+    that exit.
     """
 
-    def __init__(self, configuration: Configuration, classes: int, kept: Sequence[int] | None = None) -> None:
+    def __init__(self, trunk: Trunk, positions: Sequence[int], classes: int, kept: Sequence[int] | None = None) -> None:
         super().__init__()
-        kept = configuration.exits if kept is None else sorted(kept)
-        layers = exit_rules.layers_per_block(configuration.depth)
-        blocks, channels = trunk_blocks(
-            configuration.depth, layers, configuration.widen, configuration.dropout, configuration.shortcut
-        )
-        self.positions = tuple(p for p in configuration.exits if p <= kept[-1])
+        kept = sorted(positions if kept is None else kept)
+        self.positions = tuple(position for position in positions if position <= kept[-1])
         self.share_grad_input = False  # recompute activations in the backward pass instead of keeping them
-        self.stem = stem()
+        self.stem = trunk.stem
         self.segments = nn.ModuleList()
         self.heads = nn.ModuleDict()
         start = 0
         for position in self.positions:
-            end = (position - 1) // layers
-            self.segments.append(nn.Sequential(*blocks[start:end]))
+            end = trunk.positions.index(position) + 1
+            self.segments.append(nn.Sequential(*trunk.blocks[start:end]))
             if position in kept:
-                self.heads[str(position)] = Head(channels[end - 1], classes)
+                self.heads[str(position)] = Head(trunk.channels[end - 1], classes)
             start = end
         self.apply(_initialise)
 
@@ -69,17 +74,22 @@ class AuxResNet(nn.Module):
         """The positions whose logits `forward` returns."""
         return tuple(int(position) for position in self.heads)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images N×3×32×32 -> the logits of each exit, shallow to deep, each N×classes."""
+    def run(self, images: Tensor) -> Iterator[Tensor]:
+        """Normalised images N×3×H×W -> the logits of one exit after another, shallow to deep, each N×classes.
+
+        What lies behind an exit is computed when its successor is asked for; who has seen enough stops asking.
+        """
         recompute = self.share_grad_input and self.training and torch.is_grad_enabled()
         chunk = _chunk(sum(map(len, self.segments)))
         x = self.stem(images)
-        logits = []
         for position, segment in zip(self.positions, self.segments, strict=True):
             x = _recomputed(segment, x, chunk) if recompute else segment(x)
             if str(position) in self.heads:
-                logits.append(self.heads[str(position)](x))
-        return logits
+                yield self.heads[str(position)](x)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images N×3×H×W -> the logits of each exit, shallow to deep, each N×classes."""
+        return list(self.run(images))
 
     def exit_state(self, position: int) -> dict[str, Tensor]:
         """The part of the state that the standalone model of exit `position` consists of."""
@@ -87,21 +97,12 @@ class AuxResNet(nn.Module):
         wanted = ("stem.", f"heads.{position}.", *(f"segments.{index}." for index in segments))
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(wanted)}
 
-
-def layout(configuration: Configuration, classes: int, position: int) -> dict[str, Tensor]:
-    """The state of an exit's standalone model as tensors without memory: names, shapes and types."""
-    with torch.device("meta"):
-        return AuxResNet(configuration, classes, (position,)).state_dict()
-
-
-def from_state(
-    configuration: Configuration, classes: int, kept: Sequence[int], state: Mapping[str, Tensor]
-) -> AuxResNet:
-    """The network with these exits and weights, ready to evaluate. Raises RuntimeError where names or shapes differ."""
-    with torch.device("meta"):  # no memory, no initialisation: every tensor comes from the state
-        network = AuxResNet(configuration, classes, kept)
-    network.load_state_dict(state, assign=True)
-    return network.eval()
+    def exit_of(self, parameter: str) -> int:
+        """The position of the first exit that a parameter, by its name, leads to."""
+        part, index, *_ = parameter.split(".")
+        if part == "stem":
+            return self.positions[0]
+        return int(index) if part == "heads" else self.positions[int(index)]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -155,21 +156,3 @@ def _recomputed(segment: nn.Sequential, x: Tensor, size: int) -> Tensor:
             context_fn=lambda chunk=chunk: (nullcontext(), _FrozenStatistics(chunk)),
         )
     return x
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a standalone model takes: trainable parameters, and multiply-adds (MACs) for one picture."""
-
-    parameters: int
-    macs: int
-
-
-def cost(configuration: Configuration, classes: int, position: int) -> Cost:
-    """The cost of one exit's standalone model on a 3×32×32 picture, counted without allocating the network."""
-    with torch.device("meta"):
-        network = AuxResNet(configuration, classes, (position,)).eval()
-        picture = torch.empty(1, 3, 32, 32)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(picture)
-    return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)

@@ -87,8 +87,35 @@ def test_given_exits_are_sorted_and_checked():
 
 
 def test_run_folder():
-    assert names.run_folder("CIFAR10", "AuxResNet-26-2/10") == "CIFAR10-AuxResNet-26-2-w10"
-    assert names.run_folder("SVHN", "AuxResNet-44-2-dropout") == "SVHN-AuxResNet-44-2-dropout"
+    assert names.run_folder("CIFAR10", names.parse("AuxResNet-26-2/10")) == "CIFAR10-AuxResNet-26-2-w10"
+    assert names.run_folder("SVHN", names.parse("AuxResNet-44-2-dropout")) == "SVHN-AuxResNet-44-2-dropout"
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ({"exits": (15, 56)}, "D-AuxResNet-56-2-exits-15-56"),
+        ({"dropout": 0.1}, "D-AuxResNet-56-2-dropout-0.1"),
+        ({"shortcut": "B"}, "D-AuxResNet-56-2-shortcut-B"),
+        (
+            {"exits": (15, 56), "dropout": 0.25, "widen": 4, "shortcut": "A"},
+            "D-AuxResNet-56-2-w4-dropout-0.25-exits-15-56-shortcut-A",
+        ),
+        ({"exits": (45, 56), "dropout": 0.3, "shortcut": "A"}, "D-AuxResNet-56-2-dropout"),
+    ],
+)
+def test_folders_tell_networks_of_one_name_apart_and_are_found_by_their_own_spelling(options, folder):
+    assert names.run_folder("D", names.configure(56, 2, **options)) == folder
+    assert names.find_folder("D", folder) == folder
+    assert names.find_folder("D", folder.removeprefix("D-")) == folder
+
+
+def test_a_run_is_found_by_the_name_of_its_network():
+    for model in ("AuxResNet-26-2/10", "AuxResNet-26-2-w10", "CIFAR10-AuxResNet-26-2-w10"):
+        assert names.find_folder("CIFAR10", model) == "CIFAR10-AuxResNet-26-2-w10"
+    for model in ("AuxResNet-26-2-w1", "AuxResNet-26-2-exits", "AuxResNet-26-2/../..", "SVHN-ResNet-20", "-", ""):
+        with pytest.raises(UsageError):
+            names.find_folder("CIFAR10", model)
 
 
 def test_loss_weights():

@@ -1,34 +1,22 @@
 """When a run is tested, in which precision, and what its files say about it."""
 
-import csv
-import os
-import signal
-
 import pytest
 import torch
-from conftest import SMALL, script
-from safetensors.torch import load_file
+from conftest import CPU, NORMALISE, SMALL, exit_files, log, network, script, signal_during
 
 import checkpoints
 import main
 from datasets import digits
 from datasets.pictures import balanced_order
 from datasets.transforms import Normalise
-from inference import saved
-from inference.evaluation import Result
+from inference import evaluation, saved
+from inference.evaluation import evaluate, measure_statistics
+from models.metrics import Result
+from training.run import Run
 from training.trainer import Trainer
 
 FOLDER = "DIGITS-AuxResNet-14-3"
 LINE = [*SMALL, "--nEpochs", "5", "--testEvery", "2"]
-
-
-def log(save):
-    with (save / FOLDER / "log.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def untimed(rows):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +27,7 @@ def sparse(tmp_path_factory):
 
 
 def test_every_second_epoch_and_the_last_are_tested(sparse, capsys):
-    rows = log(sparse)
+    rows = log(sparse / FOLDER)
     assert [bool(row["test_error_14"]) for row in rows] == [False, True, False, True, True]
     assert [bool(row["test_loss"]) for row in rows] == [False, True, False, True, True]
     assert all(row["train_error_14"] for row in rows)
@@ -48,25 +36,17 @@ def test_every_second_epoch_and_the_last_are_tested(sparse, capsys):
     assert (header["epochs"], header["error"]) == (5, float(rows[-1]["test_error_14"]))
 
 
-@pytest.mark.parametrize(("method", "call"), [("_step", 3), ("_step", 9), ("evaluate", 2)])
-def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(method, call, sparse, tmp_path, monkeypatch):
-    real, calls = getattr(Trainer, method), []
-
-    def signalled(self, *arguments, **options):
-        calls.append(1)
-        if len(calls) == call:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, *arguments, **options)
-
-    monkeypatch.setattr(Trainer, method, signalled)
+@pytest.mark.parametrize(
+    ("owner", "method", "call"), [(Trainer, "step", 3), (Trainer, "step", 9), (Run, "evaluate", 2)]
+)
+def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(owner, method, call, sparse, tmp_path, monkeypatch):
+    signal_during(monkeypatch, owner, method, call)
     with pytest.raises(SystemExit):
         main.main([*LINE, "--save", str(tmp_path)])
     monkeypatch.undo()
     main.main(["--resume", str(tmp_path / FOLDER)])
-    assert untimed(log(tmp_path)) == untimed(log(sparse))
-    for position in (5, 9, 14):
-        ours, theirs = (load_file(save / FOLDER / f"exit-{position}.safetensors") for save in (tmp_path, sparse))
-        assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+    assert log(tmp_path / FOLDER) == log(sparse / FOLDER)
+    assert exit_files(tmp_path / FOLDER) == exit_files(sparse / FOLDER)
 
 
 def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
@@ -88,20 +68,20 @@ def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
 @pytest.mark.parametrize("split", [[], ["--valSize", "300"]])
 def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, capsys, monkeypatch):
     """In between, in the precision of training; whatever that gives stays out of headers and of the table."""
-    real, precisions = Trainer.evaluate, []
+    real, precisions = evaluation.evaluate, []
 
-    def biased(self, *arguments, exact=True):
-        precisions.append(exact)
-        result = real(self, *arguments, exact=exact)
+    def biased(model, batches, weights, device, dtype=None):
+        precisions.append(dtype)
+        result = real(model, batches, weights, device, dtype)
         errors = tuple(error / 2 for error in result.errors)
-        return result if exact else Result(result.loss, errors)  # so that a split keeps an epoch before the last
+        return Result(result.loss, errors) if dtype else result  # so that a split keeps an epoch before the last
 
-    monkeypatch.setattr(Trainer, "evaluate", biased)
+    monkeypatch.setattr(evaluation, "evaluate", biased)
     line = [*SMALL, *split, "--nEpochs", "3", "--precision", "bf16", "--batchsize", "32", "--save", str(tmp_path)]
     main.main(line)
     monkeypatch.undo()
     folder = tmp_path / FOLDER
-    assert precisions == [False, False, True, *([True, True] if split else [])]
+    assert precisions == [torch.bfloat16, torch.bfloat16, None, *([None, None] if split else [])]
     printed = {line.split()[0]: line for line in capsys.readouterr().out.split("exit  parameters")[1].splitlines()[2:]}
     for position, path in checkpoints.exit_files(folder).items():
         result = script("test.py", "DIGITS", path)
@@ -112,7 +92,7 @@ def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, cap
             assert header["error"] == pytest.approx(validation_error(path, 300))
         else:
             assert f"{header['error']:.2f}" == result.stdout.split()[1]
-            assert header["error"] == float(log(tmp_path)[-1][f"test_error_{position}"])
+            assert header["error"] == float(log(tmp_path / FOLDER)[-1][f"test_error_{position}"])
 
 
 def validation_error(path, size):
@@ -133,3 +113,50 @@ def test_a_finished_run_with_a_split_resumed_says_the_same(tmp_path, capsys):
     main.main(["--resume", str(tmp_path / FOLDER)])
     assert capsys.readouterr().out.split("exit  parameters")[1] == first
     assert files == {path.name: path.read_bytes() for path in (tmp_path / FOLDER).glob("exit-*")}
+
+
+def test_epochs_on_small_pictures_are_tested_with_the_statistics_of_full_size_ones(tmp_path, monkeypatch):
+    measured = []
+
+    def spied(network, normalise, batches, device):
+        batches = list(batches)
+        measured.append([images.shape[1] for images in batches])
+        return measure_statistics(network, normalise, batches, device)
+
+    monkeypatch.setattr(evaluation, "measure_statistics", spied)
+    main.main([*SMALL, "--nEpochs", "4", "--startSize", "16", "--save", str(tmp_path)])
+    assert len(measured) == 2  # the first two epochs begin with sides of 16 and 24
+    assert {side for sides in measured for side in sides} == {32}
+
+
+def test_measured_statistics_are_those_of_all_pictures_alike_and_draw_no_random_number():
+    trained = network("AuxResNet-8-2-dropout")
+    sample = digits.load(None, "train").take(range(251)).images  # not a multiple of a batch
+    before = torch.get_rng_state()
+    weights = {name: p.clone() for name, p in trained.named_parameters()}
+    measured = measure_statistics(trained, NORMALISE, sample.chunk(2), CPU[0])
+    assert torch.get_rng_state().equal(before)
+    assert all(p.equal(weights[name]) for name, p in measured.named_parameters())
+    norm = measured.segments[0][0].norms[0]
+    with torch.no_grad():
+        seen = measured.stem(NORMALISE(sample))
+    torch.testing.assert_close(norm.running_mean, seen.mean((0, 2, 3)), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(norm.running_var, seen.var((0, 2, 3)), rtol=0.05, atol=0.01)
+
+
+def test_evaluation_counts_every_picture_once():
+    pictures = digits.load(None, "train")
+
+    class Oracle(torch.nn.Module):
+        """Right at its second exit; at its first, right for the digit 0 alone."""
+
+        def forward(self, images):
+            start = Oracle.seen
+            Oracle.seen += len(images)
+            targets = pictures.targets[start : Oracle.seen]
+            return [torch.eye(10)[torch.zeros_like(targets)], torch.eye(10)[targets]]
+
+    Oracle.seen = 0
+    result = evaluate(Oracle(), pictures.batches(250), (1.0, 1.0), CPU[0])
+    wrong = (pictures.targets != 0).sum().item()
+    assert result.errors == (100 * wrong / len(pictures), 0.0)

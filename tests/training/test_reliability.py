@@ -82,7 +82,7 @@ def test_two_runs_on_one_folder(tmp_path):
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     code = """
 from system import stopping; import signal, time
-with stopping.stoppable() as check:
+with stopping.stoppable() as stop:
     signal.raise_signal(signal.SIGINT)
     print("noted", flush=True)
     signal.raise_signal(signal.SIGINT)
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     ],
 )
 def test_numbers_that_are_not_finite_stop_the_training(spoil, words, tmp_path, monkeypatch):
-    real, calls = Trainer._step, []
+    real, calls = Trainer.step, []
 
     def spoilt(self, *arguments):
         calls.append(1)
@@ -240,7 +240,7 @@ def test_numbers_that_are_not_finite_stop_the_training(spoil, words, tmp_path, m
                     self.network.get_parameter(name).grad[0] = float("inf")
         return loss, losses, logits
 
-    monkeypatch.setattr(Trainer, "_step", spoilt)
+    monkeypatch.setattr(Trainer, "step", spoilt)
     with pytest.raises(NotFinite, match=words):
         main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path)])
     state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)

@@ -1,0 +1,57 @@
+"""Networks by their configuration: built, laid out without memory, rebuilt from saved weights, and what they cost.
+
+A new trunk is one file beside `preresnet.py`, its form of name in `names.py`, and its place in `build`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import preresnet
+from models.multiexit import MultiExit
+from models.names import Configuration
+
+
+def build(configuration: Configuration, classes: int, kept: Sequence[int] | None = None) -> MultiExit:
+    """The network of a configuration, freshly initialised, with heads at the exits `kept` (None: all of them)."""
+    return MultiExit(preresnet.trunk(configuration), configuration.exits, classes, kept)
+
+
+def layout(configuration: Configuration, classes: int, position: int) -> dict[str, Tensor]:
+    """The state of an exit's standalone model as tensors without memory: names, shapes and types."""
+    with torch.device("meta"):
+        return build(configuration, classes, (position,)).state_dict()
+
+
+def from_state(
+    configuration: Configuration, classes: int, kept: Sequence[int], state: Mapping[str, Tensor]
+) -> MultiExit:
+    """The network with these exits and weights, ready to evaluate. Raises RuntimeError where names or shapes differ."""
+    with torch.device("meta"):  # no memory, no initialisation: every tensor comes from the state
+        network = build(configuration, classes, kept)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a standalone model takes: trainable parameters, and multiply-adds (MACs) for one picture."""
+
+    parameters: int
+    macs: int
+
+
+def cost(configuration: Configuration, classes: int, position: int) -> Cost:
+    """The cost of one exit's standalone model on a 3×32×32 picture, counted without allocating the network.
+
+    AuxResNet-56-5 with 10 classes: 33,338 / 93,914 / 186,714 / 483,098 / 853,018 parameters.
+    """
+    with torch.device("meta"):
+        network = build(configuration, classes, (position,)).eval()
+        picture = torch.empty(1, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(picture)
+    return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)

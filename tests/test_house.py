@@ -1,0 +1,91 @@
+"""The architecture, as the README and the folders show it, holds in the code."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT
+
+FLOORS = (  # from the ground up; a file imports from its own floor and from those below
+    ("system",),
+    ("options", "datasets", "models"),
+    ("opts", "checkpoints", "reports"),
+    ("inference",),
+    ("training",),
+    ("main", "test", "plot"),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+STRANGERS = ({"models", "datasets"}, {"options", "models"}, {"options", "datasets"})
+TORCH_FREE = ("opts", "options.declaration", "options.values", "options.recipes", "datasets.catalog", "models.names",
+              "models.exits", "system.errors", "system.files", "system.lock", "system.stopping", "main", "test",
+              "plot")  # fmt: skip
+
+
+def modules():
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    return [PROJECT / name for name in tracked.stdout.split()]
+
+
+def room(path):
+    return path.relative_to(PROJECT).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """The rooms that a file imports from, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[0] for name in names)
+
+
+def test_imports_run_one_way():
+    wrong = [
+        f"{path.relative_to(PROJECT)} imports {other}"
+        for path in modules()
+        if room(path) in FLOOR
+        for other in imports(path)
+        if other in FLOOR and FLOOR[other] > FLOOR[room(path)]
+    ]
+    assert not wrong
+
+
+def test_neighbours_that_never_meet():
+    wrong = [
+        f"{path.relative_to(PROJECT)} imports {other}"
+        for path in modules()
+        for other in imports(path)
+        for pair in STRANGERS
+        if pair == {room(path), other}
+    ]
+    assert not wrong
+
+
+def test_every_room_has_a_floor():
+    assert {room(path) for path in modules()} == FLOOR.keys() | {"benchmarks", "tests"}
+
+
+def test_few_files_lie_at_the_top():
+    assert len([path for path in modules() if path.parent == PROJECT]) <= 9
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_what_answers_at_once_does_not_import_torch(module):
+    code = f"import {module}, sys; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert process.stdout == "[]\n", process.stderr
+
+
+def test_the_tree_in_the_readme_is_the_tree():
+    """Every Python file of the program has its line there, and every line its file."""
+    block = re.search(r"```\n(main\.py .*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
+    shown, folder = set(), ""
+    for line in block.splitlines():
+        name = line.split()[0] if line.split() else ""
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+        if name.endswith(".py"):
+            shown.add(name if not line.startswith(" ") else folder + name)
+    inside = {str(path.relative_to(PROJECT)) for path in modules() if room(path) in FLOOR and path.stem != "__init__"}
+    assert shown == inside

@@ -1,0 +1,68 @@
+"""Files that an older version wrote are read: `fixtures/` was written by version 0.1, format 3, with one CPU thread."""
+
+import json
+import shutil
+
+import pytest
+from conftest import PROJECT, log, script
+
+import checkpoints
+import main
+from system.errors import UserError
+
+FIXTURES = PROJECT / "tests" / "fixtures"
+FOLDER = "DIGITS-AuxResNet-8-2"
+ERRORS = {5: 90.0, 8: 85.8333}  # percent, as that version printed them
+
+
+@pytest.fixture(params=["finished", "interrupted"])
+def old(request, tmp_path):
+    """A copy of an old run to work on."""
+    shutil.copytree(FIXTURES / request.param, tmp_path / request.param)
+    return tmp_path / request.param / FOLDER
+
+
+@pytest.mark.parametrize("position", ERRORS)
+def test_old_exit_files_are_tested(position):
+    process = script("test.py", "DIGITS", FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors")
+    assert process.returncode == 0, process.stderr
+    # Another processor may round otherwise: that turns one or two of the 360 pictures.
+    assert abs(float(process.stdout.split()[1]) - ERRORS[position]) < 1
+    header = checkpoints.read_header(FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors")
+    assert header["error"] == pytest.approx(ERRORS[position], abs=0.001)
+
+
+@pytest.mark.parametrize("old", ["interrupted"], indirect=True)
+@pytest.mark.parametrize("how", ["folder", "same command"])
+def test_an_old_state_within_an_epoch_is_gone_on_with(how, old):
+    before = log(old)
+    line = ["--resume", str(old)]
+    if how == "same command":
+        line = ["--data", "DIGITS", "--depth", "8", "--trainSize", "320", "--batchsize", "64", "--nGPU", "0",
+                "--nThreads", "0", "--nEpochs", "3", "--recipe", "fast", "--ema", "0.9", "--precision", "float",
+                "--compile", "false", "--save", str(old.parent), "--resume"]  # fmt: skip
+    main.main(line)
+    after = log(old)
+    assert [row["epoch"] for row in after] == ["1", "2", "3"]
+    assert [float(v) for v in after[0].values()] == pytest.approx([float(v) for v in before[0].values()])
+    assert float(after[2]["train_loss"]) < float(after[0]["train_loss"])
+    assert json.loads((old / "opt.json").read_text())["testEvery"] == 1
+
+
+@pytest.mark.parametrize("old", ["interrupted"], indirect=True)
+def test_contradictions_with_an_old_state_are_named(old):
+    with pytest.raises(UserError, match=r"LR is 0\.05, was 0\.2"):
+        main.main(["--resume", str(old), "--LR", "0.05"])
+
+
+@pytest.mark.parametrize("old", ["finished"], indirect=True)
+def test_an_old_finished_run_prints_its_table(old, capsys):
+    main.main(["--resume", str(old)])
+    assert "85.83 %" in capsys.readouterr().out
+
+
+def test_old_runs_are_drawn(tmp_path):
+    folders = [FIXTURES / name / FOLDER for name in ("finished", "interrupted")]
+    process = script("plot.py", *folders, "--out", tmp_path / "old.png")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "old.png").exists()

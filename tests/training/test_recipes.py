@@ -1,0 +1,80 @@
+"""The ingredients of a recipe: each does what it says, and all of them together are reproducible and resumable."""
+
+import pytest
+import torch
+from conftest import SMALL, exit_files, script, signal_during
+from safetensors.torch import load_file
+
+import checkpoints
+import main
+import opts
+from training import setup
+from training.run import Run
+from training.trainer import Trainer
+
+EVERYTHING = [
+    *SMALL, "--nEpochs", "4", "--dropout", "0.1", "--optimizer", "muon", "--ema", "0.9", "--labelSmoothing", "0.1",
+    "--decayNorms", "false", "--cutout", "8", "--alternateFlip", "true", "--distill", "1", "--teacher", "ensemble",
+    "--temperature", "2", "--exitSchedule", "deepen", "--startSize", "16", "--scaleLR", "true",
+]  # fmt: skip
+FOLDER = "DIGITS-AuxResNet-14-3-dropout-0.1"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    save = tmp_path_factory.mktemp("everything")
+    main.main([*EVERYTHING, "--save", str(save), "--nThreads", "0"])
+    return save
+
+
+@pytest.mark.parametrize(("owner", "method", "call"), [(Trainer, "step", 2), (Trainer, "step", 7), (Run, "evaluate", 1),
+                                                       (Trainer, "step", 11)])  # fmt: skip
+def test_all_ingredients_resume_to_the_same_bits(owner, method, call, uninterrupted, tmp_path, monkeypatch):
+    signal_during(monkeypatch, owner, method, call)
+    with pytest.raises(SystemExit):
+        main.main([*EVERYTHING, "--save", str(tmp_path), "--nThreads", "2"])
+    monkeypatch.undo()
+    torch.manual_seed(99)  # nothing may depend on what the process did before
+    main.main(["--resume", str(tmp_path / FOLDER)])
+    assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
+
+
+def test_the_exit_files_hold_what_was_tested(uninterrupted):
+    """The averaged weights, with statistics of their own."""
+    result = script("test.py", "DIGITS", FOLDER.removeprefix("DIGITS-"), "--exit", "all", "--save", uninterrupted)
+    for position in (5, 9, 14):
+        header = checkpoints.read_header(uninterrupted / FOLDER / f"exit-{position}.safetensors")
+        assert f"{header['error']:.2f} %" in result.stdout
+    state = checkpoints.read_state(uninterrupted / FOLDER, pytest.fail)
+    kept = load_file(uninterrupted / FOLDER / "exit-14.safetensors")
+    average = state["training"]["average"]["weights"]
+    assert kept["stem.weight"].equal(average["stem.weight"])
+    assert not kept["stem.weight"].equal(state["network"]["stem.weight"])
+    norm = "segments.1.0.norms.0.running_mean"
+    assert not kept[norm].equal(state["network"][norm])
+
+
+def test_a_recipe_is_a_set_of_defaults():
+    plain, fast = opts.parse([]), opts.parse(["--recipe", "fast"])
+    assert plain == opts.parse(["--recipe", "Paper"])
+    assert (plain.schedule, plain.optimizer, plain.nEpochs) == ("step", "sgd", 400)
+    assert (fast.schedule, fast.optimizer) == ("onecycle", "muon")
+    assert opts.parse(["--recipe", "fast", "--LR", "0.03", "--schedule", "cosine"]).LR == 0.03
+    assert opts.parse(["--recipe", "fast", "--data", "DIGITS"]).widen == 1
+
+
+def test_the_parts_of_a_recipe_are_printed_and_kept(tmp_path):
+    main_line = [*SMALL, "--nEpochs", "1", "--recipe", "fast", "--batchsize", "32"]
+    process = script("main.py", *main_line, "--save", tmp_path)
+    assert process.returncode == 0, process.stderr
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith("recipe: fast")]
+    assert "optimizer=muon" in line
+    assert "schedule=onecycle" in line
+    header = checkpoints.read_header(tmp_path / "DIGITS-AuxResNet-14-3" / "exit-14.safetensors")
+    assert (header["options"]["recipe"], header["options"]["optimizer"]) == ("fast", "muon")
+
+
+def test_a_scaled_learning_rate_is_that_of_128_pictures():
+    lines = (["--batchsize", "32"], ["--batchsize", "32", "--scaleLR", "true"])
+    rates = [setup.learning_rate(opts.parse(["--schedule", "cosine", *line]))(0.0) for line in lines]
+    assert rates == pytest.approx([0.1, 0.025])

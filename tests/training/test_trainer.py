@@ -1,0 +1,79 @@
+"""What makes training fast changes nothing: compiled steps, 16 bits, and a host that does not wait."""
+
+import argparse
+
+import pytest
+import torch
+from conftest import CPU, NORMALISE, SMALL, network
+from safetensors.torch import load_file
+
+import checkpoints
+import main
+from datasets import digits
+from datasets.loaders import training_batches
+from datasets.transforms import Augmentation
+from models.metrics import Sums
+from system.arithmetic import DTYPES
+from training.plan import Plan
+from training.trainer import Trainer
+
+BATCH = 8  # half precision is slow on most processors
+
+
+def trainer(precision="float", compiled=False):
+    return Trainer(network("AuxResNet-8-2"), NORMALISE, CPU, dtype=DTYPES[precision], compiled_batch=BATCH * compiled)
+
+
+def batches(count):
+    pictures = digits.load(None, "train").take(range(BATCH * count))
+    plan = Plan(len(pictures), BATCH, epochs=1, seed=0, side=32, first_side=32)
+    return training_batches(pictures, plan.after(0), seed=0, workers=0, augmentation=Augmentation(4), pin=False)
+
+
+def train(run, some_batches):
+    sums = Sums(2, CPU[0])
+    for _ in run.steps(some_batches, sums):
+        pass
+    run.watch.check()
+    return sums.result()
+
+
+def test_compiled_steps_learn_what_plain_ones_learn():
+    results = [trainer(compiled=flag) for flag in (False, True)]
+    results = [train(run, batches(3)) for run in results]
+    assert results[1].loss == pytest.approx(results[0].loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "half"])
+def test_16_bit_training(precision, tmp_path):
+    main.main([*SMALL[:2], "--depth", "8", "--trainSize", "32", "--batchsize", "8", "--nEpochs", "3",
+               "--precision", precision, "--save", str(tmp_path)])  # fmt: skip
+    folder = tmp_path / "DIGITS-AuxResNet-8-2"
+    weights = load_file(folder / "exit-8.safetensors").values()
+    assert {tensor.dtype for tensor in weights} == {torch.float32, torch.int64}
+    state = checkpoints.read_state(folder, pytest.fail)
+    assert bool(state["training"]["scaler"]) == (precision == "half")
+    assert state["log"][-1]["train_loss"] < state["log"][0]["train_loss"]
+
+
+@pytest.mark.parametrize("precision", ["float", "bf16", "half"])
+def test_the_host_reads_results_at_the_end_of_an_epoch_only(precision, monkeypatch):
+    """However many steps: no `.item()`, `.cpu()`, `bool()` … but the one reading of losses and errors."""
+    counts = []
+    for steps in (2, 5):
+        run, prepared = trainer(precision), list(batches(steps))
+        reads = argparse.Namespace(count=0)
+        with monkeypatch.context() as patch:
+            for name in ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__"):
+                patch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name), reads))
+            train(run, iter(prepared))
+        counts.append(reads.count)
+    assert counts == [3, 3]  # the wrong answers, the loss, whether all was finite
+
+
+def counting(method, reads):
+    def counted(tensor, *arguments, **options):
+        reads.count += 1
+        return method(tensor, *arguments, **options)
+
+    return counted

@@ -1,0 +1,86 @@
+"""Runs: reproducible, resumable to the same bits, with a validation split, with exits given by hand."""
+
+import json
+import signal
+
+import pytest
+import torch
+from conftest import SMALL, exit_files, log, signal_during
+
+import checkpoints
+import main
+from training.run import Run
+from training.trainer import Trainer
+
+RUN = [*SMALL, "--nEpochs", "3", "--dropout", "0.1"]
+FOLDER = "DIGITS-AuxResNet-14-3-dropout-0.1"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    save = tmp_path_factory.mktemp("uninterrupted")
+    main.main([*RUN, "--save", str(save), "--nThreads", "0"])
+    return save
+
+
+def test_same_seed_same_bits_whatever_the_number_of_workers(uninterrupted, tmp_path):
+    main.main([*RUN, "--save", str(tmp_path), "--nThreads", "2"])
+    assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
+    assert log(uninterrupted / FOLDER) == log(tmp_path / FOLDER)
+
+
+def test_another_seed_gives_another_result(uninterrupted, tmp_path):
+    main.main([*RUN, "--save", str(tmp_path), "--manualSeed", "1"])
+    assert log(uninterrupted / FOLDER) != log(tmp_path / FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "owner", "method", "call", "how"),
+    [
+        (signal.SIGINT, 130, Trainer, "step", 1, "same command"),
+        (signal.SIGTERM, 143, Trainer, "step", 6, "folder"),
+        (signal.SIGINT, 130, Trainer, "step", 8, "same command"),  # the last step of an epoch
+        (signal.SIGTERM, 143, Run, "evaluate", 2, "folder"),
+    ],
+)
+def test_resume_equals_uninterrupted(
+    number, status, owner, method, call, how, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    signal_during(monkeypatch, owner, method, call, number)
+    with pytest.raises(SystemExit) as stop:
+        main.main([*RUN, "--save", str(tmp_path), "--nThreads", "1"])
+    assert stop.value.code == status
+    command = f"--resume {tmp_path / FOLDER}"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"python main.py {command}")
+    monkeypatch.undo()
+    torch.manual_seed(99)  # nothing may depend on what the process did before
+    main.main([*RUN, "--save", str(tmp_path), "--resume"] if how == "same command" else command.split())
+    assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
+    assert log(uninterrupted / FOLDER) == log(tmp_path / FOLDER)
+
+
+def test_a_finished_run_resumed_prints_its_table_again(uninterrupted, capsys):
+    before = exit_files(uninterrupted / FOLDER)
+    main.main(["--resume", str(uninterrupted / FOLDER)])
+    assert "multiply-adds" in capsys.readouterr().out
+    assert before == exit_files(uninterrupted / FOLDER)
+
+
+def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
+    main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--LR", "0.5"])
+    rows = log(tmp_path / FOLDER)
+    errors = [float(row["validation_error_14"]) for row in rows]
+    header = checkpoints.read_header(tmp_path / FOLDER / "exit-14.safetensors")
+    assert header["epochs"] == errors.index(min(errors)) + 1
+    assert (header["error"], header["errorOn"]) == (min(errors), "validation")
+    assert not any(key.startswith("test_") for key in rows[0])
+    assert "test error" in capsys.readouterr().out
+
+
+def test_exits_and_weights_given_by_hand(tmp_path):
+    main.main([*SMALL[:-4], "--nGPU", "0", "--trainSize", "64", "--nOutputs", "2", "--exits", "14,3", "--nEpochs", "1",
+               "--exitWeights", "0.5,1", "--shareGradInput", "true", "--schedule", "step", "--shortcutType", "b",
+               "--save", str(tmp_path)])  # fmt: skip
+    options = json.loads((tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B" / "opt.json").read_text())
+    assert (options["exits"], options["shortcutType"]) == ([14, 3], "B")
+    assert set(checkpoints.exit_files(tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B")) == {3, 14}

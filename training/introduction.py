@@ -1,0 +1,60 @@
+"""What a run says before its first step: what is trained, on what, with which options, and what could be better."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import opts
+from datasets.splits import TrainingData
+from models.names import Configuration
+from system import arithmetic
+from training import setup
+from training.plan import Plan
+from training.state import State
+
+
+def subject(configuration: Configuration, data: TrainingData, label: str) -> str:
+    """Network, exits, and the data under its label: `AuxResNet-26-2 on DIGITS: exits 19, 26; 10 classes, …`."""
+    return (
+        f"{configuration.name} on {label}: exits {', '.join(map(str, configuration.exits))}; "
+        f"{len(data.classes)} classes, {len(data.train):,} training and {len(data.held_out):,} "
+        f"{data.held_out_name} pictures"
+    )
+
+
+def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
+    """The options, the parts of the recipe, and what was `chosen` for this machine in place of `auto`."""
+    lines = [f"recipe: {options.recipe} ({parts})"] if (parts := opts.recipe_parts(options)) else []
+    lines.append(opts.table(options, options.verbose))
+    if chosen:
+        choices = {name: getattr(options, name) for name in chosen}
+        lines.append(f"chosen for this machine: {opts.written(choices)}")
+    return "\n".join(lines)
+
+
+def place(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
+    """The folder, and from where a resumed run goes on."""
+    if not resumed:
+        return f"folder: {folder}/"
+    within = f" and {state.step} of {plan.steps} steps" if state.step else ""
+    return f"folder: {folder}/ (resumed after epoch {state.epochs_done}{within})"
+
+
+def extension(options: argparse.Namespace, before: argparse.Namespace, state: State) -> str:
+    """What becomes of the learning rate of a resumed run that is given more epochs than `before`."""
+    rate = setup.learning_rate(options)
+    old, new = (rate(min(state.epochs_done / epochs, 1.0)) for epochs in (before.nEpochs, options.nEpochs))
+    return (
+        f"nEpochs raised from {before.nEpochs} to {options.nEpochs}: from here on the learning rate is that of the "
+        f"longer schedule, {new:.4g} where it was {old:.4g}"
+    )
+
+
+def hint(options: argparse.Namespace, macs: int, device: torch.device) -> str | None:
+    """That a long run with the authors' settings could be quicker on this machine; None if it could not."""
+    authors = options.recipe == "paper" and options.precision == "float"
+    if authors and macs >= arithmetic.WORTH_COMPILING[device.type] and arithmetic.computes_bf16(device):
+        return "this machine computes bf16 natively: --precision auto --compile auto would be much faster"
+    return None

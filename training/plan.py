@@ -1,0 +1,50 @@
+"""The plan of a training: what happens at each of its steps, fixed by the seed before the first one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.loaders import Step
+from system import world
+from training import schedules
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of `epochs` epochs over `pictures` pictures, shuffled anew each epoch by (seed, epoch) alone.
+
+    In the first half of the training pictures grow from `first_side` to `side` pixels.
+    """
+
+    pictures: int
+    batch_size: int
+    epochs: int
+    seed: int
+    side: int
+    first_side: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has; the last one takes what is left of the pictures."""
+        return -(-self.pictures // self.batch_size)
+
+    def progress(self, epoch: int, index: int) -> float:
+        """The part of the training that is done before a step, both counted from 0."""
+        return min((epoch + index / self.steps) / self.epochs, 1.0)
+
+    def side_at(self, epoch: int) -> int:
+        """The side in pixels that an epoch begins with."""
+        return schedules.side(self.progress(epoch, 0), self.first_side, self.side)
+
+    def after(self, done: int) -> Iterator[Step]:
+        """All steps but the first `done`."""
+        first_epoch, first_index = divmod(done, self.steps)
+        for epoch in range(first_epoch, self.epochs):
+            order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.pictures)
+            for index in range(first_index, self.steps):
+                batch = order[index * self.batch_size : (index + 1) * self.batch_size]
+                progress = self.progress(epoch, index)
+                side = schedules.side(progress, self.first_side, self.side)
+                yield Step(epoch, index, progress, side, batch[world.rank() :: world.size()])
+            first_index = 0

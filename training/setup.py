@@ -1,0 +1,83 @@
+"""From the options of a command line to the parts of a training: the one place where options become values."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from datasets.pictures import SIDE
+from datasets.splits import TrainingData
+from datasets.transforms import Augmentation, Normalise
+from models import names, networks
+from models.losses import Objective
+from system import arithmetic
+from training.optimizers import Optimization
+from training.plan import Plan
+from training.schedules import ExitWeights, LearningRate
+from training.trainer import Trainer
+
+REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
+
+
+def training_macs(configuration: names.Configuration, data: TrainingData, epochs: int) -> int:
+    """The multiply-adds of a training, forward and backward; a backward pass takes twice those of a forward pass."""
+    forward = networks.cost(configuration, len(data.classes), configuration.exits[-1]).macs
+    return 3 * forward * len(data.train) * epochs
+
+
+def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.device]) -> argparse.Namespace:
+    """The options with what suits this machine, and a training of so many multiply-adds, in place of `auto`."""
+    precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
+    if compiled == "auto":
+        possible = len(devices) == 1 and not options.shareGradInput
+        compiled = possible and arithmetic.choose_compile(macs, devices[0])
+    return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
+
+
+def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentation:
+    """How training pictures are varied."""
+    return Augmentation(
+        pad=data.source.pad,
+        flip=data.source.flip,
+        alternate=options.alternateFlip,
+        cutout=options.cutout,
+        fill=data.mean,
+    )
+
+
+def plan(options: argparse.Namespace, pictures: int) -> Plan:
+    """What each step of the training sees."""
+    return Plan(pictures, options.batchsize, options.nEpochs, options.manualSeed, SIDE, options.startSize)
+
+
+def learning_rate(options: argparse.Namespace) -> LearningRate:
+    """The course of the learning rate; with `--scaleLR` in proportion to the batch size (Goyal et al., arXiv
+    1706.02677, section 2.1)."""
+    scale = options.batchsize / REFERENCE_BATCH if options.scaleLR else 1.0
+    return LearningRate(scale * options.LR, options.schedule)
+
+
+def trainer(
+    options: argparse.Namespace,
+    configuration: names.Configuration,
+    classes: int,
+    normalise: Normalise,
+    loss_weights: Sequence[float],
+    devices: Sequence[torch.device],
+) -> Trainer:
+    """A fresh network, seeded, and what trains it."""
+    torch.manual_seed(options.manualSeed)
+    network = networks.build(configuration, classes)
+    network.share_grad_input = options.shareGradInput
+    return Trainer(
+        network,
+        normalise,
+        devices,
+        exit_weights=ExitWeights(tuple(loss_weights), options.exitSchedule),
+        objective=Objective(options.labelSmoothing, options.distill, options.temperature, options.teacher),
+        optimization=Optimization(options.optimizer, options.momentum, options.weightDecay, options.decayNorms),
+        learning_rate=learning_rate(options),
+        dtype=arithmetic.DTYPES[options.precision],
+        average=options.ema,
+        compiled_batch=options.batchsize if options.compile else 0,
+    )
