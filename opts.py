@@ -17,7 +17,6 @@ from options.listing import listing
 from options.listing import written as written
 from options.recipes import BY_DATASET, RECIPES
 from options.recipes import outside_recipe as outside_recipe
-from options.recipes import recipe_parts as recipe_parts
 from options.values import boolean, boolean_or_auto, number
 from system.errors import UsageError, UserError
 

@@ -4,8 +4,6 @@ data set over a recipe. TRAINING.md has the measurements behind `fast`, and behi
 import argparse
 from typing import Any
 
-from options.listing import written
-
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},  # the authors' settings are the defaults
     "fast": {
@@ -24,11 +22,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 MEANT_FOR = {"fast": (5, 40)}  # epochs, both included
 BY_DATASET: dict[str, dict[str, Any]] = {"DIGITS": {"widen": 1, "nEpochs": 8, "batchsize": 64, "schedule": "onecycle"}}
-
-
-def recipe_parts(options: argparse.Namespace) -> str:
-    """What the recipe sets, as it came out: `name=value name=value …`; empty for the authors' settings."""
-    return written({name: getattr(options, name) for name in RECIPES[options.recipe]})
 
 
 def outside_recipe(options: argparse.Namespace) -> str | None:

@@ -86,7 +86,7 @@ def weights(text: str) -> str | tuple[float, ...]:
 def png(text: str) -> str:
     """The name of a PNG file."""
     if Path(text).suffix.lower() != ".png" or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a picture, such as runs.png")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a PNG file, such as runs.png")
     return text
 
 

@@ -25,13 +25,10 @@ def subject(configuration: Configuration, data: TrainingData, label: str) -> str
 
 
 def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
-    """The options, the parts of the recipe, and what was `chosen` for this machine in place of `auto`."""
-    lines = [f"recipe: {options.recipe} ({parts})"] if (parts := opts.recipe_parts(options)) else []
-    lines.append(opts.table(options, options.verbose))
-    if chosen:
-        choices = {name: getattr(options, name) for name in chosen}
-        lines.append(f"chosen for this machine: {opts.written(choices)}")
-    return "\n".join(lines)
+    """The options, and those of them that were `chosen` for this machine in place of `auto`."""
+    table = opts.table(options, options.verbose)
+    choices = {name: getattr(options, name) for name in chosen}
+    return f"{table}\nchosen for this machine: {opts.written(choices)}" if choices else table
 
 
 def place(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
@@ -42,8 +39,10 @@ def place(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
     return f"folder: {folder}/ (resumed after epoch {state.epochs_done}{within})"
 
 
-def extension(options: argparse.Namespace, before: argparse.Namespace, state: State) -> str:
-    """What becomes of the learning rate of a resumed run that is given more epochs than `before`."""
+def extension(options: argparse.Namespace, before: argparse.Namespace, state: State) -> str | None:
+    """What becomes of the learning rate of a resumed run that is given more epochs; None for as many as before."""
+    if options.nEpochs == before.nEpochs:
+        return None
     rate = setup.learning_rate(options)
     old, new = (rate(min(state.epochs_done / epochs, 1.0)) for epochs in (before.nEpochs, options.nEpochs))
     return (

@@ -143,13 +143,14 @@ class Run:
         print(introduction.subject(self.configuration, self.data, opts.label(options.data)))
         print(introduction.settings(options, self.chosen))
         print(introduction.place(self.files.folder, state, self.plan, resumed=before is not None))
-        longer = before and options.nEpochs != before.nEpochs
-        note = introduction.extension(options, before, state) if longer else None
-        note = introduction.hint(options, self.macs, self.devices[0]) if not before else note
-        print(*filter(None, [note]), sep="\n", flush=True)
-        for warning in (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options)):
-            if warning:
-                warn(warning)
+        more = introduction.extension(options, before, state) if before else None
+        quicker = introduction.hint(options, self.macs, self.devices[0]) if not before else None
+        for note in filter(None, (more, quicker)):
+            print(note)
+        sys.stdout.flush()
+        warnings = (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options))
+        for warning in filter(None, warnings):
+            warn(warning)
 
     def _batches(self) -> Iterator[Batch]:
         done = self.state.epochs_done * self.plan.steps + self.state.step
