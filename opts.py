@@ -213,8 +213,8 @@ def _complete(given: Mapping[str, Any]) -> argparse.Namespace:
 
 def _check_together(options: argparse.Namespace) -> None:
     """Raise UsageError for options that are legal alone but not together."""
-    judged = options.data in NAMES or options.valSize or any(values.holds(options.data, s) for s in ("test", "val"))
-    if not judged:
+    tested = options.data in NAMES or options.valSize or any(values.holds(options.data, s) for s in ("test", "val"))
+    if not tested:
         raise UsageError(
             f"--data {options.data} has neither test/ nor val/ to test on, and --valSize is 0; add one of the folders, "
             "or hold out N of the training pictures with --valSize N"

@@ -11,9 +11,9 @@ from system.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from and is judged by.
+    """What a run learns from and is tested on.
 
-    `held_out` is judged after every epoch: the validation pictures if there are any (`validates`), else the test
+    `held_out` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
     pictures. `test_split` is None for a data set without test pictures; it is found before the training, so that what
     is missing is missed in time. `mean` and `std` are per channel, on the 0 … 255 scale.
     """
@@ -48,14 +48,14 @@ def for_training(data: str, root: Path, extra: bool, train_size: int | None, val
     `train_size` (None: all that are left) are trained on and the last `val_size` are held out.
 
     `root` is the folder of data sets, `data` and `extra` are as for `catalog.find`. Raises UserError where there are
-    not that many pictures, none to judge by, or where a class is not both in training and in test.
+    not that many pictures, none to test on, or where a class is not both in training and in test.
     """
-    source, where = find(data, root, extra)
-    train_split, test_split = _load(source, where, "train"), _load(source, where, "test")
+    source, folder = find(data, root, extra)
+    train_split, test_split = _load(source, folder, "train"), _load(source, folder, "test")
     if train_split is None:
-        raise UserError(f"{where} has no train/; training needs {where / 'train'}/<class>/*")
+        raise UserError(f"{folder} has no train/; training needs {folder / 'train'}/<class>/*")
     if test_split is None and not val_size:
-        raise UserError(f"{where} has neither test/ nor val/; add one, or hold out training pictures with --valSize")
+        raise UserError(f"{folder} has neither test/ nor val/; add one, or hold out training pictures with --valSize")
     if test_split is not None and test_split.classes != train_split.classes:
         odd = sorted(set(test_split.classes) ^ set(train_split.classes))
         raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
@@ -70,15 +70,15 @@ def for_testing(data: str, root: Path) -> Pictures:
 
     Raises UserError where there are no test pictures.
     """
-    source, where = find(data, root)
-    split = _load(source, where, "test")
+    source, folder = find(data, root)
+    split = _load(source, folder, "test")
     if split is None:
-        raise UserError(f"{where} has neither test/ nor val/; testing needs {where / 'test'}/<class>/*")
+        raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
     return split.whole()
 
 
-def _load(source: Source, where: Path, split: str) -> Split | None:
-    return resolve_name(source.loader)(where, split, **source.arguments)
+def _load(source: Source, folder: Path, split: str) -> Split | None:
+    return resolve_name(source.loader)(folder, split, **source.arguments)
 
 
 def _divide(split: Split, data: str, train_size: int | None, val_size: int) -> tuple[Pictures, Pictures | None]:

@@ -1,0 +1,47 @@
+"""The trained networks of `pretrained/` are what their tables say."""
+
+import csv
+import json
+
+import pytest
+from conftest import PROJECT, script
+
+import checkpoints
+from inference import saved
+from reports.tables import exit_errors
+
+FOLDERS = sorted(path.parent for path in (PROJECT / "pretrained").glob("*/opt.json"))
+DATA = PROJECT / "data"
+
+
+def test_there_are_some():
+    assert FOLDERS
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_files_logs_and_tables_agree(folder):
+    files = checkpoints.exit_files(folder)
+    headers = {position: checkpoints.read_header(path) for position, path in files.items()}
+    last = list(csv.DictReader((folder / "log.csv").open()))[-1]
+    for position, header in headers.items():
+        assert header["error"] == pytest.approx(float(last[f"{header['errorOn']}_error_{position}"]), abs=0.005)
+    assert saved.load(files).network.exits == tuple(files)
+    errors = exit_errors(list(files), [header["error"] for header in headers.values()])
+    assert errors.replace(" ", ", ").replace(":,", ":") in (PROJECT / "pretrained" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_path_of_a_machine_is_in_them(folder):
+    told = [checkpoints.read_header(path)["options"] for path in checkpoints.exit_files(folder).values()]
+    for options in [*told, json.loads((folder / "opt.json").read_text())]:
+        assert not [value for value in options.values() if isinstance(value, str) and value.startswith(("/", "~"))]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_smallest_exit_has_its_error(folder):
+    data = folder.name.split("-")[0]
+    if not ((DATA / data.lower()).is_dir() or any(DATA.glob("cifar-*"))):
+        pytest.skip(f"{data} is not in {DATA}")
+    path = next(iter(checkpoints.exit_files(folder).values()))
+    error = float(script("test.py", data, path, "--dataDir", DATA).stdout.split()[1])
+    assert error == pytest.approx(checkpoints.read_header(path)["error"], abs=0.03)
