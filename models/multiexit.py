@@ -5,7 +5,7 @@ Outputs", arXiv 1611.01773.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -74,10 +74,11 @@ class MultiExit(nn.Module):
         """The positions whose logits `forward` returns."""
         return tuple(int(position) for position in self.heads)
 
-    def run(self, images: Tensor) -> Iterator[Tensor]:
+    def run(self, images: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """Normalised images N×3×H×W -> the logits of one exit after another, shallow to deep, each N×classes.
 
-        What lies behind an exit is computed when its successor is asked for; who has seen enough stops asking.
+        What lies behind an exit is computed when its successor is asked for; who has seen enough stops asking. Indices
+        or a mask of pictures, given to `send`, let only these go on to the next exits.
         """
         recompute = self.share_grad_input and self.training and torch.is_grad_enabled()
         chunk = _chunk(sum(map(len, self.segments)))
@@ -85,7 +86,8 @@ class MultiExit(nn.Module):
         for position, segment in zip(self.positions, self.segments, strict=True):
             x = _recomputed(segment, x, chunk) if recompute else segment(x)
             if str(position) in self.heads:
-                yield self.heads[str(position)](x)
+                staying = yield self.heads[str(position)](x)
+                x = x if staying is None else x[staying]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images N×3×H×W -> the logits of each exit, shallow to deep, each N×classes."""

@@ -70,6 +70,18 @@ def test_who_stops_asking_stops_the_network():
     assert first.shape == second.shape == (2, 10)
 
 
+def test_pictures_that_leave_are_not_computed_further():
+    model = network("AuxResNet-14-3").eval()
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        whole, exits = model(images), model.run(images)
+        next(exits)
+        second = exits.send(torch.tensor([True, False, True, True]))
+        third = exits.send(torch.tensor([2]))
+    torch.testing.assert_close(second, whole[1][[0, 2, 3]])
+    torch.testing.assert_close(third, whole[2][[3]])
+
+
 def test_forward_is_the_list_of_all_exits():
     model = network("AuxResNet-56-5").eval()
     images = torch.randn(2, 3, 32, 32)
