@@ -251,13 +251,17 @@ class RunFiles:
         for (position, path), error in zip(self.exits.items(), errors, strict=True):
             write_exit(path, network.exit_state(position), {**header, "position": position, "error": error})
 
+    def read_errors(self) -> list[float]:
+        """The errors in the headers, in percent, shallow to deep."""
+        return [read_header(path)["error"] for path in self.exits.values()]
+
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:
         """Write the models that `read_exits` gave anew, with other errors in their headers."""
         for (position, path), error in zip(self.exits.items(), errors, strict=True):
             write_exit(path, network.exit_state(position), {**read_header(path), "error": error})
 
     def read_exits(self, network: MultiExit) -> MultiExit:
-        """The network with the weights of all exit files."""
+        """This network with the weights of all exit files."""
         for position, path in self.exits.items():
             network.load_state_dict(read_weights(path, network.exit_state(position)), strict=False)
         return network

@@ -252,13 +252,12 @@ class Run:
     def finish(self) -> None:
         """Test what is kept, in float32. With a validation split that is the best epoch on it: its validation error,
         too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
-        last = self.state.log[-1]
-        self.errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
+        self.errors = self.files.read_errors()
         self.error_name = f"{self.data.held_out_name} error"
         if not self.data.validates:
             return
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
-        network = self.files.read_exits(self.trainer.network)
+        network = self.files.read_exits(copy.deepcopy(self.trainer.network))  # a state that is saved now needs its own
         if self.trainer.dtype:
             self.errors = self._evaluate(network, self.data.held_out).errors
             self.files.write_errors(network, self.errors)

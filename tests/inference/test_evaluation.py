@@ -105,6 +105,20 @@ def validation_error(path, size):
     return 100 * (logits.argmax(1) != pictures.targets).double().mean().item()
 
 
+def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_path, monkeypatch):
+    line = [*SMALL, "--valSize", "300", "--nEpochs", "2", "--schedule", "cosine", "--save"]
+    main.main([*line, str(tmp_path / "whole")])
+    signal_during(monkeypatch, Run, "finish", 1)
+    with pytest.raises(SystemExit):
+        main.main([*line, str(tmp_path / "stopped")])
+    monkeypatch.undo()
+    states = [checkpoints.read_state(tmp_path / name / FOLDER, pytest.fail) for name in ("whole", "stopped")]
+    for name, tensor in states[0]["network"].items():
+        assert tensor.equal(states[1]["network"][name]), name
+    main.main(["--resume", str(tmp_path / "stopped" / FOLDER)])
+    assert exit_files(tmp_path / "whole" / FOLDER) == exit_files(tmp_path / "stopped" / FOLDER)
+
+
 def test_a_finished_run_with_a_split_resumed_says_the_same(tmp_path, capsys):
     line = [*SMALL, "--valSize", "300", "--nEpochs", "2", "--precision", "bf16", "--save", str(tmp_path)]
     main.main(line)
