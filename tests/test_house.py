@@ -89,3 +89,14 @@ def test_the_tree_in_the_readme_is_the_tree():
             shown.add(name if not line.startswith(" ") else folder + name)
     inside = {str(path.relative_to(PROJECT)) for path in modules() if room(path) in FLOOR and path.stem != "__init__"}
     assert shown == inside
+
+
+def test_every_test_that_reliability_md_names_exists():
+    named = set(re.findall(r"`(test_\w+)`", (PROJECT / "RELIABILITY.md").read_text()))
+    defined = {
+        name
+        for path in (PROJECT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 40
+    assert named <= defined
