@@ -1,6 +1,6 @@
 """Loss and errors of a network over batches of pictures, and the batch norm statistics that it is evaluated with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,22 @@ def measure_statistics(
 
 
 @torch.inference_mode()
+def answers(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """The logits of each exit (N×classes, float32) and the N targets of every batch, on the device; `model` computes
+    the logits in `dtype` by autocast (None: in float32)."""
+    for images, targets in batches:
+        images, targets = images.to(device), targets.to(device)
+        with autocast(device, dtype):
+            logits = model(images)
+        yield [z.float() for z in logits], targets
+
+
+@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -45,12 +61,21 @@ def evaluate(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Result:
-    """Loss and errors over batches of N pictures and N targets; `model` returns the logits of each exit, computed in
-    `dtype` by autocast (None: in float32); `weights` are those of the exits' losses."""
+    """Loss and errors over batches of N pictures and N targets; `weights` are those of the exits' losses, the rest is
+    as for `answers`."""
     sums = Sums(len(weights), device)
-    for images, targets in batches:
-        images, targets = images.to(device), targets.to(device)
-        with autocast(device, dtype):
-            logits = [z.float() for z in model(images)]
+    for logits, targets in answers(model, batches, device, dtype):
         sums.add(multiway_loss(logits, targets, weights)[0], logits, targets)
     return sums.result()
+
+
+def collect(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """The logits of each exit, each N×classes, and the N targets of all pictures, on the device, for what has to see
+    them together; the arguments are those of `answers`."""
+    logits, targets = zip(*answers(model, batches, device, dtype), strict=True)
+    return [torch.cat(batch) for batch in zip(*logits, strict=True)], torch.cat(targets)

@@ -1,4 +1,5 @@
-"""Loss and errors, summed on the device over the batches of an epoch."""
+"""How well a network answers: loss and errors, summed on the device over the batches of an epoch, and functions of all
+logits of one exit (N×classes) and the N targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,3 +45,52 @@ class Sums:
         self.loss.copy_(state["loss"])
         self.wrong.copy_(state["wrong"])
         self.pictures = state["pictures"]
+
+
+def top_error(logits: Tensor, targets: Tensor, k: int = 1) -> float:
+    """The part of the pictures whose class is not among the `k` that answer highest, in percent."""
+    answers = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(k).indices
+    return 100 * (answers != targets[:, None]).all(1).sum().item() / len(targets)
+
+
+def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
+    """The expected calibration error in percent: how far the top probability and the part of right answers lie apart,
+    in the mean over the pictures, which are put in `bins` bins of equal width by their top probability.
+
+    Naeini et al., AAAI 2015; Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, equation 3.
+    """
+    confidence, right = _confidence(logits, targets)
+    index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)  # bin m is ((m - 1) / bins, m / bins]
+    gaps = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    gaps.index_add_(0, index, right.double() - confidence)
+    return 100 * gaps.abs().sum().item() / len(targets)
+
+
+def failure_auroc(logits: Tensor, targets: Tensor) -> float | None:
+    """How well confidence ranks mistakes: the probability that a right answer has a higher top probability than a wrong
+    one, where a tie counts half. 1: every mistake is less sure than every right answer; 0.5: confidence tells nothing.
+    None where all answers are right, or all wrong.
+
+    The area under the ROC curve as in Hendrycks and Gimpel, arXiv 1610.02136, by the ranks of Mann and Whitney.
+    """
+    confidence, right = _confidence(logits, targets)
+    wrong_count = len(right) - (right_count := right.sum().item())
+    if not right_count or not wrong_count:
+        return None
+    _, place, counts = confidence.unique(return_inverse=True, return_counts=True)
+    ranks = counts.cumsum(0) - (counts - 1) / 2  # of tied values: the mean of those that they share
+    above = ranks.double()[place[right]].sum().item() - right_count * (right_count + 1) / 2
+    return above / (right_count * wrong_count)
+
+
+def _confidence(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The top probability of each of N pictures (float64: in float32 too many of them would be 1), and whether the
+    answer is right."""
+    confidence, answers = logits.double().softmax(1).max(1)
+    return confidence, answers == targets
+
+
+def confusion(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many pictures of each class (row) are taken for each class (column): classes×classes, int64."""
+    classes = logits.shape[1]
+    return torch.bincount(targets * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
