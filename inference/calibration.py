@@ -1,0 +1,234 @@
+"""Policies from held-out pictures: temperatures, then the one threshold that a budget or a guarantee calls for.
+
+The temperatures make the exits' probabilities comparable, so one threshold serves all of them, and a family with one
+parameter remains: from NEVER (every picture goes to the last exit) to 0 (every picture leaves at the first). Thresholds
+of each exit's own, by backward induction on the held-out pictures, were no better on AuxResNet-56-5.
+
+K is the number of exits, N that of pictures, C that of classes.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from inference.early_exit import NEVER, Policy, Rule, decide, fingerprint, simulate
+from models.multiexit import MultiExit
+from system.errors import UserError
+
+TEMPERATURES = (1 / 64, 64.0)
+HALVINGS = 24  # of the interval of log temperatures: to a millionth
+TUNED_ON = 0.2  # the part of the pictures that a guarantee's temperatures are fitted on; it is tested on the others
+HARM_SHARE = 0.8  # the part of the allowed risk that the bound of the harmed pictures has; see `increase_bound`
+STEPS = 200  # thresholds that a guarantee tries
+SAFEST = 1e-5  # 1 minus the first of them
+POINTS = 101  # of a sweep
+
+
+class Goal(NamedTuple):
+    """What a policy is for: an option of calibrate.py, its value, and how sure a guarantee has to be (0 … 1)."""
+
+    criterion: str
+    limit: float
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the exits say of N held-out pictures, and what is true."""
+
+    logits: Sequence[Tensor]  # K of N×C
+    targets: Tensor  # N
+    dataset: str  # where they are from, in words
+
+    def take(self, indices: Tensor) -> "HeldOut":
+        """Some of the pictures."""
+        return HeldOut([z[indices] for z in self.logits], self.targets[indices], self.dataset)
+
+    @property
+    def wrong(self) -> Tensor:
+        """K×N, whether an exit is wrong of a picture."""
+        return torch.stack([z.argmax(1) != self.targets for z in self.logits])
+
+    def probabilities(self, temperatures: Sequence[float]) -> Tensor:
+        """K×N, the top probability."""
+        return torch.stack([decide(z, t)[0] for z, t in zip(self.logits, temperatures, strict=True)])
+
+
+class Family:
+    """The policies that have one threshold at every exit but the last, all that differ on N pictures, from that with
+    threshold 0 to that with NEVER. `probabilities` is K×N."""
+
+    def __init__(self, probabilities: Tensor) -> None:
+        self.pictures = probabilities.shape[1]
+        surest = probabilities[:-1].cummax(0).values.flatten()  # goes beyond an exit if this is below the threshold
+        ordered, self._order = surest.sort()
+        self.values, counts = ordered.unique_consecutive(return_counts=True)
+        self._ends = counts.cumsum(0) - 1
+        middles = (self.values[:-1] + self.values[1:]) / 2  # far from both sides, so that rounding decides nothing
+        middles = torch.where(middles > self.values[:-1], middles, self.values[1:])
+        self.thresholds = torch.cat([middles.new_zeros(1), middles, middles.new_full((1,), NEVER)])
+
+    def totals(self, values: Tensor) -> Tensor:
+        """The sum over the pictures of what is K×N by exit, at the exits where the pictures leave; by policy."""
+        steps = values[1:].double() - values[:-1].double()
+        changes = steps.flatten()[self._order].cumsum(0)[self._ends]
+        return values[0].double().sum() + torch.cat([changes.new_zeros(1), changes])
+
+    def index(self, thresholds: Tensor) -> Tensor:
+        """Which policies thresholds between 0 (not included) and NEVER stand for."""
+        return torch.searchsorted(self.values, thresholds)
+
+
+def fit_temperatures(held: HeldOut) -> tuple[float, ...]:
+    """The temperature of each exit at which the held-out pictures are likeliest (Guo et al., "On Calibration of Modern
+    Neural Networks", arXiv 1706.04599, section 4.2).
+
+    The negative log-likelihood is convex in 1 / T. Its slope, the mean of E[z] - z of the right class, is brought to 0
+    by bisection over log T for all exits at once.
+    """
+    logits = torch.stack(list(held.logits))  # K×N×C
+    right = logits.gather(2, held.targets.expand(len(logits), -1)[:, :, None])[:, :, 0].mean(1)
+    low, high = (torch.full_like(right, bound).log() for bound in TEMPERATURES)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        expected = ((logits / middle.exp()[:, None, None]).softmax(2) * logits).sum(2).mean(1)
+        colder = expected < right
+        low, high = torch.where(colder, low, middle), torch.where(colder, middle, high)
+    return tuple(((low + high) / 2).exp().tolist())
+
+
+def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float, ...], float]:
+    """Temperatures and the threshold for a goal; `costs` are what a picture takes to each exit, in the goal's unit.
+
+    Raises UserError naming the nearest goal that can be reached, where this one cannot.
+    """
+    if goal.confidence is not None:
+        return fit_guarantee(goal.limit / 100, goal.confidence, held)
+    temperatures = fit_temperatures(held)
+    return temperatures, fit_budget(goal, Family(held.probabilities(temperatures)), costs)
+
+
+def fit_budget(goal: Goal, family: Family, costs: Sequence[float]) -> float:
+    """The highest threshold with which the pictures take no more than the budget on average."""
+    rising = torch.tensor(list(itertools.accumulate(costs, max)), dtype=torch.float64)  # measured ones may not
+    within = family.totals(rising[:, None].expand(-1, family.pictures)) <= goal.limit * family.pictures
+    if not within[0]:
+        raise UserError(
+            f"--{goal.criterion} {shown(goal, goal.limit)} is less than the first exit takes; "
+            f"give {shown(goal, costs[0])} or more"
+        )
+    return family.thresholds[within.sum() - 1].item()
+
+
+def fit_guarantee(increase: float, confidence: float, held: HeldOut) -> tuple[tuple[float, ...], float]:
+    """Temperatures and the lowest threshold of which it is certain with this confidence (0 … 1) that the error rises by
+    `increase` (0 … 1) at most over the last exit's.
+
+    Learn then test (Angelopoulos et al., arXiv 2110.01052), as for early exits in Jazbec et al., "Fast yet Safe", arXiv
+    2405.20915: of thresholds that were fixed before, from safe to fast, each is tested at level 1 - confidence, and the
+    last before the first that fails is taken. Fixed-sequence testing needs no correction for their number, and no
+    assumption that the risk grows along it. The confidence is over the draw of the pictures that are tested on, which
+    must be drawn as those to come are; the temperatures are therefore fitted on others.
+    """
+    order = torch.randperm(len(held.targets), generator=torch.Generator().manual_seed(0))
+    tuning, testing = (held.take(part) for part in order.tensor_split([int(TUNED_ON * len(order))]))
+    temperatures = fit_temperatures(tuning)
+    family, wrong = Family(testing.probabilities(temperatures)), testing.wrong
+    tried = sequence(held.logits[0].shape[1])
+    tested = family.index(tried)
+    harmed, helped = (family.totals(v)[tested].numpy() for v in (wrong & ~wrong[-1], ~wrong & wrong[-1]))
+    bounds = increase_bound(harmed, helped, len(testing.targets), 1 - confidence)
+    passed = int((bounds <= increase).cumprod().sum())
+    if not passed:
+        least = np.ceil(1e4 * bounds[0]) / 100
+        raise UserError(
+            f"--maxErrorIncrease {100 * increase:g} cannot be assured with confidence {confidence:g} by "
+            f"{len(testing.targets):,} pictures; {least:g} can; or hold out more pictures"
+        )
+    return temperatures, tried[passed - 1].item()
+
+
+def sequence(classes: int) -> Tensor:
+    """The thresholds that a guarantee tries, from safe to fast, down to where every picture leaves at the first exit;
+    fixed before any picture is seen."""
+    return torch.from_numpy(1 - np.geomspace(SAFEST, 1 - 1 / classes, STEPS)).float()
+
+
+def increase_bound(harmed: np.ndarray, helped: np.ndarray, pictures: int, risk: float) -> np.ndarray:
+    """What the increase of the error (0 … 1) exceeds with probability `risk` at most, for any distribution.
+
+    Of the `pictures`, early exit makes `harmed` wrong that the last exit has right, and `helped` the other way round.
+    The increase is the difference of the two probabilities, so it is below the upper bound of the one minus the lower
+    bound of the other. The bounds are Clopper and Pearson's, exact for counts; by the union bound their risks add up.
+    On counts that are as rare as these, this is tighter than the bounds for means of any bounded numbers (Hoeffding,
+    betting), and as unequal shares of the risk show, nothing is lost where early exit helps no picture.
+    """
+    harm_risk, help_risk = HARM_SHARE * risk, (1 - HARM_SHARE) * risk
+    upper = np.where(harmed < pictures, betaincinv(harmed + 1, np.maximum(pictures - harmed, 1), 1 - harm_risk), 1.0)
+    lower = np.where(helped > 0, betaincinv(np.maximum(helped, 1), pictures - helped + 1, help_risk), 0.0)
+    return upper - lower
+
+
+def make_policy(goal: Goal, held: HeldOut, network: MultiExit, macs: Sequence[int], costs: Sequence[float]) -> Policy:
+    """The policy of a network for a goal, and what it does to all held-out pictures. `macs` are the multiply-adds to
+    each exit, `costs` and UserError are as for `fit`."""
+    temperatures, threshold = fit(goal, held, costs)
+    rule = Rule(network.exits, temperatures, (threshold,) * (len(macs) - 1) + (0.0,))
+    leaving = simulate(held.logits, rule)
+    return Policy(
+        **asdict(rule),
+        model=fingerprint(network),
+        dataset=held.dataset,
+        pictures=len(held.targets),
+        **leaving.figures(held.targets, macs),
+        criterion=goal.criterion,
+        limit=goal.limit,
+        confidence=goal.confidence,
+    )
+
+
+def sweep(held: HeldOut, policy: Policy, macs: Sequence[int]) -> list[dict[str, float | None]]:
+    """A row for each exit alone, then one for each of `POINTS` thresholds in place of the policy's, from the cheapest
+    to the dearest. Errors are in percent, `macs` for one picture on average.
+
+    `mixture` is the error for the same multiply-adds of sending pictures to the two neighbouring exits by chance, and
+    `oracle` that of a policy which knows what is true (see `oracle`).
+    """
+    wrong, pictures = held.wrong, len(held.targets)
+    alone = 100 * wrong.double().mean(1).numpy()
+    family = Family(held.probabilities(policy.temperatures))
+    average = family.totals(torch.tensor(macs)[:, None].expand(-1, pictures)).numpy() / pictures
+    chosen = np.unique(np.searchsorted(average, np.linspace(macs[0], macs[-1], POINTS), side="right") - 1)
+    points = {
+        "exit": [None] * len(chosen),
+        "threshold": family.thresholds.numpy()[chosen],
+        "macs": average[chosen],
+        "error": 100 * family.totals(wrong).numpy()[chosen] / pictures,
+        "mixture": np.interp(average[chosen], macs, alone),
+        "oracle": np.interp(average[chosen], *oracle(wrong, macs)),
+    }
+    single = zip(policy.positions, macs, alone, strict=True)
+    rows = [{**dict.fromkeys(points), "exit": exit, "macs": cost, "error": error} for exit, cost, error in single]
+    return rows + [dict(zip(points, row, strict=True)) for row in zip(*points.values(), strict=True)]
+
+
+def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Multiply-adds for one picture on average, and errors in percent, K of each: pictures that the first exit has
+    wrong (`wrong` is K×N) go on to the first exit that has them right, if that is one of the first 1, 2, … K."""
+    rescued = torch.bincount((~wrong).int().argmax(0), minlength=len(macs)).double().numpy() / wrong.shape[1]
+    rescued[0] = 0  # right at the first exit, or wrong at all of them
+    extra = rescued * (np.array(macs) - macs[0])
+    return macs[0] + extra.cumsum(), 100 * (wrong[0].double().mean().item() - rescued.cumsum())
+
+
+def shown(goal: Goal, value: float) -> str:
+    """A value in a goal's unit as it is written on the command line, rounded up, so that it will do as a limit."""
+    scale, unit = (1e6, "M") if goal.criterion == "budgetMACs" else (1, "")
+    return f"{math.ceil(100 * value / scale) / 100:g}{unit}"
