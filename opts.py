@@ -21,6 +21,7 @@ from options.values import boolean, boolean_or_auto, number
 from system.errors import UsageError, UserError
 
 BOTH = ("main.py", "test.py")
+SHIPPING = ("predict.py",)
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -45,6 +46,18 @@ OPTIONS = (
                programs=("test.py",)),
     ),
     *group(
+        "what to predict, and how to tell it",
+        Option("model", str, None, "a network's name, a run's folder, an exit-*.safetensors or a file of export.py",
+               positional=True, programs=("predict.py",)),
+        Option("pictures", str, None, "files, folders, or - for a list of them on standard input", "PICTURE",
+               positional=True, several=True, programs=("predict.py",)),
+        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=SHIPPING),
+        Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K",
+               programs=("predict.py",)),
+        _choice("format", ("text", "csv", "json"), "text", "of what is told", programs=("predict.py",)),
+        Option("out", str, Rule("standard output"), "file to write it into", "FILE", programs=("predict.py",)),
+    ),
+    *group(
         "what to draw, and where",
         Option("runs", str, None, "the folder of a run", "RUN", positional=True, several=True, programs=("plot.py",)),
         Option("out", values.png, "runs.png", "file of the plot, a PNG", "FILE", programs=("plot.py",)),
@@ -63,7 +76,7 @@ OPTIONS = (
     *group(
         "run",
         Option("save", str, "./", "folder that holds the folders of runs; test.py looks there, then in pretrained/",
-               "DIR", free="on resume", programs=BOTH),
+               "DIR", free="on resume", programs=(*BOTH, *SHIPPING)),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
         Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder", "DIR",
@@ -126,13 +139,13 @@ OPTIONS = (
     *group(
         "machine",
         Option("nGPU", number(int, 0, 1024), Rule("1 if there is one"), "GPUs to share each batch among; 0: CPU", "N",
-               free="on resume", programs=BOTH),
+               free="on resume", programs=(*BOTH, "predict.py")),
         Option("nThreads", number(int, 0, 256), 2, "loader workers; 0: none", "N", free="on resume"),
         _switch("shareGradInput", False, "save memory: recompute activations in the backward pass",
                 free="between runs"),
         _choice("precision", ("auto", "float", "bf16", "half"), "float", "arithmetic of the network: 32-bit, bfloat16, "
                 "half (in training with a gradient scaler); auto: bf16 where the machine computes it natively",
-                auto=True, programs=BOTH),
+                auto=True, programs=(*BOTH, "predict.py")),
         Option("compile", boolean_or_auto, False, "faster steps after a wait of a minute: torch.compile, one device; "
                "auto: where a compiler works and the run is long enough to earn it", "true|false|auto",
                auto=True, free="between runs"),
@@ -164,6 +177,12 @@ PLOT = Program(
     "Draw runs into one plot; print mean and standard deviation over those of one configuration.",
     "Example: python plot.py runs/*/CIFAR10-AuxResNet-26-2",
 )
+PREDICT = Program(
+    "predict.py",
+    _having("predict.py"),
+    "Tell the classes of pictures.",
+    "Example: python predict.py AuxResNet-56-5 cat.png",
+)
 AUTO = tuple(option.name for option in MAIN.options if option.auto)
 FREE_ON_RESUME = tuple(option.name for option in MAIN.options if option.free_on_resume)
 FREE_BETWEEN_RUNS = tuple(option.name for option in MAIN.options if option.free_between_runs)
@@ -189,6 +208,11 @@ def parse_test(argv: Sequence[str]) -> argparse.Namespace:
 def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `plot.py`; raises UsageError as `parse` does."""
     return argparse.Namespace(**PLOT.resolved(PLOT.given(argv)))
+
+
+def parse_predict(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked options of `predict.py`; raises UsageError as `parse` does."""
+    return argparse.Namespace(**PREDICT.resolved(PREDICT.given(argv)))
 
 
 def from_saved(saved: Any) -> argparse.Namespace:

@@ -7,8 +7,9 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -127,8 +128,8 @@ def _regular(path: str) -> os.stat_result:
     """The size and times of a regular file, or of the one that a link leads to. Raises UserError for anything else."""
     try:
         status = Path(path).stat()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is no regular file; pictures are not read from pipes, sockets or devices")
     return status
@@ -140,24 +141,36 @@ def decode(paths: Sequence[str], title: str) -> Tensor:
     Raises UserError that names the file for a picture that cannot be read or is unreasonably large.
     """
     images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        warnings.simplefilter("ignore")  # of odd metadata: the pixels are all that is wanted
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        decoded = pool.map(_decode, paths)
+    with bounded(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
+        decoded = pool.map(decode_one, paths)
         bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
         for index, pixels in enumerate(bar):
             images[index] = torch.from_numpy(pixels)
     return images
 
 
-def _decode(path: str) -> np.ndarray:
+@contextmanager
+def bounded() -> Iterator[None]:
+    """While open, Pillow refuses pictures of unreasonably many pixels, and does not warn of anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata: the pixels are all that is wanted
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode_one(path: str) -> np.ndarray:
     """The first frame of a picture as 32×32×3 uint8, transparency left out. Raises UserError naming the file."""
     _regular(path)  # opening a pipe would wait for ever
     try:
         with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
-            picture = (_eight_bits(file) if file.mode[0] in "IF" else file).convert("RGB")
+            return as_pixels(file)
     except Exception as error:  # Pillow's decoders answer broken files with many kinds of error
         raise UserError(f"{path} is no picture that can be read: {error or type(error).__name__}") from error
+
+
+def as_pixels(picture: Image.Image) -> np.ndarray:
+    """A picture of any size and mode as 32×32×3 uint8. Raises ValueError where its values are of more than 16 bits."""
+    picture = (_eight_bits(picture) if picture.mode[0] in "IF" else picture).convert("RGB")
     if picture.size != (SIDE, SIDE):
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.array(picture)

@@ -26,6 +26,17 @@ def write(path: Path, content: bytes | memoryview, keep: Path | None = None) -> 
         raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
 
 
+def check_target(path: Path) -> None:
+    """Raise UserError, before any work is done for it, where a file cannot be written: its folder is missing or may not
+    be written into, or there is something else in its place."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it, or give another file")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file and is not replaced by one; give another")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: {path.parent} is read-only; give another folder")
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -63,6 +63,15 @@ test.py --nGPU: 1 if there is one
 test.py --precision: float
 plot.py runs
 plot.py --out: runs.png
+predict.py model
+predict.py pictures
+predict.py --exit: the last exit
+predict.py --top: 1
+predict.py --format: text
+predict.py --out: standard output
+predict.py --save: ./
+predict.py --nGPU: 1 if there is one
+predict.py --precision: float
 """
 
 
@@ -70,17 +79,18 @@ def test_the_options_of_all_programs_are_these():
     shown = [
         f"{program.name} {option.name}" if option.positional
         else f"{program.name} --{option.name}: {program.shown(option)}"
-        for program in (opts.MAIN, opts.TEST, opts.PLOT)
+        for program in (opts.MAIN, opts.TEST, opts.PLOT, opts.PREDICT)
         for option in program.options
     ]  # fmt: skip
     assert shown == FROZEN.strip().splitlines()
 
 
-@pytest.mark.parametrize("parse", [opts.parse, opts.parse_test, opts.parse_plot])
+@pytest.mark.parametrize("parse", [opts.parse, opts.parse_test, opts.parse_plot, opts.parse_predict])
 def test_help_shows_every_option_with_its_default(parse, capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
-    program = {opts.parse: opts.MAIN, opts.parse_test: opts.TEST, opts.parse_plot: opts.PLOT}[parse]
+    parsers = (opts.parse, opts.parse_test, opts.parse_plot, opts.parse_predict)
+    program = (opts.MAIN, opts.TEST, opts.PLOT, opts.PREDICT)[parsers.index(parse)]
     text = capsys.readouterr().out
     for option in program.options:
         if not option.positional:

@@ -1,0 +1,96 @@
+"""One exit as a classifier: pictures in, probabilities of classes out, with everything that its user has to know."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import checkpoints
+from datasets.folder import as_pixels, bounded, decode_one
+from system.errors import UserError
+
+Picture = Tensor | np.ndarray | Image.Image | str | Path
+
+
+@dataclass(frozen=True)
+class Model:
+    """Something that classifies, whatever it was read from; `card` is as that of `Classifier`."""
+
+    probabilities: Callable[[Tensor], Tensor]  # N×32×32×3 uint8 -> N×classes float32, on the CPU
+    card: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return tuple(self.card["classes"])
+
+
+class Classifier(nn.Module):
+    """N×32×32×3 uint8 pictures -> N×classes probabilities, float32.
+
+    `network` turns such pictures, or with `normalise` normalised ones, into the logits of its exits, of which the last
+    is taken. `card` is what there is to know: the header of an exit file, without the options of the run.
+    """
+
+    def __init__(self, network: nn.Module, normalise: nn.Module, card: dict[str, Any]) -> None:
+        super().__init__()
+        self.network, self.normalise, self.card = network, normalise, card
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return tuple(self.card["classes"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N×32×32×3 uint8 -> N×classes."""
+        return self.network(self.normalise(images))[-1].float().softmax(1)
+
+    @staticmethod
+    def preprocess(picture: Picture) -> Tensor:
+        """A picture of any size as 1×32×32×3 uint8: a PIL image, the path of a file, or H×W×3 or H×W values of uint8.
+
+        Raises UserError, which is a ValueError, for anything else.
+        """
+        with bounded():
+            if isinstance(picture, str | Path):
+                return torch.from_numpy(decode_one(str(picture)))[None]
+            if isinstance(picture, Image.Image):
+                return torch.from_numpy(as_pixels(picture))[None]
+            values = np.asarray(picture)
+            if values.dtype != np.uint8 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)):
+                raise UserError(f"a picture is H×W×3 or H×W values of uint8, not {values.shape} of {values.dtype}")
+            return torch.from_numpy(as_pixels(Image.fromarray(values)))[None]
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor | Picture | Sequence[Picture]) -> list[tuple[str, float]]:
+        """The likeliest class of each picture and its probability, whatever mode the network is in.
+
+        `images` is what `preprocess` gives (also several of them, concatenated), what it takes, or a list of that.
+        """
+        if not (isinstance(images, Tensor) and images.ndim == 4):
+            pictures = images if isinstance(images, list | tuple) else [images]
+            images = torch.cat([self.preprocess(picture) for picture in pictures])
+        training = self.training
+        try:
+            probabilities = self.eval()(images.to(next(self.parameters()).device))
+        finally:
+            self.train(training)
+        return [found[0] for found in likeliest(probabilities, self.classes, 1)]
+
+
+def card(header: dict[str, Any]) -> dict[str, Any]:
+    """What a user of an exit has to know, from the header of its file."""
+    fields = {name: header[name] for name in checkpoints.HEADER_FIELDS}
+    return {**fields, "program": f"AuxResNet {checkpoints.VERSION}"}
+
+
+def likeliest(probabilities: Tensor, classes: Sequence[str], count: int) -> list[list[tuple[str, float]]]:
+    """For each row of N×classes probabilities the `count` likeliest classes, likeliest first, each with its own."""
+    values, indices = probabilities.topk(min(count, len(classes)))
+    rows = zip(values.tolist(), indices.tolist(), strict=True)
+    return [[(classes[index], value) for value, index in zip(*row, strict=True)] for row in rows]

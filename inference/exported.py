@@ -1,0 +1,172 @@
+"""One exit as a file that runs without this program: a .pt2 of torch.export, or an ONNX file.
+
+Both take N×32×32×3 uint8 pictures, any N, and give N×classes probabilities; normalisation is inside, batch norms are
+folded. Both hold a card, as JSON under the name `CARD`: network, data set, classes, normalisation, position, error.
+"""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.export.passes import move_to_device_pass
+
+from datasets.pictures import SIDE
+from datasets.transforms import Normalise
+from inference import archive
+from inference.classifier import Classifier, Model, card
+from inference.saved import MAX_CLASSES, SavedModel
+from models.folding import folded
+from system import devices
+from system.errors import UserError
+
+CARD = "AuxResNet"
+INPUT, OUTPUT = "images", "probabilities"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+CPU = torch.device("cpu")
+
+
+def require_packages(path: Path) -> None:
+    """Raise UserError where a package is missing that ONNX files are written or run with."""
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise UserError(f"{path}: ONNX needs {', '.join(missing)}; pip install -r requirements-export.txt")
+
+
+def write(model: SavedModel, suffix: str) -> bytes:
+    """The last exit of a saved model as the content of a `.pt2` or `.onnx` file."""
+    header = model.header
+    classifier = Classifier(folded(model.network), Normalise(header["mean"], header["std"]), card(header))
+    text = json.dumps(classifier.card)
+    program = _program(classifier)
+    return _as_pt2(program, text) if suffix == ".pt2" else _as_onnx(program, text)
+
+
+def _program(classifier: Classifier) -> ExportedProgram:
+    """The classifier as a graph of operators for any number of pictures, without a trace of where it was made."""
+    pictures = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)  # 2, as 1 would be taken for a constant
+    with torch.no_grad():
+        program = torch.export.export(classifier.eval(), (pictures,), dynamic_shapes=({0: Dim("N", min=1)},))
+    for node in program.graph.nodes:
+        for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):  # paths of the machine, classes
+            node.meta.pop(name, None)
+    return program
+
+
+def _as_pt2(program: ExportedProgram, text: str) -> bytes:
+    program.example_inputs = None  # they would be pickled
+    content = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, content, extra_files={CARD: text})
+    return content.getvalue()
+
+
+def _as_onnx(program: ExportedProgram, text: str) -> bytes:
+    with _quiet():
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        ).model
+    for node in exported.graph:
+        node.metadata_props.clear()  # names of files and classes of the exporter
+    exported.metadata_props[CARD] = text
+    import onnx_ir
+
+    return onnx_ir.to_proto(exported).SerializeToString()
+
+
+def read(path: Path, position: int | None, gpus: int | None) -> Model:
+    """The classifier in a .pt2 or .onnx file. `position` is what exit it has to be (None: whichever it is), `gpus` as
+    for `devices.choose`; ONNX files run on the CPU.
+
+    Raises UserError where the file is not one of `write`.
+    """
+    if path.suffix == ".onnx":
+        require_packages(path)
+        if gpus:
+            raise UserError(f"--nGPU {gpus}: {path} runs on the CPU; leave it out, or export a .pt2 file")
+    if not path.is_file():
+        raise UserError(f"{path} cannot be read: it is no file")
+    device = devices.choose(gpus)[0] if path.suffix == ".pt2" else CPU
+    model = runnable(path.read_bytes(), path, device)
+    if position not in (None, model.card["position"]):
+        raise UserError(f"--exit {position}: {path} is exit {model.card['position']}; leave it out")
+    return model
+
+
+def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
+    """The classifier that such a file holds; UserError naming `path` where it is none."""
+    run, text = _read_pt2(content, path, device) if path.suffix == ".pt2" else _read_onnx(content, path)
+    model = Model(run, _card(text, path))
+    try:
+        shape = tuple(run(torch.zeros(3, SIDE, SIDE, 3, dtype=torch.uint8)).shape)
+    except Exception as error:  # runtimes answer a strange graph with many kinds of error
+        raise UserError(f"{path} does not take N×32×32×3 pictures of uint8; export it anew") from error
+    if shape != (3, len(model.classes)):
+        raise UserError(f"{path} gives {shape} for 3 pictures and {len(model.classes)} classes; export it anew")
+    return model
+
+
+def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
+    archive.check(content, path)
+    notes = {CARD: ""}
+    try:
+        with _quiet():
+            program = torch.export.load(io.BytesIO(content), extra_files=notes)
+            module = move_to_device_pass(program, device).module() if device != CPU else program.module()
+    except Exception as error:  # a strange graph fails in many ways
+        raise UserError(f"{path} cannot be read as a .pt2 file: {error}") from error
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        return module(images.to(device)).cpu()
+
+    return run, notes[CARD]
+
+
+def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class of its own for each kind of failure
+        raise UserError(f"{path} cannot be read as an ONNX file: {error}") from error
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+    return run, session.get_modelmeta().custom_metadata_map.get(CARD, "")
+
+
+def _card(text: str, path: Path) -> dict[str, Any]:
+    """The card in a file's metadata; UserError where there is none."""
+    try:
+        found = json.loads(text)
+        classes = found["classes"]
+        right = type(found["position"]) is int and all(type(name) is str for name in classes)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        right = False
+    if not right or not 1 <= len(classes) <= MAX_CLASSES:
+        raise UserError(f"{path} is not of export.py: it does not say which classes it tells apart")
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While open, the exporter's notes about itself are not shown; its failures are exceptions."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,107 @@
+"""The classes of a user's own pictures: files found, decoded ahead of the network, and answered batch by batch."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.folder import ENDINGS, bounded, decode_one
+from datasets.transforms import Normalise
+from inference import evaluation
+from inference.classifier import Model, card, likeliest
+from inference.saved import SavedModel
+from system.arithmetic import autocast
+from system.errors import UserError
+
+BATCH = 250
+AHEAD = 2  # batches that are being decoded while the network computes
+
+
+class Answer(NamedTuple):
+    """A picture's likeliest classes, likeliest first, each with its probability."""
+
+    path: str
+    found: list[tuple[str, float]]
+
+
+def listed(arguments: Iterable[str]) -> list[str]:
+    """The paths of picture files: those given, and those at any depth in the folders given, in alphabetical order. In
+    folders, links to other folders are not followed, and only files whose names end like a picture's are taken.
+
+    Raises UserError for a folder without pictures, and where there are none at all.
+    """
+    paths = [path for argument in arguments for path in (_within(argument) if _is_folder(argument) else [argument])]
+    if not paths:
+        raise UserError("no pictures are given; name files or folders, or pipe a list of paths into -")
+    return paths
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # a name that no file can have: it is named when it is to be read
+        return False
+
+
+def _within(folder: str) -> list[str]:
+    walk = sorted(os.walk(folder, onerror=_stop))
+    paths = [str(Path(place, name)) for place, _, names in walk for name in sorted(names)]
+    pictures = [path for path in paths if path.lower().endswith(ENDINGS)]
+    if not pictures:
+        raise UserError(f"no pictures in {folder}; their names end in {', '.join(ENDINGS)}")
+    return pictures
+
+
+def _stop(error: OSError) -> NoReturn:
+    """A folder that cannot be listed is an error; `os.walk` alone would pass over it."""
+    raise error
+
+
+def of_saved(model: SavedModel, devices: Sequence[torch.device], dtype: torch.dtype | None) -> Model:
+    """The last exit of a saved model on its devices, computed in `dtype` (None: float32)."""
+    normalise = Normalise(model.header["mean"], model.header["std"])
+    network = evaluation.ready(model.network, normalise, devices)
+
+    @torch.inference_mode()
+    def probabilities(images: Tensor) -> Tensor:
+        with autocast(devices[0], dtype):
+            return network(images.to(devices[0]))[-1].float().softmax(1).cpu()
+
+    return Model(probabilities, card(model.header))
+
+
+def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | UserError]:
+    """For each path in order the `top` likeliest classes, or the reason why it cannot be read."""
+    for group, decoded in decoded_ahead(paths):
+        pictures = [picture for picture in decoded if not isinstance(picture, UserError)]
+        images = torch.from_numpy(np.stack(pictures)) if pictures else None
+        found = iter([] if images is None else likeliest(model.probabilities(images), model.classes, top))
+        for path, picture in zip(group, decoded, strict=True):
+            yield picture if isinstance(picture, UserError) else Answer(path, next(found))
+
+
+def decoded_ahead(paths: Sequence[str]) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:
+    """The paths in batches, each with its pictures, 32×32×3 uint8, or with the reasons why they cannot be read. While
+    one batch is used, the next ones are decoded in threads."""
+    ahead = deque()
+    with bounded(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), BATCH):
+            group = paths[start : start + BATCH]
+            ahead.append((group, pool.map(_decode, group)))  # starts at once
+            if len(ahead) > AHEAD:
+                group, pictures = ahead.popleft()
+                yield group, list(pictures)
+        yield from ((group, list(pictures)) for group, pictures in ahead)
+
+
+def _decode(path: str) -> np.ndarray | UserError:
+    try:
+        return decode_one(path)
+    except UserError as error:
+        return error

@@ -1,0 +1,139 @@
+"""Tell the classes of pictures.
+
+python predict.py AuxResNet-56-5 cat.png dog.jpg pictures/   # by the last exit: cat.png  cat 0.9871
+python predict.py AuxResNet-56-5 cat.png --exit 45 --top 3   # by another exit, the three likeliest classes
+python predict.py path/to/run pictures/ --format csv --out classes.csv
+find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
+"""
+
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import opts
+from models import names
+from system import files
+from system.errors import UsageError, UserError, one_line_errors
+
+if TYPE_CHECKING:
+    from inference.prediction import Answer, Model
+
+EXPORTED = (".pt2", ".onnx")
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Find the model and the pictures, ask the one about the others, print."""
+    options = opts.parse_predict(argv)
+    folder = run_folder(options.model)
+    if Path(options.model).suffix in EXPORTED and options.precision != "float":
+        raise UsageError(f"--precision {options.precision}: {options.model} computes as it was exported; leave it out")
+    if options.out:
+        files.check_target(Path(options.out))
+
+    from inference import prediction  # imports PyTorch, which --help and mistakes need not wait for
+    from reports.answers import FORMATS
+
+    paths = prediction.listed(named(options.pictures))
+    model = load(options, folder)
+    unreadable: list[UserError] = []
+    answers = readable(prediction.answers(model, paths, options.top), len(paths), bool(options.out), unreadable)
+    write(FORMATS[options.format](answers), options.out)
+    if unreadable:
+        raise UserError(f"{len(unreadable)} of {len(paths)} pictures could not be read")
+
+
+def run_folder(model: str) -> str | None:
+    """What the name of a run's folder is, or, where it begins with a dash, ends with, for a network's name; None for a
+    path. Raises UsageError for what is neither."""
+    path = Path(model)
+    if path.suffix in (*EXPORTED, ".safetensors") or any(path.glob("exit-*.safetensors")):
+        return None
+    match = re.fullmatch(r"(?:(.+)-)?(?:Aux)?ResNet-.+", model)
+    if not match:
+        raise UsageError(
+            f"{model!r} is neither a network's name nor the path of a run's folder or of a .safetensors, .pt2 or .onnx "
+            f"file; names are {names.FORM}"
+        )
+    return names.find_folder(match[1] or "", model)
+
+
+def named(words: Iterable[str]) -> Iterator[str]:
+    """The words as paths; in the place of `-` the paths that standard input has, one a line."""
+    for word in words:
+        if word != "-":
+            yield word
+            continue
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths as the system has them
+        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+
+
+def load(options: Namespace, folder: str | None) -> "Model":
+    """The model that the options name, ready to be asked."""
+    from inference import exported, prediction, saved
+    from system import arithmetic, devices
+
+    path = Path(options.model)
+    if path.suffix in EXPORTED:
+        return exported.read(path, options.exit, options.nGPU)
+    roots = [Path(options.save), PRETRAINED]
+    found = saved.find(options.model, folder and only(folder, roots), roots)
+    model = saved.load(saved.choose(found, options.exit))
+    chosen = devices.choose(options.nGPU)
+    precision = arithmetic.choose_precision(options.precision, chosen[0])
+    if note := arithmetic.slow(precision, chosen[0]):
+        print(note, file=sys.stderr)
+    return prediction.of_saved(model, chosen, arithmetic.DTYPES[precision])
+
+
+def only(folder: str, roots: Sequence[Path]) -> str:
+    """The one folder of a run under the roots that has this name or, after that of a data set, this end of a name.
+
+    Raises UserError where several data sets have one. Where there is none, the name alone is returned.
+    """
+    runs = {path.parent.name for root in roots for path in root.glob("*/exit-*.safetensors")}
+    fitting = sorted(run for run in runs if run == folder or (folder.startswith("-") and run.endswith(folder)))
+    if len(fitting) > 1:
+        raise UserError(f"{folder.strip('-')} was trained on several data sets; give one of {', '.join(fitting)}")
+    return fitting[0] if fitting else folder.strip("-")
+
+
+def readable(
+    answers: "Iterable[Answer | UserError]", total: int, quiet: bool, unreadable: list[UserError]
+) -> "Iterator[Answer]":
+    """The answers, with a bar on a terminal unless they are printed on that (`quiet` says that they are not); what
+    could not be read is named on standard error and added to `unreadable`."""
+    from tqdm import tqdm
+
+    hidden = None if quiet or not sys.stdout.isatty() else True
+    with tqdm(answers, "predicting", total, leave=False, unit="img", disable=hidden) as bar:
+        for answer in bar:
+            if isinstance(answer, UserError):
+                unreadable.append(answer)
+                bar.write(f"predict.py: {' '.join(str(answer).split())}", file=sys.stderr)
+            else:
+                yield answer
+
+
+def write(pieces: Iterable[str], target: str | None) -> None:
+    """Write the pieces of a text into a file, whole or not at all, or onto standard output."""
+    if target:
+        files.write(Path(target), "".join(pieces).encode(errors="surrogateescape"))
+        return
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths are printed as the system has them
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    with one_line_errors("predict.py"):
+        main(sys.argv[1:])

@@ -1,0 +1,193 @@
+"""Classes of a user's own pictures: what is printed, in which forms, and what is said to mistakes."""
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT, assert_one_line_error, script
+from PIL import Image
+
+import predict
+from datasets import digits
+from system.errors import UsageError, UserError
+
+NAME = "AuxResNet-14-3"
+COUNT = 12
+PICTURES = digits.load(Path(), "test")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The first test pictures of DIGITS as PNG files, some of them in a folder below."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "below").mkdir()
+    for index in range(COUNT):
+        place = folder / "below" if index < 3 else folder
+        Image.fromarray(PICTURES.images[index].numpy()).save(place / f"{index:02}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def told(finished, capsys):
+    """Runs the program on the CPU with the finished run's folder as --save; returns what it prints."""
+
+    def run(*words):
+        capsys.readouterr()
+        predict.main([*map(str, words), "--save", str(finished[0]), "--nGPU", "0"])
+        return capsys.readouterr().out
+
+    return run
+
+
+def expected(folder, position=14, count=COUNT):
+    """The probabilities of the first pictures, N×10, from the exit file itself."""
+    from datasets.transforms import Normalise
+    from inference import saved
+
+    model = saved.load({position: folder / f"exit-{position}.safetensors"})
+    normalise = Normalise(model.header["mean"], model.header["std"])
+    with torch.inference_mode():
+        return model.network(normalise(PICTURES.images[:count]))[-1].softmax(1)
+
+
+@pytest.mark.parametrize("position", [5, 14])
+def test_the_classes_are_those_of_the_exit_file(told, finished, pictures, position):
+    rows = csv.DictReader(io.StringIO(told(NAME, pictures, "--exit", position, "--top", 3, "--format", "csv")))
+    probabilities, classes = expected(finished[1], position).topk(3)
+    for row in rows:
+        index, rank = int(Path(row["path"]).stem), int(row["rank"]) - 1
+        assert row["class"] == str(int(classes[index, rank]))
+        assert float(row["probability"]) == pytest.approx(float(probabilities[index, rank]), abs=1e-4)
+    assert rows.line_num == 1 + 3 * COUNT
+
+
+def test_text_has_a_line_for_each_picture_in_order(told, pictures):
+    lines = told(NAME, pictures / "05.png", pictures).splitlines()
+    first = [str(pictures / "05.png")]
+    above = [str(pictures / f"{index:02}.png") for index in range(3, COUNT)]
+    below = [str(pictures / "below" / f"{index:02}.png") for index in range(3)]
+    assert [line.split("  ")[0] for line in lines] == [*first, *above, *below]
+    name, probability = lines[0].split("  ")[1].split()
+    assert name in PICTURES.classes
+    assert 0.1 <= float(probability) <= 1
+
+
+def test_json_is_one_array(told, pictures):
+    answers = json.loads(told(NAME, pictures, "--format", "JSON", "--top", 99))
+    assert len(answers) == COUNT
+    for answer in answers:
+        values = [found["probability"] for found in answer["classes"]]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1, abs=1e-4)
+        assert {found["class"] for found in answer["classes"]} == set(PICTURES.classes)
+
+
+def test_a_model_is_named_in_every_way(told, finished, pictures):
+    _, folder, _ = finished
+    by_name = told(NAME, pictures)
+    for model in (folder.name, folder, folder / "exit-14.safetensors"):
+        assert told(model, pictures) == by_name
+
+
+def test_a_name_that_several_data_sets_have_is_asked_back(finished, pictures, tmp_path):
+    for data in ("CIFAR10", "my-pictures"):
+        (tmp_path / f"{data}-{NAME}").symlink_to(finished[1])
+    with pytest.raises(UserError, match=f"several data sets; give one of CIFAR10-{NAME}, my-pictures-{NAME}"):
+        predict.main([NAME, str(pictures), "--save", str(tmp_path)])
+    assert predict.only(f"my-pictures-{NAME}", [tmp_path]) == f"my-pictures-{NAME}"
+
+
+def test_standard_input_lists_paths(finished, pictures, monkeypatch, told):
+    paths = [pictures / "03.png", pictures / "below"]
+    listed = "\n".join(map(str, [*paths, ""])).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    assert told(NAME, "-") == told(NAME, *paths)
+
+
+def test_a_path_is_printed_as_the_system_has_it(finished, pictures, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff\xe4.png"
+    Path(os.fsdecode(odd)).write_bytes((pictures / "03.png").read_bytes())
+    for form in ("text", "csv", "json"):
+        target = tmp_path / form
+        predict.main([str(finished[1]), os.fsdecode(odd), "--nGPU", "0", "--out", str(target), "--format", form])
+        assert (b"\xff" in target.read_bytes()) == (form != "json")
+    assert json.loads((tmp_path / "json").read_text())[0]["path"] == os.fsdecode(odd)
+
+
+def test_what_cannot_be_read_is_named_and_passed_over(finished, pictures, tmp_path):
+    (tmp_path / "broken.png").write_bytes((pictures / "03.png").read_bytes()[:60])
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    (tmp_path / "whole.png").write_bytes((pictures / "03.png").read_bytes())
+    process = script("predict.py", finished[1], tmp_path, tmp_path / "missing.png", "--nGPU", 0)
+    assert process.returncode == 1
+    assert process.stdout.startswith(f"{tmp_path / 'whole.png'}  ")
+    assert len(process.stdout.splitlines()) == 1
+    *named, last = process.stderr.splitlines()
+    assert [Path(line.split()[1]).name for line in named] == ["broken.png", "pipe.png", "missing.png"]
+    assert last == "predict.py: error: 3 of 4 pictures could not be read"
+
+
+def test_more_pictures_than_a_batch_are_all_answered_in_order(told, finished, pictures, monkeypatch):
+    monkeypatch.setattr("inference.prediction.BATCH", 2)
+    whole = told(NAME, pictures, *[pictures / "missing.png"] * 0)
+    monkeypatch.undo()
+    assert [line.split()[:2] for line in whole.splitlines()] == [
+        line.split()[:2] for line in told(NAME, pictures).splitlines()
+    ]
+
+
+def test_out_is_written_whole_and_nothing_is_printed(told, pictures, tmp_path):
+    assert told(NAME, pictures, "--out", tmp_path / "classes.txt") == ""
+    assert (tmp_path / "classes.txt").read_text() == told(NAME, pictures)
+
+
+def test_a_reader_that_stops_reading_is_no_error(finished, pictures):
+    command = f"{sys.executable} predict.py {finished[1]} {pictures} --nGPU 0 | head -0"
+    process = os.popen(f"cd {PROJECT} && ({command}) 2>&1")
+    assert process.read() == ""
+
+
+MISTAKES = [
+    (["AuxResNet-99999-3", "x.png"], UsageError, "depth 99999"),
+    (["nothing", "x.png"], UsageError, "'nothing' is neither a network's name nor the path"),
+    (["model.pth", "x.png"], UsageError, "'model.pth' is neither"),
+    ([NAME], UsageError, "PICTURE"),
+    ([NAME, "x.png", "--top", "0"], UsageError, "--top"),
+    ([NAME, "x.png", "--format", "xml"], UsageError, "--format"),
+    ([NAME, "x.png", "--exit", "all"], UsageError, "--exit"),
+    (["model.onnx", "x.png", "--precision", "bf16"], UsageError, "--precision bf16: model.onnx"),
+    ([NAME, "x.png", "--exit", "7"], UserError, "no exit 7 in .*; there are: 5, 9, 14"),
+    (["AuxResNet-20-2", "x.png"], UserError, "no exit files of AuxResNet-20-2 in"),
+    (["CIFAR10-AuxResNet-20-2", "x.png"], UserError, "no exit files of CIFAR10-AuxResNet-20-2 in"),
+    (["missing.pt2", "x.png"], UserError, "missing.pt2 cannot be read"),
+    (["run/exit-5.safetensors", "x.png"], UserError, "run/exit-5.safetensors cannot be read"),
+    ([NAME, "x.png", "--out", "no/where.txt"], UserError, "no/where.txt cannot be written"),
+    ([NAME, "x.png", "--out", "/dev/null"], UserError, "/dev/null is no regular file"),
+    ([NAME, "models"], UserError, "no pictures in models; their names end in .jpg"),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "text"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_mistakes_are_told(finished, words, kind, text, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    with pytest.raises(kind, match=text) as raised:
+        predict.main([*words, "--save", str(finished[0])])
+    assert type(raised.value) is kind
+
+
+def test_an_empty_list_has_no_pictures(finished, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(UserError, match="no pictures are given"):
+        predict.main([NAME, "-", "--save", str(finished[0])])
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    assert_one_line_error(script("predict.py", "nothing", "x.png"), 2, "predict.py: error: 'nothing'")
+    assert_one_line_error(script("predict.py", tmp_path / "a.pt2", PROJECT / "docs"), 1, "a.pt2 cannot be read")
