@@ -6,10 +6,12 @@ resumed run may change it, and whether runs that differ in it are of one configu
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import catalog
 from datasets.catalog import NAMES
 from options import values
 from options.declaration import Option, Program, Rule, as_text, group
@@ -22,6 +24,7 @@ from system.errors import UsageError, UserError
 
 BOTH = ("main.py", "test.py")
 SHIPPING = ("predict.py",)
+GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -42,8 +45,19 @@ OPTIONS = (
                positional=True, programs=("test.py",)),
         Option("model", str, None, "the network's name, or the path of an exit-*.safetensors file",
                positional=True, programs=("test.py",)),
-        Option("exit", values.exit_position, Rule("the last exit"), "a position, or all for a table", "P",
+        Option("exit", values.exit_position, Rule("the last exit"),
+               "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P",
                programs=("test.py",)),
+    ),
+    *group(
+        "how to test it, and what to tell",
+        _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True,
+                programs=("test.py",)),
+        _switch("perClass", False, "the error of each class, the worst first", alone=True, programs=("test.py",)),
+        Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE",
+               programs=("test.py",)),
+        Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
+               "multiply-adds, with --perClass of which class is taken for which", "FILE", programs=("test.py",)),
     ),
     *group(
         "what to predict, and how to tell it",
@@ -58,16 +72,39 @@ OPTIONS = (
         Option("out", str, Rule("standard output"), "file to write it into", "FILE", programs=("predict.py",)),
     ),
     *group(
+        "what to calibrate, and for what",
+        Option("data", values.dataset(NAMES, "train", "test", "val"), None,
+               f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
+               positional=True, programs=("calibrate.py",)),
+        Option("model", str, None, "the network's name, or the path of a run", positional=True,
+               programs=("calibrate.py",)),
+        Option("budgetMACs", values.multiply_adds, Rule("none"),
+               "multiply-adds that a picture may take on average, such as 60M", "MACS", programs=("calibrate.py",)),
+        Option("budgetMs", number(float, 1e-6, 1e6), Rule("none"), "milliseconds that it may take on average, if each "
+               "exit takes what its model takes for one picture on this machine", "MS", programs=("calibrate.py",)),
+        Option("maxErrorIncrease", number(float, 1e-6, 100), Rule("none"), "percentage points that the error may be "
+               "above the last exit's; the policy is the fastest for which that is assured", "POINTS",
+               programs=("calibrate.py",)),
+        Option("confidence", number(float, 0.01, 0.999999),
+               Rule("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
+               "with which that is assured", "C", programs=("calibrate.py",)),
+        Option("heldOut", values.folder, Rule("the pictures that --valSize held out in training"), "a folder with "
+               "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR",
+               programs=("calibrate.py",)),
+        Option("out", str, Rule("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png", "DIR",
+               programs=("calibrate.py",)),
+    ),
+    *group(
         "what to draw, and where",
         Option("runs", str, None, "the folder of a run", "RUN", positional=True, several=True, programs=("plot.py",)),
-        Option("out", values.png, "runs.png", "file of the plot, a PNG", "FILE", programs=("plot.py",)),
+        Option("out", values.file(".png"), "runs.png", "file of the plot, a PNG", "FILE", programs=("plot.py",)),
     ),
     *group(
         "data",
         Option("data", values.dataset(NAMES, "train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
                "train/<class>/* and, unless --valSize is above 0, test/<class>/* or val/<class>/*", "DATA"),
         Option("dataDir", str, "./data", "where data sets are, or are downloaded to", "DIR",
-               free="on resume", programs=BOTH),
+               free="on resume", programs=(*BOTH, "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Rule("all"),
                "train on the first N pictures of a seeded, class-balanced order", "N"),
@@ -76,7 +113,7 @@ OPTIONS = (
     *group(
         "run",
         Option("save", str, "./", "folder that holds the folders of runs; test.py looks there, then in pretrained/",
-               "DIR", free="on resume", programs=(*BOTH, *SHIPPING)),
+               "DIR", free="on resume", programs=(*BOTH, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
         Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder", "DIR",
@@ -139,13 +176,13 @@ OPTIONS = (
     *group(
         "machine",
         Option("nGPU", number(int, 0, 1024), Rule("1 if there is one"), "GPUs to share each batch among; 0: CPU", "N",
-               free="on resume", programs=(*BOTH, "predict.py")),
+               free="on resume", programs=(*BOTH, "predict.py", "calibrate.py")),
         Option("nThreads", number(int, 0, 256), 2, "loader workers; 0: none", "N", free="on resume"),
         _switch("shareGradInput", False, "save memory: recompute activations in the backward pass",
                 free="between runs"),
         _choice("precision", ("auto", "float", "bf16", "half"), "float", "arithmetic of the network: 32-bit, bfloat16, "
                 "half (in training with a gradient scaler); auto: bf16 where the machine computes it natively",
-                auto=True, programs=(*BOTH, "predict.py")),
+                auto=True, programs=(*BOTH, "predict.py", "calibrate.py")),
         Option("compile", boolean_or_auto, False, "faster steps after a wait of a minute: torch.compile, one device; "
                "auto: where a compiler works and the run is long enough to earn it", "true|false|auto",
                auto=True, free="between runs"),
@@ -183,6 +220,13 @@ PREDICT = Program(
     "Tell the classes of pictures.",
     "Example: python predict.py AuxResNet-56-5 cat.png",
 )
+CALIBRATE = Program(
+    "calibrate.py",
+    _having("calibrate.py"),
+    "Fit a policy by which easy pictures leave at early exits, on pictures that the network was not trained on.",
+    "Give one of --budgetMACs, --budgetMs and --maxErrorIncrease. "
+    "Example: python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M",
+)
 AUTO = tuple(option.name for option in MAIN.options if option.auto)
 FREE_ON_RESUME = tuple(option.name for option in MAIN.options if option.free_on_resume)
 FREE_BETWEEN_RUNS = tuple(option.name for option in MAIN.options if option.free_between_runs)
@@ -202,7 +246,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def parse_test(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `test.py`; raises UsageError as `parse` does."""
-    return argparse.Namespace(**TEST.resolved(TEST.given(argv)))
+    options = argparse.Namespace(**TEST.resolved(TEST.given(argv)))
+    _check_test(options)
+    return options
 
 
 def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
@@ -213,6 +259,20 @@ def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
 def parse_predict(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `predict.py`; raises UsageError as `parse` does."""
     return argparse.Namespace(**PREDICT.resolved(PREDICT.given(argv)))
+
+
+def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked options of `calibrate.py`, with `goal`, the one goal given and its value; raises UsageError as
+    `parse` does."""
+    options = argparse.Namespace(**CALIBRATE.resolved(CALIBRATE.given(argv)))
+    given = [(name, getattr(options, name)) for name in GOALS if getattr(options, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name, _ in given) or "none of them"
+        raise UsageError(f"a policy is for one of --{', --'.join(GOALS)}; given: {found}")
+    if options.confidence is not None and options.maxErrorIncrease is None:
+        raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{given[0][0]}")
+    options.goal = given[0]
+    return options
 
 
 def from_saved(saved: Any) -> argparse.Namespace:
@@ -255,6 +315,28 @@ def _check_together(options: argparse.Namespace) -> None:
         raise UsageError(f"--compile true is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
 
 
+def _check_test(options: argparse.Namespace) -> None:
+    """Raise UsageError for options of `test.py` that are legal alone but not together, or not with the data."""
+    if options.perClass and options.exit == "all":
+        raise UsageError("--perClass is for one exit, --exit is all; give a position or ensemble, or leave --exit out")
+    if options.json and options.exit != "all":
+        raise UsageError(f"--json {options.json} is for the card of all exits; add --exit all")
+    if options.plot and options.exit != "all" and not options.perClass:
+        raise UsageError(f"--plot {options.plot} has nothing to draw; add --exit all, or --perClass")
+    if options.mirror:
+        check_mirror(options.data)
+    for file in filter(None, (options.json, options.plot)):
+        if not Path(file).parent.is_dir():
+            raise UsageError(f"{file} cannot be written: {Path(file).parent}/ is no folder; make it, or name another")
+
+
+def check_mirror(data: str) -> None:
+    """Raise UsageError where the pictures of a data set are not flipped in training."""
+    if not catalog.row(data).flip:
+        legal = ", ".join(name for name in NAMES if catalog.row(name).flip)
+        raise UsageError(f"--mirror is for {legal} and folders; {data} is trained without mirror images; leave it out")
+
+
 def label(data: str) -> str:
     """What a data set is called in folders and tables: its name, or the name of its folder."""
     return data if data in NAMES else Path(data).resolve().name
@@ -281,6 +363,21 @@ def shaping(options: argparse.Namespace) -> dict[str, Any]:
     """The options that shaped a run's result, its data set by its label: nothing in them is a path of the machine."""
     shaped = {name: value for name, value in vars(options).items() if name not in FREE_ON_RESUME}
     return {**shaped, "data": label(options.data)}
+
+
+def command(shaped: Mapping[str, Any]) -> str:
+    """The command line that trains with the options that `shaping` gave, for a folder of pictures with its path left
+    open: what differs from the defaults of its data set and recipe. What this program does not know is left out."""
+    known = {option.name for option in MAIN.options} - set(FREE_ON_RESUME)
+    given = {name: value for name, value in shaped.items() if name in known and value is not None}
+    presets = {**RECIPES.get(given.get("recipe"), {}), **BY_DATASET.get(given.get("data"), {})}
+    for name, value in list(given.items()):
+        others = {other: kept for other, kept in given.items() if other != name}
+        if as_text(MAIN.resolved({**presets, **others})[name]) == as_text(value):
+            given = others
+    if given.get("data", NAMES[0]) not in NAMES:
+        given["data"] = f"path/to/{given['data']}"
+    return " ".join(["python main.py", *(f"--{name} {shlex.quote(as_text(value))}" for name, value in given.items())])
 
 
 def table(options: argparse.Namespace, verbose: bool) -> str:

@@ -2,18 +2,29 @@
 
 python test.py CIFAR10 AuxResNet-26-2/10                     # error 3.91: the last exit
 python test.py CIFAR10 AuxResNet-26-2/10 --exit 19           # another exit, from its own file
-python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # a table of all, in one pass
+python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # the card of all: what each costs, and what it gives
+python test.py CIFAR10 AuxResNet-26-2/10 --exit ensemble     # the mean of all exits' probabilities
+python test.py CIFAR10 AuxResNet-26-2/10 --perClass          # the error of each class
 python test.py CIFAR10 path/to/run                           # or path/to/run/exit-19.safetensors
 python test.py CIFAR10 AuxResNet-26-2/10 --precision auto    # in 16 bits where the machine computes them natively
 """
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import opts
 from models import names
 from system.errors import one_line_errors
+from system.files import write
+
+if TYPE_CHECKING:
+    import torch
+
+    from datasets.pictures import Pictures
+    from inference.saved import SavedModel
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -29,17 +40,58 @@ def main(argv: Sequence[str]) -> None:
     from system import arithmetic, devices
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
-    model = saved.load(saved.choose(files, options.exit))
+    model = saved.load(saved.choose(files, "all" if options.exit == "ensemble" else options.exit))
+    if options.mirror:
+        opts.check_mirror(model.header["dataset"])
     chosen = devices.choose(options.nGPU)
     precision = arithmetic.choose_precision(options.precision, chosen[0])
     if note := arithmetic.slow(precision, chosen[0]):
         print(note, file=sys.stderr)
-    dtype = arithmetic.DTYPES[precision]
-    errors = saved.test(model, options.data, Path(options.dataDir), chosen, dtype)
+    pictures = saved.pictures(model, options.data, Path(options.dataDir))
     if options.exit == "all":
-        print(saved.describe(model, errors, chosen[0], dtype))
+        tell_card(options, model, pictures, chosen, precision)
     else:
-        print(f"error {errors[-1]:.2f}")
+        tell_error(options, model, pictures, chosen, arithmetic.DTYPES[precision])
+
+
+def tell_card(
+    options: Namespace, model: "SavedModel", pictures: "Pictures", devices: "Sequence[torch.device]", precision: str
+) -> None:
+    """Print the card of all exits; write it and draw it where that is asked for."""
+    from inference import card
+    from reports import card_plots, cards
+
+    found = card.measure(model, pictures, devices, precision, options.mirror)
+    print(cards.exit_card(found, next(iter(model.files.values())).parent))
+    if options.json:
+        write(Path(options.json), cards.as_json(found))
+    if options.plot:
+        points = {"exits": card_plots.exit_points(found)}
+        write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points))
+
+
+def tell_error(
+    options: Namespace,
+    model: "SavedModel",
+    pictures: "Pictures",
+    devices: "Sequence[torch.device]",
+    dtype: "torch.dtype | None",
+) -> None:
+    """Print the error of one exit, or of the ensemble of all, and, where that is asked for, that of each class."""
+    from inference import evaluation, saved
+    from models import metrics
+    from reports import card_plots, cards
+
+    network = saved.ready(model, devices, options.mirror, options.exit == "ensemble")
+    (logits,), targets = evaluation.collect(network, saved.shown(pictures), devices[0], dtype)
+    print(f"error {metrics.top_error(logits, targets):.2f}")
+    if options.perClass:
+        confusion = metrics.confusion(logits, targets).tolist()
+        print(f"\n{cards.class_table(confusion, pictures.classes)}")
+        if options.plot:
+            who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
+            title = f"{who} of {model.header['name']} on {model.header['dataset']}"
+            write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ class Source:
 
     `loader` names its loader, `module:function`; `arguments` is what the loader is given besides folder and split.
     `mean` and `std` are per channel, on the 0 … 255 scale; None means: measured on the training pictures.
-    `pad` is the margin of the random crop in pixels, `flip` whether pictures may be mirrored.
+    `pad` is the margin of the random crop in pixels, `flip` whether pictures may be mirrored. `terms` says where the
+    pictures are from, and under which licence.
     """
 
     loader: str
@@ -23,18 +24,38 @@ class Source:
     std: tuple[float, ...] | None = None
     pad: int = 0
     flip: bool = False
+    terms: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-CIFAR = {"pad": 4, "flip": True}
+CIFAR = {
+    "pad": 4,
+    "flip": True,
+    "terms": "CIFAR by Krizhevsky, Nair and Hinton. Its authors state no licence; cite Krizhevsky, *Learning Multiple "
+    "Layers of Features from Tiny Images*, 2009.",
+}
+SVHN_TERMS = (
+    "The Street View House Numbers, for non-commercial use only; cite Netzer et al., *Reading Digits in Natural Images "
+    "with Unsupervised Feature Learning*, 2011."
+)
+DIGITS_TERMS = (
+    "Optical Recognition of Handwritten Digits by Alpaydin and Kaynak, UCI Machine Learning Repository, 1998, under "
+    "CC BY 4.0."
+)
+FOLDER_TERMS = "A folder of pictures; their licence is for whoever trained on them to state."
 SOURCES = {
     "CIFAR10": Source("datasets.cifar:load10", (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), **CIFAR),
     "CIFAR100": Source("datasets.cifar:load100", (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), **CIFAR),
-    "SVHN": Source("datasets.svhn:load", (0.0,) * 3, (255.0,) * 3),
-    "DIGITS": Source("datasets.digits:load", pad=4),
+    "SVHN": Source("datasets.svhn:load", (0.0,) * 3, (255.0,) * 3, terms=SVHN_TERMS),
+    "DIGITS": Source("datasets.digits:load", pad=4, terms=DIGITS_TERMS),
 }
-FOLDER = Source("datasets.folder:load", pad=4, flip=True)
+FOLDER = Source("datasets.folder:load", pad=4, flip=True, terms=FOLDER_TERMS)
 NAMES = tuple(SOURCES)
+
+
+def row(data: str) -> Source:
+    """How the data set of a name is read; any name but those of `NAMES` is that of a folder of pictures."""
+    return SOURCES.get(data, FOLDER)
 
 
 def find(data: str, root: Path, extra: bool = True) -> tuple[Source, Path]:

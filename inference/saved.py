@@ -1,24 +1,24 @@
-"""Saved models: found, rebuilt from the files of one or several exits, and tested."""
+"""Saved models: found, rebuilt from the files of one or several exits, made ready to be tested."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import checkpoints
 from datasets import splits
+from datasets.pictures import Pictures
 from datasets.transforms import Normalise
 from inference import evaluation
-from inference.latency import latency
+from inference.combining import Ensemble, Mirrored
 from models import names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
-from reports.tables import exit_table
 from system.errors import UserError
 
 MAX_CLASSES = 100_000
@@ -104,30 +104,24 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def test(
-    model: SavedModel, data: str, root: Path, devices: Sequence[torch.device], dtype: torch.dtype | None = None
-) -> tuple[float, ...]:
-    """The error of each exit, in percent, on the test pictures of a data set with the model's classes, computed in
-    `dtype` (None: float32)."""
-    pictures = splits.for_testing(data, root)
+def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
+    """The test pictures of a data set; UserError where its classes are not those of the model."""
+    found = splits.for_testing(data, root)
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
-    if pictures.classes != classes:
+    if found.classes != classes:
         raise UserError(
-            f"{data} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
+            f"{data} has {_some(found.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
             f"test it on {trained_on} or on pictures of the same classes"
         )
-    whole = evaluation.ready(model.network, _normalise(model), devices)
-    equal_weights = (1.0,) * len(model.files)
+    return found
+
+
+def shown(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of pictures and targets that are tested, under a bar on a terminal."""
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
-        batches = _shown(pictures.batches(evaluation.BATCH), bar)
-        return evaluation.evaluate(whole, batches, equal_weights, devices[0], dtype).errors
-
-
-def _shown(batches: Iterable[tuple[Tensor, Tensor]], bar: tqdm) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches; the bar moves on by the pictures of each when the next is asked for."""
-    for images, targets in batches:
-        yield images, targets
-        bar.update(len(targets))
+        for images, targets in pictures.batches(evaluation.BATCH):
+            yield images, targets
+            bar.update(len(targets))  # when the next batch is asked for
 
 
 def _some(classes: Sequence[str]) -> str:
@@ -135,21 +129,19 @@ def _some(classes: Sequence[str]) -> str:
     return f"{len(classes)} classes ({shown})"
 
 
-def _normalise(model: SavedModel) -> Normalise:
-    return Normalise(model.header["mean"], model.header["std"])
+def ready(
+    model: SavedModel, devices: Sequence[torch.device], mirror: bool = False, ensemble: bool = False
+) -> nn.Module:
+    """What turns N×32×32×3 uint8 pictures into the logits of each exit, as fast as can be, on its devices: with
+    `mirror` from each picture and its mirror image, with `ensemble` from all exits, as if they were one."""
+    normalise = Normalise(model.header["mean"], model.header["std"])
+    whole = evaluation.ready(model.network, normalise, devices)
+    whole = Mirrored(whole) if mirror else whole
+    return Ensemble(whole) if ensemble else whole
 
 
-def latencies(model: SavedModel, device: torch.device, dtype: torch.dtype | None) -> list[float]:
-    """Milliseconds that each exit's standalone model takes for one picture, from bytes to logits."""
-    classes, normalise = len(model.header["classes"]), _normalise(model)
-    result = []
-    for position in model.files:
-        alone = from_state(model.configuration, classes, (position,), model.network.exit_state(position))
-        result.append(latency(evaluation.ready(alone, normalise, [device]), device, dtype))
-    return result
-
-
-def describe(model: SavedModel, errors: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> str:
-    """The table of exits, with what each costs, and how fast it is on `device` in `dtype` (None: float32)."""
-    classes = len(model.header["classes"])
-    return exit_table(model.configuration, classes, errors, model.files, latencies(model, device, dtype))
+def standalone(model: SavedModel, position: int) -> SavedModel:
+    """The model of one exit by itself."""
+    state, classes = model.network.exit_state(position), len(model.header["classes"])
+    network = from_state(model.configuration, classes, (position,), state)
+    return replace(model, network=network, files={position: model.files[position]})

@@ -63,6 +63,22 @@ def holds(folder: str, split: str) -> bool:
         return False
 
 
+def folder(text: str) -> str:
+    """The path of a folder."""
+    if not holds(text, ""):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return text
+
+
+def multiply_adds(text: str) -> float:
+    """A number of multiply-adds, such as 60M."""
+    scale = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1)
+    try:
+        return scale * number(float, 1 / scale, 1e15 / scale)(text if scale == 1 else text[:-1])
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of multiply-adds such as 60M or 1.5G") from error
+
+
 def positions(text: str) -> tuple[int, ...]:
     """Positions of exits, such as 15,35,56."""
     if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text):
@@ -83,18 +99,23 @@ def weights(text: str) -> str | tuple[float, ...]:
     return values
 
 
-def png(text: str) -> str:
-    """The name of a PNG file."""
-    if Path(text).suffix.lower() != ".png" or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a PNG file, such as runs.png")
-    return text
+def file(ending: str) -> Callable[[str], str]:
+    """An argparse type: the name of a file with this ending, such as .png."""
+
+    def convert(text: str) -> str:
+        if Path(text).suffix.lower() != ending or "\0" in text:
+            kind = ending[1:].upper()
+            raise argparse.ArgumentTypeError(f"{text!r} is not the name of a {kind} file, such as result{ending}")
+        return text
+
+    return convert
 
 
 def exit_position(text: str) -> int | str:
-    """all, or the position of one exit."""
-    if text == "all":
+    """all, ensemble, or the position of one exit."""
+    if text in ("all", "ensemble"):
         return text
     try:
         return number(int, 1, 99999)(text)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither all nor a position such as 19") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all, ensemble nor a position such as 19") from error

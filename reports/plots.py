@@ -9,6 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -74,7 +76,7 @@ def deviation(values: Sequence[float]) -> float:
 def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> bytes:
     """The plot of one run: a colour for each exit; solid what `held_out` ("test" or "validation") pictures gave,
     dashed the training pictures."""
-    colours = _distinct(len(exits))
+    colours = distinct(len(exits))
     groups = [
         _Group(
             f"{name} error",
@@ -84,34 +86,40 @@ def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> byt
         )
         for name, column, style in ((held_out, held_out, "-"), ("training", "train", "--"))
     ]
-    return _draw(title, groups)
+    with style():
+        return png(_figure(title, groups))
 
 
 def draw_groups(title: str, groups: Mapping[str, Sequence[Curve]]) -> bytes:
     """The plot of several groups of curves, by heading, with bands of one standard deviation: a colour for each group,
     its shades from the first curve, the palest, to the last. A group that is alone has a colour for each curve."""
     several = len(groups) > 1
-    return _draw(
-        title,
-        [
-            _Group(
-                heading,
-                curves,
-                _shades(index, len(curves)) if several else _distinct(len(curves)),
-                STYLES[index // HUES % len(STYLES)],
-            )
-            for index, (heading, curves) in enumerate(groups.items())
-        ],
-    )
+    drawn = [
+        _Group(
+            heading,
+            curves,
+            _shades(index, len(curves)) if several else distinct(len(curves)),
+            STYLES[index // HUES % len(STYLES)],
+        )
+        for index, (heading, curves) in enumerate(groups.items())
+    ]
+    with style():
+        return png(_figure(title, drawn))
 
 
-def _draw(title: str, groups: Sequence[_Group]) -> bytes:
+def style() -> "AbstractContextManager[None]":
+    """A context in which figures are made and drawn: any text is shown as it is."""
     import matplotlib  # takes half a second
+
+    return matplotlib.rc_context(PLAIN_TEXT)
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     plot = io.BytesIO()
-    with matplotlib.rc_context(PLAIN_TEXT):
-        FigureCanvasAgg(_figure(title, groups)).print_png(plot)
+    FigureCanvasAgg(figure).print_png(plot)
     return plot.getvalue()
 
 
@@ -120,7 +128,7 @@ def _figure(title: str, groups: Sequence[_Group]) -> "Figure":
 
     figure = Figure(figsize=SIZE, dpi=RESOLUTION, layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="error (%)")
-    axes.set_title(_fitted(title, TITLE_WIDTH), loc="left")
+    axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
     for group in groups:
         _add_curves(axes, group)
     _limit(axes, [curve for group in groups for curve in group.curves])
@@ -157,11 +165,11 @@ def _add_legend(figure: "Figure", groups: Sequence[_Group], lines: "Iterator[Lin
     """The legend, right of the curves, with each one's last error; the figure grows with a long one."""
     from matplotlib.lines import Line2D
 
-    headings = [_fitted(group.heading, LEGEND_WIDTH) for group in groups]
+    headings = [fitted(group.heading, LEGEND_WIDTH) for group in groups]
     handles, labels = [], []
     for heading, group in zip(headings, groups, strict=True):
         handles += [Line2D([], [], linestyle="none"), *islice(lines, len(group.curves))]
-        labels += [heading, *(f"{_fitted(curve.label, LEGEND_WIDTH)}: {curve.last}" for curve in group.curves)]
+        labels += [heading, *(f"{fitted(curve.label, LEGEND_WIDTH)}: {curve.last}" for curve in group.curves)]
     legend = figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
     for text in legend.get_texts():
         text.set_fontweight("bold" if text.get_text() in headings else "normal")
@@ -169,17 +177,17 @@ def _add_legend(figure: "Figure", groups: Sequence[_Group], lines: "Iterator[Lin
     figure.set_figheight(max(SIZE[1], LEGEND_ROW * rows + 0.5))
 
 
-def _fitted(text: str, width: int) -> str:
-    """A text in a few lines of this many characters, with a � for each that the font lacks, upright or bold."""
+def fitted(text: str, width: int, lines: int = LINES) -> str:
+    """A text in a few lines of this many characters, cut where it needs more; a � for each that the font lacks."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     fonts = [get_font(findfont(FontProperties(family=FONT, weight=weight))) for weight in ("normal", "bold")]
     plain = " ".join(text.split())
     known = "".join(c if all(font.get_char_index(ord(c)) for font in fonts) else "�" for c in plain)
-    return textwrap.fill(known, width, max_lines=LINES, placeholder=" …")
+    return textwrap.fill(known, width, max_lines=lines, placeholder=" …")
 
 
-def _distinct(count: int) -> list[Colour]:
+def distinct(count: int) -> list[Colour]:
     """Colours that are told apart at a glance, as far as there are enough of them."""
     from matplotlib import colormaps
 
@@ -190,6 +198,6 @@ def _distinct(count: int) -> list[Colour]:
 
 def _shades(hue: int, count: int) -> list[Colour]:
     """Shades of one colour, from pale to full."""
-    full = _distinct(HUES)[hue % HUES]
+    full = distinct(HUES)[hue % HUES]
     parts = [1 - 0.65 * (count - 1 - index) / max(count - 1, 1) for index in range(count)]
     return [tuple(1 - part * (1 - channel) for channel in full) for part in parts]

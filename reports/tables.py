@@ -39,19 +39,17 @@ def exit_table(
     classes: int,
     errors: Sequence[float | None],
     files: Mapping[int, Path],
-    latencies: Sequence[float] = (),
     error_name: str = "test error",
 ) -> str:
-    """A row for each exit of `files`: what its standalone model costs, with `latencies` the milliseconds that it
-    takes for one picture, its error in percent (None: it has none yet) under the title `error_name`, its file."""
+    """A row for each exit of `files`: what its standalone model costs, its error in percent (None: it has none yet)
+    under the title `error_name`, its file."""
     from models.networks import cost
 
     costs = [cost(configuration, classes, position) for position in files]
     columns = {
         "exit": [str(position) for position in files],
-        "parameters": [_millions(price.parameters) for price in costs],
-        "multiply-adds": [_millions(price.macs) for price in costs],
-        "ms a picture": [f"{milliseconds:.2f}" for milliseconds in latencies],
+        "parameters": [amount(price.parameters) for price in costs],
+        "multiply-adds": [amount(price.macs) for price in costs],
         error_name: ["none yet" if error is None else f"{error:.2f} %" for error in errors],
         "file": [str(path) for path in files.values()],
     }
@@ -62,7 +60,7 @@ def table(columns: Mapping[str, Sequence[str]], words: Collection[str] = ()) -> 
     """Columns of text under their titles, flush right; those named in `words` flush left. Columns without any text are
     left out. A character that a terminal cannot show, or that would break the line, becomes a �."""
     drawn = [
-        _column(title, [_shown(cell) for cell in cells], left=title in words)
+        _column(title, [shown(cell) for cell in cells], left=title in words)
         for title, cells in columns.items()
         if any(cells)
     ]
@@ -76,9 +74,15 @@ def _column(title: str, cells: Sequence[str], left: bool) -> list[str]:
     return [lines[0], "-" * width, *lines[1:]]
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A text of one line with a � for each character that a terminal cannot show, or that would break the line."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M"
+def amount(count: int) -> str:
+    """A count in three digits, as people read it: 970, 33.3 k, 853 k, 125 M, 5.24 G."""
+    if count < 1000:
+        return str(count)
+    rounded = round(float(f"{count:.3g}"))
+    thousands = min((len(str(rounded)) - 1) // 3, 4)
+    return f"{rounded / 1000**thousands:#.3g}".rstrip(".") + f" {'kMGT'[thousands - 1]}"

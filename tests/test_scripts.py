@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,14 +60,17 @@ def test_test_py_prints_what_training_printed(finished):
     assert shallow.stdout == by_path.stdout == f"error {table['5'].split()[5]}\n"
 
 
-def test_exit_all_is_the_table_of_training(finished):
-    save, _, output = finished
-    everything = script("test.py", "DIGITS", NAME, "--save", save, "--exit", "all").stdout
-    title, _, *rows = everything.splitlines()
-    assert "ms a picture" in title
-    assert all(float(row.split()[5]) > 0 for row in rows)
-    without = [row.split()[:5] + row.split()[6:] for row in rows]
-    assert without == [row.split() for row in output[output.index("exit  parameters") :].splitlines()[2:]]
+def test_exit_all_has_the_numbers_of_training(finished):
+    save, folder, output = finished
+    subject, place, _, _, _, *rows = script(
+        "test.py", "DIGITS", NAME, "--save", save, "--exit", "all"
+    ).stdout.splitlines()
+    assert subject.startswith(f"{NAME} on DIGITS: 360 test pictures; timed on CPU, ")
+    assert place == f"folder: {folder}/"
+    cells = [row.split() for row in rows]  # numbers and their units apart
+    trained = [row.split() for row in output[output.index("exit  parameters") :].splitlines()[2:]]
+    assert [row[:3] + row[5:9] for row in cells] == [row[:7] for row in trained]
+    assert [row[-1] for row in cells] == [Path(row[-1]).name for row in trained]
 
 
 def test_an_exit_is_read_from_its_own_file_alone(finished, tmp_path):

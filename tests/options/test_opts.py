@@ -57,6 +57,10 @@ main.py --compile: false; fast: auto
 test.py data
 test.py model
 test.py --exit: the last exit
+test.py --mirror: false
+test.py --perClass: false
+test.py --json: none
+test.py --plot: none
 test.py --dataDir: ./data
 test.py --save: ./
 test.py --nGPU: 1 if there is one
@@ -218,7 +222,7 @@ def test_a_run_that_changes_with_progress_is_not_made_longer(more):
 def test_test_options():
     options = opts.parse_test("cifar10 AuxResNet-26-2/10 -exit all --datadir D".split())
     assert (options.data, options.model, options.exit, options.dataDir) == ("CIFAR10", "AuxResNet-26-2/10", "all", "D")
-    with pytest.raises(UsageError, match="neither all nor a position"):
+    with pytest.raises(UsageError, match="neither all, ensemble nor a position"):
         opts.parse_test("CIFAR10 ResNet-20 --exit last".split())
 
 

@@ -183,6 +183,6 @@ def test_options_of_no_run_are_named(options, runs):
 def test_mistakes_are_one_line(runs, tmp_path):
     assert_one_line_error(script("plot.py"), 2, "RUN", "--help")
     for name in ("", ".", "runs.pdf"):
-        assert_one_line_error(script("plot.py", runs[0], "--out", name), 2, "--out", "such as runs.png")
+        assert_one_line_error(script("plot.py", runs[0], "--out", name), 2, "--out", "such as result.png")
     assert_one_line_error(script("plot.py", tmp_path), 1, "opt.json")
     assert_one_line_error(script("plot.py", runs[0], "--out", tmp_path / "none" / "p.png"), 1, "could not be written")

@@ -84,7 +84,7 @@ def test_a_run_has_a_plot_after_any_epoch(epochs, exits):
 def test_the_legend_tells_test_and_training_errors_apart_and_ends_with_the_numbers():
     curve = line([20.0, 10.0], runs=3, spread=0.5)
     groups = [
-        plots._Group(f"{name} error", [curve], plots._distinct(1), style)
+        plots._Group(f"{name} error", [curve], plots.distinct(1), style)
         for name, style in (("test", "-"), ("training", "--"))
     ]
     (legend,) = plots._figure("title", groups).legends
@@ -103,16 +103,16 @@ def test_any_text_is_drawn_as_it_is_and_without_a_warning():
         warnings.simplefilter("error")
         plots.draw_run(ODD, log(2, (5, 14)), (5, 14), "test")
         plots.draw_groups(ODD, {ODD: [line([9.0, 5.0], runs=2, spread=1.0)], "": [Curve(ODD, [], [], [])]})
-    assert plots._fitted(ODD, 30).startswith("5$ and 6$ \\frac{ � �� � _xxx")
-    assert len(plots._fitted(ODD, 30).splitlines()) == plots.LINES
+    assert plots.fitted(ODD, 30).startswith("5$ and 6$ \\frac{ � �� � _xxx")
+    assert len(plots.fitted(ODD, 30).splitlines()) == plots.LINES
 
 
 def test_groups_have_colours_of_their_own_and_exits_shades():
     shades = [plots._shades(hue, 5) for hue in range(10)]
     assert len({colour for group in shades for colour in group}) == 50
-    assert [group[-1] for group in shades] == [pytest.approx(colour) for colour in plots._distinct(10)]
+    assert [group[-1] for group in shades] == [pytest.approx(colour) for colour in plots.distinct(10)]
     assert all(sum(pale) > sum(full) for group in shades for pale, full in pairwise(group))
-    assert len(set(plots._distinct(36))) == 36
+    assert len(set(plots.distinct(36))) == 36
     assert plots._shades(0, 1) == [shades[0][-1]]  # alone, an exit has the full colour
 
 

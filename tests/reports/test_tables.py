@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models import names
 from models.metrics import Result
-from reports.tables import epoch_line, exit_table, table
+from reports.tables import amount, epoch_line, exit_table, table
 
 NETWORK = names.configure(14, 2, (9, 14))
 FILES = {9: Path("run/exit-9.safetensors"), 14: Path("run/exit-14.safetensors")}
@@ -35,13 +35,18 @@ def test_the_table_of_exits_names_what_was_measured():
     assert tested[0].split("  ") == ["exit", "parameters", "multiply-adds", "test error", "file"]
     assert tested[3].split()[0] == "14"
     assert tested[3].endswith("  3.91 %  run/exit-14.safetensors")
-    validated = exit_table(NETWORK, 10, (5.0, 3.914), FILES, (0.5, 0.75), "validation error").splitlines()
-    assert "ms a picture  validation error  file" in validated[0]
-    assert "0.75            3.91 %" in validated[3]
+    validated = exit_table(NETWORK, 10, (5.0, 3.914), FILES, "validation error").splitlines()
+    assert "multiply-adds  validation error  file" in validated[0]
 
 
 def test_an_error_that_is_not_known_yet_is_not_none():
     assert "none yet  run/exit-9.safetensors" in exit_table(NETWORK, 10, (None, 3.9), FILES)
+
+
+def test_counts_have_three_digits():
+    counts = (0, 970, 1000, 33_338, 99_960, 853_018, 999_499, 999_500, 5_243_810_000, 1_234_000_000_000)
+    shown = ["0", "970", "1.00 k", "33.3 k", "100 k", "853 k", "999 k", "1.00 M", "5.24 G", "1.23 T"]
+    assert [amount(count) for count in counts] == shown
 
 
 def test_an_epoch_is_one_line():

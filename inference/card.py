@@ -1,0 +1,86 @@
+"""The exit card, measured: what each exit of a saved model costs, how well it answers, how fast it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.pictures import Pictures
+from inference import evaluation, latency, saved
+from inference.saved import SavedModel
+from models import metrics
+from models.networks import cost
+from reports.cards import Card, ExitCard, pareto
+from system.arithmetic import DTYPES
+from system.errors import UserError
+
+TOP = 5  # the top-5 error is told where there are more classes
+
+
+def measure(
+    model: SavedModel, pictures: Pictures, devices: Sequence[torch.device], precision: str, mirror: bool = False
+) -> Card:
+    """The card of a model: how well it answers, from one pass over the pictures; how fast it is, on the first device.
+
+    Raises UserError where an exit answers with numbers that are not finite.
+    """
+    device, dtype = devices[0], DTYPES[precision]
+    batches = saved.shown(pictures)
+    logits, targets = evaluation.collect(saved.ready(model, devices, mirror), batches, device, dtype)
+    answers = [quality(z, targets, position) for position, z in zip(model.files, logits, strict=True)]
+    costs = [_cost(model, position, mirror) for position in model.files]
+    optimal = pareto([(c["macs"], a["error_percent"]) for c, a in zip(costs, answers, strict=True)])
+    speeds = [_speed(saved.standalone(model, position), device, dtype, mirror) for position in model.files]
+    return Card(
+        network=model.header["name"],
+        data=model.header["dataset"],
+        pictures=len(pictures),
+        classes=len(model.header["classes"]),
+        mirror=mirror,
+        precision=precision,
+        device="CPU" if device.type == "cpu" else torch.cuda.get_device_name(device),
+        threads=torch.get_num_threads(),
+        exits=tuple(
+            ExitCard(position=position, pareto_optimal=best, **price, **answer, **speed)
+            for position, best, price, answer, speed in zip(model.files, optimal, costs, answers, speeds, strict=True)
+        ),
+    )
+
+
+def quality(logits: Tensor, targets: Tensor, position: int) -> dict[str, Any]:
+    """The fields of an exit's card that follow from its logits for all pictures, N×classes, and the N targets."""
+    if not logits.isfinite().all():
+        raise UserError(
+            f"exit {position} answers with numbers that are not finite; its weights are damaged, or too large for "
+            "--precision half: give float"
+        )
+    return {
+        "error_percent": metrics.top_error(logits, targets),
+        "top5_error_percent": metrics.top_error(logits, targets, TOP) if logits.shape[1] > TOP else None,
+        "calibration_error_percent": metrics.calibration_error(logits, targets),
+        "failure_auroc": metrics.failure_auroc(logits, targets),
+    }
+
+
+def _cost(model: SavedModel, position: int, mirror: bool) -> dict[str, Any]:
+    """The fields of an exit's card that say what it takes to store it and to run it."""
+    price = cost(model.configuration, len(model.header["classes"]), position)
+    file = model.files[position]
+    return {
+        "file": file.name,
+        "file_bytes": file.stat().st_size,
+        "parameters": price.parameters,
+        "macs": price.macs * (2 if mirror else 1),
+    }
+
+
+def _speed(alone: SavedModel, device: torch.device, dtype: torch.dtype | None, mirror: bool) -> dict[str, float]:
+    """The fields of an exit's card that are times, of its standalone model."""
+    model = saved.ready(alone, [device], mirror)
+    one = latency.latency(model, device, dtype)
+    return {
+        "latency_median_ms": one.median,
+        "latency_p95_ms": one.p95,
+        "pictures_per_second": latency.throughput(model, device, dtype),
+    }
