@@ -146,6 +146,12 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def written_by(path: Path) -> str:
+    """The program that wrote an exit file, and its version, such as `AuxResNet 0.1`."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata().get("program", "a program that is not named")
+
+
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights in an exit file, which must have the names, shapes and types of `expected` (tensors without memory);
     UserError, before any memory is taken for them, where they have not."""
@@ -241,6 +247,10 @@ class RunFiles:
     def write_curves(self, plot: bytes) -> None:
         """Write `curves.png`."""
         write(self.folder / "curves.png", plot)
+
+    def write_card(self, page: str) -> None:
+        """Write `README.md`."""
+        write(self.folder / "README.md", page.encode())
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Write `latest.pt`, and keep the one before it as `previous.pt`."""

@@ -78,9 +78,9 @@ def exit_card(card: Card, folder: Path) -> str:
         "top-5": [_percent(e.top5_error_percent) for e in exits],
         "ECE": [_percent(e.calibration_error_percent) for e in exits],
         "AUROC": ["none" if e.failure_auroc is None else f"{e.failure_auroc:.3f}" for e in exits],
-        "ms": [f"{e.latency_median_ms:.2f}" for e in exits],
-        "p95 ms": [f"{e.latency_p95_ms:.2f}" for e in exits],
-        "images/s": [f"{e.pictures_per_second:,.0f}" for e in exits],
+        "ms": [_milliseconds(e.latency_median_ms) for e in exits],
+        "p95 ms": [_milliseconds(e.latency_p95_ms) for e in exits],
+        "img/s": [f"{e.pictures_per_second:,.0f}" for e in exits],
         "Pareto": ["yes" if e.pareto_optimal else "no" for e in exits],
         "file": [e.file for e in exits],
     }
@@ -97,6 +97,10 @@ def _near(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
+def _milliseconds(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} %"
 
@@ -108,35 +112,39 @@ def class_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     """
     rows = []
     for index, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
-        total, wrong = sum(counts), sum(counts) - counts[index]
-        other, most = max(((o, count) for o, count in enumerate(counts) if o != index), key=lambda pair: pair[1])
-        taken_for = f"{classes[other]} ({most:,})" if most else ""
-        rows.append((100 * wrong / total if total else 0.0, name, f"{total:,}", taken_for))
-    rows.sort(key=lambda row: -row[0])
-    errors, class_names, totals, confused = zip(*rows, strict=True)
+        wrong = {classes[other]: count for other, count in enumerate(counts) if other != index and count}
+        error = 100 * sum(wrong.values()) / sum(counts) if sum(counts) else None
+        rows.append((error, name, sum(counts), wrong))
+    rows.sort(key=lambda row: -1 if row[0] is None else row[0], reverse=True)
     columns = {
-        "class": class_names,
-        "pictures": totals,
-        "error": [_percent(error) for error in errors],
-        "most often taken for": confused,
+        "class": [name for _, name, _, _ in rows],
+        "pictures": [f"{pictures:,}" for _, _, pictures, _ in rows],
+        "error": ["no pictures" if error is None else _percent(error) for error, *_ in rows],
+        "most often taken for": [_most(wrong) for *_, wrong in rows],
     }
     return table(columns, words={"class", "most often taken for"})
 
 
-def run_card(headers: Mapping[int, Mapping[str, Any]], program: str) -> str:
-    """The page (Markdown) about a run, from the headers of its exit files by position, and the `program` that wrote
-    them. Nothing else is in it: no path of the machine, no time of day."""
-    header = headers[max(headers)]
+def _most(wrong: Mapping[str, int]) -> str:
+    """The class with the most pictures, and how many these are."""
+    return f"{max(wrong, key=wrong.__getitem__)} ({max(wrong.values()):,})" if wrong else ""
+
+
+def run_card(files: Mapping[int, Path]) -> str:
+    """The page (Markdown) about a run, from the headers of its exit files by position and from nothing else: it holds
+    no path of the machine and no time of day. UserError, naming the file, where one cannot be read."""
+    headers = {position: checkpoints.read_header(path) for position, path in files.items()}
+    header, program = headers[max(files)], checkpoints.written_by(files[max(files)])
     configuration, options = names.from_fields(header["network"]), header.get("options", {})
     epochs, recipe = options.get("nEpochs", header["epochs"]), options.get("recipe", "paper")
-    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`."
+    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {shown(program)} wrote the files."
     parts = (
         f"# {shown(header['name'])} on {shown(header['dataset'])}",
         f"{_subject(configuration)} {_task(header['classes'])}",
         _exit_rows(headers, configuration),
         f"An exit is named by its position, the layer that it follows. Parameters and multiply-adds (for one picture) "
         f"are those of its model alone; the error is top-1. {_kept(header)}",
-        f"## How it was trained\n\n```\n{opts.command(options)}\n```\n\n{trained} Written by {shown(program)}.",
+        f"## How it was trained\n\n```\n{opts.command(options)}\n```\n\n{trained}",
         f"## How to use it\n\n{_use(header, configuration)}",
         f"## Data and licence\n\n{catalog.row(header['dataset']).terms}",
     )
@@ -188,22 +196,21 @@ def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
     folder = shown(names.run_folder(data, configuration))
     argument = shlex.quote(data if data in catalog.NAMES else f"path/to/{data}")
     mean, std = (", ".join(f"{value:.6g}" for value in header[name]) for name in ("mean", "std"))
-    return f"""From the folder that holds this one, with the program beside it (otherwise give the path of `test.py`):
+    return f"""From the folder that holds this one (give the path of AuxResNet's programs where they are elsewhere):
 
 ```
 python test.py {shown(argument)} {shlex.quote(folder)} --exit all
+python predict.py {shlex.quote(folder)} picture.png
 ```
 
-In Python:
+In Python, for pictures as N×3×32×32, their values from 0 to 255 normalised by channel, (value - mean) / std:
 
 ```python
 from pathlib import Path
 
 from inference import saved
 
+mean, std = ({mean}), ({std})
 model = saved.load({{{last}: Path("{folder}/{_file(last)}")}})
-(logits,) = model.network(pictures)  # N×3×32×32 -> N×{len(header["classes"])}; model.header["classes"] has the names
-```
-
-`pictures` are RGB values from 0 to 255, normalised per channel: less mean ({mean}), divided by standard deviation
-({std})."""
+(logits,) = model.network(pictures)  # N×{len(header["classes"])}; model.header["classes"] has the names
+```"""

@@ -8,6 +8,7 @@ from conftest import PROJECT, script
 
 import checkpoints
 from inference import saved
+from reports import cards
 from reports.tables import exit_errors
 
 FOLDERS = sorted(path.parent for path in (PROJECT / "pretrained").glob("*/opt.json"))
@@ -28,6 +29,11 @@ def test_files_logs_and_tables_agree(folder):
     assert saved.load(files).network.exits == tuple(files)
     errors = exit_errors(list(files), [header["error"] for header in headers.values()])
     assert errors.replace(" ", ", ").replace(":,", ":") in (PROJECT / "pretrained" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_page_is_what_the_exit_files_say(folder):
+    assert (folder / "README.md").read_text() == cards.run_card(checkpoints.exit_files(folder))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -25,7 +25,7 @@ def test_a_run_leaves_its_files(finished):
     _, folder, output = finished
     names = {path.name for path in folder.iterdir()}
     exits = {f"exit-{position}.safetensors" for position in EXITS}
-    assert names == exits | {"latest.pt", "previous.pt", "opt.json", "log.csv", "curves.png"}
+    assert names == exits | {"latest.pt", "previous.pt", "opt.json", "log.csv", "curves.png", "README.md"}
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((folder / "log.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]

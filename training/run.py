@@ -26,7 +26,7 @@ from models import names
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
-from reports import plots, tables
+from reports import cards, plots, tables
 from reports.progress import Progress
 from system import arithmetic, devices
 from system.errors import UserError
@@ -250,12 +250,16 @@ class Run:
         }
 
     def finish(self) -> None:
-        """Test what is kept, in float32. With a validation split that is the best epoch on it: its validation error,
-        too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
+        """Test what is kept, in float32, and write the page about the run."""
         self.errors = self.files.read_errors()
         self.error_name = f"{self.data.held_out_name} error"
-        if not self.data.validates:
-            return
+        if self.data.validates:
+            self._test_best()
+        self.files.write_card(cards.run_card(self.files.exits))
+
+    def _test_best(self) -> None:
+        """Test the epoch that did best on the validation split. Its validation error, too, is measured in float32, and
+        takes the place of that of 16 bits in the headers of the exit files."""
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
         network = self.files.read_exits(copy.deepcopy(self.trainer.network))  # a state that is saved now needs its own
         if self.trainer.dtype:
