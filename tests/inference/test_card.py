@@ -1,0 +1,200 @@
+"""What `test.py` tells beyond the error: the exit card, mirror images, ensembles, classes; and its mistakes."""
+
+import json
+
+import pytest
+import torch
+from conftest import CPU, PROJECT, assert_one_line_error, network, script
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import checkpoints
+import opts
+from datasets import digits
+from inference import card, evaluation, saved
+from inference.combining import Ensemble, Mirrored
+from inference.latency import latency, throughput
+from models import metrics
+from system.errors import UsageError, UserError
+
+NAME = "AuxResNet-14-3"
+EXITS = [5, 9, 14]
+
+
+@pytest.fixture(scope="module")
+def told(finished, tmp_path_factory):
+    """What `--exit all` prints, its JSON, and the path of its plot."""
+    out = tmp_path_factory.mktemp("card")
+    files = ["--json", out / "card.json", "--plot", out / "tradeoff.png"]
+    process = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "all", *files)
+    assert process.returncode == 0, process.stderr
+    return process.stdout, json.loads((out / "card.json").read_text()), out / "tradeoff.png"
+
+
+@pytest.fixture(scope="module")
+def answers(finished):
+    """The logits of every exit on the test pictures, by a pass of their own, and the targets."""
+    model = saved.load(checkpoints.exit_files(finished[1]))
+    pictures = digits.load(None, "test")
+    with torch.inference_mode():
+        return saved.ready(model, CPU)(pictures.images), pictures.targets
+
+
+def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers, finished):
+    _, found, _ = told
+    assert [e["position"] for e in found["exits"]] == EXITS
+    assert (found["network"], found["data"], found["pictures"], found["classes"]) == (NAME, "DIGITS", 360, 10)
+    for told_of, logits in zip(found["exits"], answers[0], strict=True):
+        path = finished[1] / told_of["file"]
+        header = checkpoints.read_header(path)
+        assert told_of["position"] == header["position"]
+        assert told_of["file_bytes"] == path.stat().st_size
+        assert told_of["error_percent"] == pytest.approx(header["error"])
+        confidence, classes = logits.double().softmax(1).max(1)
+        expected = roc_auc_score(classes == answers[1], confidence)
+        assert told_of["failure_auroc"] == pytest.approx(expected, abs=1e-3)
+        assert told_of["top5_error_percent"] <= told_of["error_percent"]
+        assert 0 <= told_of["calibration_error_percent"] <= 100
+        assert 0 < told_of["latency_median_ms"] <= told_of["latency_p95_ms"]
+        assert told_of["pictures_per_second"] > 0
+    assert [e["parameters"] for e in found["exits"]] == sorted(e["parameters"] for e in found["exits"])
+    assert any(e["pareto_optimal"] for e in found["exits"])
+
+
+def test_the_card_on_the_terminal_is_the_card_in_the_file(told):
+    text, found, _ = told
+    rows = text.splitlines()[5:]
+    assert len(rows) == len(found["exits"])
+    for row, e in zip(rows, found["exits"], strict=True):
+        for word in (f"{e['error_percent']:.2f} %", f"{e['failure_auroc']:.3f}", e["file"]):
+            assert word in row
+        assert ("yes" in row) == e["pareto_optimal"]
+    assert max(map(len, text.splitlines()[3:])) <= 120
+
+
+def test_the_plot_of_the_card_is_a_picture(told):
+    assert Image.open(told[2]).size == (960, 600)
+
+
+def test_numbers_that_are_not_finite_make_no_card():
+    with pytest.raises(UserError, match="exit 9 answers with numbers that are not finite"):
+        card.quality(torch.full((4, 10), float("nan")), torch.arange(4), 9)
+
+
+def test_few_classes_have_no_top_5_error():
+    assert card.quality(torch.eye(5), torch.arange(5), 9)["top5_error_percent"] is None
+    assert card.quality(torch.eye(6), torch.arange(6), 9)["top5_error_percent"] == 0
+
+
+def test_an_ensemble_has_the_mean_probabilities(answers, finished):
+    model = saved.load(checkpoints.exit_files(finished[1]))
+    images = digits.load(None, "test").images
+    with torch.inference_mode():
+        (logits,) = saved.ready(model, CPU, ensemble=True)(images)
+    mean = torch.stack([z.softmax(1) for z in answers[0]]).mean(0)
+    torch.testing.assert_close(logits.softmax(1), mean)
+    error = 100 * (mean.argmax(1) != answers[1]).double().mean()
+    printed = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "ensemble")
+    assert printed.stdout == f"error {error:.2f}\n"
+
+
+def test_a_mirrored_model_averages_the_logits_of_both_sides():
+    class Corner(torch.nn.Module):
+        """As logits the pixels of the first row."""
+
+        def forward(self, images):
+            return [images[:, 0, :, 0].float(), 2 * images[:, 0, :, 0].float()]
+
+    images = torch.randint(256, (5, 32, 32, 3), dtype=torch.uint8)
+    row = images[:, 0, :, 0].float()
+    first, second = Mirrored(Corner())(images)
+    assert first.equal((row + row.flip(1)) / 2)
+    assert second.equal(row + row.flip(1))
+    (both,) = Ensemble(Mirrored(Corner()))(images)
+    assert both.exp().sum(1) == pytest.approx(torch.ones(5))
+
+
+def test_logits_are_collected_in_the_order_of_the_pictures():
+    model = evaluation.ready(network(), torch.nn.Identity(), CPU)
+    batches = [(torch.randn(n, 3, 32, 32), torch.arange(n)) for n in (4, 4, 3)]
+    logits, targets = evaluation.collect(model, batches, CPU[0])
+    assert targets.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
+    with torch.inference_mode():
+        assert logits[1].equal(torch.cat([model(images)[1] for images, _ in batches]))
+    errors = evaluation.evaluate(model, batches, (1.0,) * 3, CPU[0]).errors
+    assert errors == tuple(metrics.top_error(z, targets) for z in logits)
+
+
+def test_times_are_measured():
+    class Sleeper(torch.nn.Module):
+        def forward(self, images):
+            self.seen = len(images)
+            return [torch.zeros(len(images), 10)]
+
+    found, model = latency(Sleeper(), CPU[0]), Sleeper()
+    assert 0 < found.median <= found.p95 < 1000
+    assert throughput(model, CPU[0]) > 1000
+    assert model.seen == 128
+
+
+def test_classes_are_told_worst_first_under_the_error(finished, answers, tmp_path):
+    plot = tmp_path / "confusion.png"
+    process = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "9", "--perClass", "--plot", plot)
+    error, empty, _, _, *rows = process.stdout.splitlines()
+    plain = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "9")
+    assert (f"{error}\n", empty) == (plain.stdout, "")
+    errors = [float(row.split()[2]) for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    assert sorted(row.split()[0] for row in rows) == list("0123456789")
+    wrong = sum(float(row.split()[2]) / 100 * int(row.split()[1]) for row in rows)
+    assert wrong == pytest.approx(float(error.split()[1]) / 100 * 360, abs=0.1)
+    assert Image.open(plot).width > 600
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--mirror", ["--mirror", "CIFAR10, CIFAR100 and folders", "DIGITS"]),
+        ("--exit all --perClass", ["--perClass", "--exit is all"]),
+        ("--json card.json", ["--json card.json", "add --exit all"]),
+        ("--exit ensemble --json card.json", ["--json card.json", "add --exit all"]),
+        ("--plot p.png", ["--plot p.png", "--exit all, or --perClass"]),
+        ("--exit all --json card.txt", ["--json", "'card.txt'", "JSON file", "result.json"]),
+        ("--exit all --plot card.jpg", ["--plot", "'card.jpg'", "PNG file", "result.png"]),
+        ("--exit all --json nowhere/card.json", ["nowhere/card.json", "nowhere/ is no folder"]),
+        ("--exit both", ["--exit", "'both'", "all, ensemble nor a position"]),
+    ],
+)
+def test_mistakes_name_what_is_legal_and_need_no_torch(line, words):
+    with pytest.raises(UsageError) as caught:
+        opts.parse_test(["DIGITS", NAME, *line.split()])
+    for word in words:
+        assert word in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_model_that_never_saw_mirror_images_is_not_given_them(finished, tmp_path):
+    for name in "0123456789":
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "test" / name / "1.png")
+    process = script("test.py", tmp_path, finished[1] / "exit-5.safetensors", "--mirror")
+    assert_one_line_error(process, 2, "--mirror", "DIGITS is trained without mirror images")
+
+
+def test_mirror_images_count_in_what_a_picture_costs(finished):
+    model = saved.load({5: finished[1] / "exit-5.safetensors"})
+    plain, mirrored = (card._cost(model, 5, mirror)["macs"] for mirror in (False, True))
+    assert mirrored == 2 * plain
+
+
+def test_a_card_that_cannot_be_written_is_one_line(finished, tmp_path):
+    (tmp_path / "card.json").mkdir()
+    process = script("test.py", "DIGITS", finished[1], "--exit", "all", "--json", tmp_path / "card.json")
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith(f"test.py: error: {tmp_path / 'card.json'} could not be written")
+
+
+def test_the_plain_error_is_all_that_is_printed():
+    process = script("test.py", "DIGITS", PROJECT / "tests/fixtures/finished/DIGITS-AuxResNet-8-2/exit-8.safetensors")
+    assert len(process.stdout.split()) == 2
+    assert process.stdout.startswith("error ")
