@@ -23,7 +23,7 @@ from options.values import boolean, boolean_or_auto, number
 from system.errors import UsageError, UserError
 
 BOTH = ("main.py", "test.py")
-SHIPPING = ("predict.py",)
+SHIPPING = ("predict.py", "export.py")
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
@@ -58,6 +58,21 @@ OPTIONS = (
                programs=("test.py",)),
         Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
                "multiply-adds, with --perClass of which class is taken for which", "FILE", programs=("test.py",)),
+    ),
+    *group(
+        "what to export, and how",
+        Option("data", values.dataset(NAMES, "test", "val"), None,
+               f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*, to compare on",
+               positional=True, programs=("export.py",)),
+        Option("model", str, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
+               positional=True, programs=("export.py",)),
+        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("export.py",)),
+        Option("to", values.exported, "model.onnx", "file to write, .onnx or .pt2", "FILE", programs=("export.py",)),
+        Option("check", number(int, 0, 10**7), Rule("all"), "compare on N test pictures; 0: on noise, which needs no "
+               "data", "N", programs=("export.py",)),
+        _switch("half", False, "keep the weights in 16 bits", alone=True, programs=("export.py",)),
+        _switch("int8", False, "ONNX: compute in 8 bits, their ranges measured on training pictures", alone=True,
+                programs=("export.py",)),
     ),
     *group(
         "what to predict, and how to tell it",
@@ -104,7 +119,7 @@ OPTIONS = (
         Option("data", values.dataset(NAMES, "train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
                "train/<class>/* and, unless --valSize is above 0, test/<class>/* or val/<class>/*", "DATA"),
         Option("dataDir", str, "./data", "where data sets are, or are downloaded to", "DIR",
-               free="on resume", programs=(*BOTH, "calibrate.py")),
+               free="on resume", programs=(*BOTH, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Rule("all"),
                "train on the first N pictures of a seeded, class-balanced order", "N"),
@@ -227,6 +242,12 @@ CALIBRATE = Program(
     "Give one of --budgetMACs, --budgetMs and --maxErrorIncrease. "
     "Example: python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M",
 )
+EXPORT = Program(
+    "export.py",
+    _having("export.py"),
+    "Write one exit as a file that runs without this program.",
+    "Example: python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx",
+)
 AUTO = tuple(option.name for option in MAIN.options if option.auto)
 FREE_ON_RESUME = tuple(option.name for option in MAIN.options if option.free_on_resume)
 FREE_BETWEEN_RUNS = tuple(option.name for option in MAIN.options if option.free_between_runs)
@@ -272,6 +293,16 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
     if options.confidence is not None and options.maxErrorIncrease is None:
         raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{given[0][0]}")
     options.goal = given[0]
+    return options
+
+
+def parse_export(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked options of `export.py`; raises UsageError as `parse` does."""
+    options = argparse.Namespace(**EXPORT.resolved(EXPORT.given(argv)))
+    if options.int8 and (options.half or not options.to.endswith(".onnx")):
+        raise UsageError(f"--int8 is for .onnx files without --half; --to is {options.to}, --half is {options.half}")
+    if options.int8 and options.check == 0:
+        raise UsageError("--int8 needs test pictures to measure its cost on; give --check above 0, or leave it out")
     return options
 
 

@@ -111,6 +111,13 @@ def file(ending: str) -> Callable[[str], str]:
     return convert
 
 
+def exported(text: str) -> str:
+    """The name of a file that export.py can write."""
+    if Path(text).suffix not in (".onnx", ".pt2") or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the name of a .onnx nor of a .pt2 file")
+    return text
+
+
 def exit_position(text: str) -> int | str:
     """all, ensemble, or the position of one exit."""
     if text in ("all", "ensemble"):

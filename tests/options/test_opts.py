@@ -11,6 +11,14 @@ from models import names
 from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
 from system.errors import UsageError, UserError
 
+PARSERS = {
+    opts.parse: opts.MAIN,
+    opts.parse_test: opts.TEST,
+    opts.parse_plot: opts.PLOT,
+    opts.parse_predict: opts.PREDICT,
+    opts.parse_export: opts.EXPORT,
+    opts.parse_calibrate: opts.CALIBRATE,
+}
 FROZEN = """
 main.py --data: CIFAR10
 main.py --dataDir: ./data
@@ -76,6 +84,27 @@ predict.py --out: standard output
 predict.py --save: ./
 predict.py --nGPU: 1 if there is one
 predict.py --precision: float
+export.py data
+export.py model
+export.py --exit: the last exit
+export.py --to: model.onnx
+export.py --check: all
+export.py --half: false
+export.py --int8: false
+export.py --dataDir: ./data
+export.py --save: ./
+calibrate.py data
+calibrate.py model
+calibrate.py --budgetMACs: none
+calibrate.py --budgetMs: none
+calibrate.py --maxErrorIncrease: none
+calibrate.py --confidence: 0.95 with --maxErrorIncrease
+calibrate.py --heldOut: the pictures that --valSize held out in training
+calibrate.py --out: the run's folder
+calibrate.py --dataDir: ./data
+calibrate.py --save: ./
+calibrate.py --nGPU: 1 if there is one
+calibrate.py --precision: float
 """
 
 
@@ -83,18 +112,17 @@ def test_the_options_of_all_programs_are_these():
     shown = [
         f"{program.name} {option.name}" if option.positional
         else f"{program.name} --{option.name}: {program.shown(option)}"
-        for program in (opts.MAIN, opts.TEST, opts.PLOT, opts.PREDICT)
+        for program in PARSERS.values()
         for option in program.options
     ]  # fmt: skip
     assert shown == FROZEN.strip().splitlines()
 
 
-@pytest.mark.parametrize("parse", [opts.parse, opts.parse_test, opts.parse_plot, opts.parse_predict])
+@pytest.mark.parametrize("parse", PARSERS)
 def test_help_shows_every_option_with_its_default(parse, capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
-    parsers = (opts.parse, opts.parse_test, opts.parse_plot, opts.parse_predict)
-    program = (opts.MAIN, opts.TEST, opts.PLOT, opts.PREDICT)[parsers.index(parse)]
+    program = PARSERS[parse]
     text = capsys.readouterr().out
     for option in program.options:
         if not option.positional:

@@ -1,0 +1,227 @@
+"""One exit as a file that runs without this program: what is in it, that it is compared, and what is said to
+mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT, assert_one_line_error, script
+
+import export
+import predict
+from datasets import digits
+from datasets.transforms import Normalise
+from inference import comparison, exported, saved
+from system.errors import UsageError, UserError
+
+NAME = "AuxResNet-14-3"
+KINDS = (".pt2", ".onnx")
+PICTURES = digits.load(Path(), "test").images[:7]
+ALONE = {
+    ".pt2": """
+import io, json, sys, torch
+notes = {"AuxResNet": ""}
+program = torch.export.load(sys.argv[1], extra_files=notes)
+run = lambda images: program.module()(images)
+""",
+    ".onnx": """
+import json, sys, onnxruntime, torch
+session = onnxruntime.InferenceSession(sys.argv[1])
+notes = session.get_modelmeta().custom_metadata_map
+run = lambda images: torch.from_numpy(session.run(["probabilities"], {"images": images.numpy()})[0])
+""",
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request, finished, tmp_path_factory):
+    """An exported exit 5 of each kind, and what was printed."""
+    if request.param == ".onnx":
+        pytest.importorskip("onnxscript")
+    target = tmp_path_factory.mktemp("made") / f"model{request.param}"
+    process = script("export.py", "DIGITS", NAME, "--exit", 5, "--to", target, "--save", finished[0])
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return target, process.stdout
+
+
+def expected(folder, images, position=5):
+    model = saved.load({position: folder / f"exit-{position}.safetensors"})
+    with torch.inference_mode():
+        return model.network(Normalise(model.header["mean"], model.header["std"])(images))[-1].softmax(1)
+
+
+def test_it_says_what_it_made(made, finished):
+    target, printed = made
+    header = saved.load({5: finished[1] / "exit-5.safetensors"}).header
+    rows = [line.split() for line in printed.splitlines()[2:4]]
+    assert [Path(row[0]).name for row in rows] == ["exit-5.safetensors", target.name]
+    assert float(rows[1][1]) == pytest.approx(target.stat().st_size / 1e6, abs=0.01)
+    assert [row[3] for row in rows] == [f"{header['error']:.2f}"] * 2
+    assert printed.splitlines()[-1].startswith("360 test pictures: probabilities differ by at most ")
+
+
+def test_it_runs_without_this_program(made, finished, tmp_path):
+    """In a process that cannot find the project, for one picture and for seven; the card is in it."""
+    code = ALONE[made[0].suffix] + (
+        "images = torch.load('images.pt')\n"
+        "torch.save([run(images), run(images[:1])], 'answers.pt')\n"
+        "print(notes['AuxResNet'])\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('models', 'inference')]\n"
+    )
+    torch.save(PICTURES, tmp_path / "images.pt")
+    process = subprocess.run(
+        [sys.executable, "-c", code, made[0]], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    seven, one = torch.load(tmp_path / "answers.pt")
+    torch.testing.assert_close(seven, expected(finished[1], PICTURES), atol=1e-5, rtol=0)
+    torch.testing.assert_close(one, seven[:1], atol=1e-5, rtol=0)
+    card = json.loads(process.stdout)
+    assert (card["name"], card["dataset"], card["position"]) == (NAME, "DIGITS", 5)
+    assert card["classes"] == [str(digit) for digit in range(10)]
+    assert len(card["mean"]) == len(card["std"]) == 3
+    assert card["program"].startswith("AuxResNet ")
+    assert 0 <= card["error"] <= 100
+
+
+def test_nothing_of_the_machine_is_in_it(made):
+    content = made[0].read_bytes()
+    for word in (str(PROJECT), "site-packages", str(Path.home()), "Classifier"):
+        assert word.encode() not in content
+
+
+def test_predict_takes_it(made, finished, capsys):
+    plot = str(PROJECT / "docs" / "curves.png")
+    predict.main([str(made[0]), plot, "--exit", "5", "--nGPU", "0"])
+    by_file = capsys.readouterr().out
+    predict.main([NAME, plot, "--exit", "5", "--nGPU", "0", "--save", str(finished[0])])
+    assert by_file == capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--exit 14: .* is exit 5; leave it out"):
+        predict.main([str(made[0]), plot, "--exit", "14", "--nGPU", "0"])
+
+
+def run(finished, *words):
+    export.main(["DIGITS", NAME, "--save", str(finished[0]), *map(str, words)])
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_half_keeps_the_weights_in_16_bits(finished, tmp_path, suffix, capsys):
+    if suffix == ".onnx":
+        pytest.importorskip("onnxscript")
+    target = tmp_path / f"half{suffix}"
+    run(finished, "--to", target, "--half", "--check", 100)
+    whole = exported.write(saved.load({14: finished[1] / "exit-14.safetensors"}), suffix)
+    assert 0.4 < target.stat().st_size / len(whole) < 0.8
+    assert "100 test pictures" in capsys.readouterr().out
+
+
+def test_int8_tells_its_cost(finished, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    run(finished, "--to", tmp_path / "small.onnx", "--int8", "--exit", 14)
+    before, after = (float(line.split()[3]) for line in capsys.readouterr().out.splitlines()[2:4])
+    assert after <= before + export.INT8_COST
+    whole, small = (path.stat().st_size for path in (finished[1] / "exit-14.safetensors", tmp_path / "small.onnx"))
+    assert small < whole
+    assert exported.read(tmp_path / "small.onnx", 14, None).card["dataset"] == "DIGITS"
+
+
+def test_noise_will_do_where_there_are_no_data(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(saved, "pictures", None)  # they are not asked for
+    run(finished, "--to", tmp_path / "model.pt2", "--check", 0)
+    out = capsys.readouterr().out
+    assert "256 pictures of noise" in out
+    assert "error" not in out
+
+
+def test_a_file_that_answers_otherwise_is_not_written(finished, tmp_path, monkeypatch):
+    real = exported.write
+
+    def slightly_wrong(model, *arguments):
+        content = real(model, *arguments)
+        model.network.heads[str(model.header["position"])].linear.bias.data[0] += 0.01
+        return content
+
+    monkeypatch.setattr(exported, "write", slightly_wrong)
+    target = tmp_path / "model.pt2"
+    target.write_bytes(b"an older file")
+    with pytest.raises(UserError, match=r"model.pt2 is not written: on 50 pictures .* more than rounding"):
+        run(finished, "--to", target, "--check", 50)
+    assert target.read_bytes() == b"an older file"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_eight_bits_that_cost_too_much_are_not_written():
+    options = export.opts.parse_export(["DIGITS", NAME, "--int8"])
+    with pytest.raises(UserError, match=r"8 bits raise the error on 100 pictures from 3.00 to 4.10"):
+        export.check(comparison.Comparison(100, 0.3, 3.0, 4.1), options)
+    export.check(comparison.Comparison(100, 0.3, 3.0, 4.0), options)
+
+
+def test_a_probability_that_is_no_number_is_a_difference(finished):
+    model = saved.load({5: finished[1] / "exit-5.safetensors"})
+    nothing = exported.Model(lambda images: torch.full((len(images), 10), torch.nan), {})
+    batches = [(PICTURES, torch.zeros(7)), *[(PICTURES, torch.zeros(7))]]
+    difference = comparison.compare(model, nothing, batches).difference
+    assert difference != difference
+
+
+MISTAKES = [
+    (["DIGITS", NAME, "--to", "model.bin"], UsageError, "'model.bin' is neither the name of a .onnx nor of a .pt2"),
+    (["DIGITS", NAME, "--exit", "all"], UsageError, "--exit"),
+    (["DIGITS", NAME, "--int8", "--to", "a.pt2"], UsageError, "--int8 is for .onnx files"),
+    (["DIGITS", NAME, "--int8", "--half"], UsageError, "--int8 is for .onnx files without --half"),
+    (["DIGITS", NAME, "--int8", "--check", "0"], UsageError, "--int8 needs test pictures"),
+    (["DIGITS", "nothing"], UsageError, "'nothing' is no network name"),
+    (["NOTHING", NAME], UsageError, "NOTHING"),
+    (["DIGITS", NAME, "--to", "a.pt2", "--exit", "7"], UserError, "no exit 7 in .*; there are: 5, 9, 14"),
+    (["DIGITS", NAME, "--to", "no/where/a.pt2"], UserError, "there is no folder no/where"),
+    (["DIGITS", "AuxResNet-20-2", "--to", "a.pt2"], UserError, "no exit files of DIGITS-AuxResNet-20-2"),
+    (["DIGITS", "exit-5.safetensors", "--to", "a.pt2"], UserError, "exit-5.safetensors cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "text"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_mistakes_are_told(finished, words, kind, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=text) as raised:
+        export.main([*words, "--save", str(finished[0])])
+    assert type(raised.value) is kind
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    assert_one_line_error(script("export.py", "DIGITS", NAME, "--to", "a.bin"), 2, "export.py: error: ", "a.bin")
+    process = script("export.py", "DIGITS", NAME, "--to", tmp_path, "--save", tmp_path)
+    assert_one_line_error(process, 2, "neither the name of a .onnx")
+
+
+def test_missing_packages_are_named_and_nothing_else_needs_them(finished, tmp_path):
+    """Where none of the optional packages can be imported."""
+    code = (
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('onnx', 'onnxscript', 'onnxruntime', 'onnx_ir'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+        "import importlib.util, runpy\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda n, *a: None if n.startswith('onnx') else real(n, *a)\n"
+        "program, *sys.argv[1:] = sys.argv[1:]\n"
+        "runpy.run_path(program, run_name='__main__')\n"
+    )
+    name, plot = finished[1], PROJECT / "docs" / "curves.png"
+
+    def without(*words):
+        command = [sys.executable, "-c", code, *map(str, words)]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+
+    missing = "ONNX needs onnx, onnxscript, onnxruntime; pip install -r requirements-export.txt"
+    assert_one_line_error(without("export.py", "DIGITS", name, "--to", tmp_path / "a.onnx"), 1, missing)
+    assert_one_line_error(without("predict.py", tmp_path / "a.onnx", plot), 1, missing)
+    process = without("export.py", "DIGITS", name, "--to", tmp_path / "a.pt2", "--check", 20)
+    assert process.returncode == 0, process.stderr
+    assert without("predict.py", tmp_path / "a.pt2", plot).returncode == 0
