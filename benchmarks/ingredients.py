@@ -14,7 +14,7 @@ from benchmarks.cases import ours
 from benchmarks.timing import interleaved, machine
 
 NETWORK = "AuxResNet-26-2"
-ROUNDS = 15
+ROUNDS = 7
 ALL = (
     "--ema", "0.99", "--labelSmoothing", "0.1", "--decayNorms", "false", "--distill", "1", "--teacher", "ensemble",
     "--exitSchedule", "deepen", "--alternateFlip", "true", "--cutout", "8", "--scaleLR", "true",
@@ -33,7 +33,7 @@ def main() -> None:
         "side 16": partial(ours, network, *shared, "--startSize", "16"),
         "side 16, Muon": partial(ours, network, *shared, "--startSize", "16", "--optimizer", "muon"),
     }
-    seconds = interleaved(cases, ROUNDS, warm_up=4)
+    seconds = interleaved(cases, ROUNDS)
     print(f"{network}, {' '.join(shared) or 'eager, float32'}; {machine()}; median of {ROUNDS}\n")
     for name, value in seconds.items():
         print(f"{name:13}  {1000 * value:6.1f} ms a step  {100 * (value / seconds['none'] - 1):+5.1f} %")
