@@ -80,7 +80,7 @@ OPTIONS = (
                positional=True, programs=("predict.py",)),
         Option("pictures", str, None, "files, folders, or - for a list of them on standard input", "PICTURE",
                positional=True, several=True, programs=("predict.py",)),
-        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=SHIPPING),
+        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("predict.py",)),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K",
                programs=("predict.py",)),
         _choice("format", ("text", "csv", "json"), "text", "of what is told", programs=("predict.py",)),
