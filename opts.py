@@ -54,6 +54,8 @@ OPTIONS = (
         _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True,
                 programs=("test.py",)),
         _switch("perClass", False, "the error of each class, the worst first", alone=True, programs=("test.py",)),
+        Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked for "
+               "in the run's folder, too, and time that", "FILE", programs=("test.py",)),
         Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE",
                programs=("test.py",)),
         Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
@@ -348,6 +350,12 @@ def _check_together(options: argparse.Namespace) -> None:
 
 def _check_test(options: argparse.Namespace) -> None:
     """Raise UsageError for options of `test.py` that are legal alone but not together, or not with the data."""
+    if options.policy:
+        others = [name for name in ("exit", "mirror", "perClass", "json", "plot") if getattr(options, name)]
+        if others:
+            raise UsageError(f"--policy excludes --{others[0]}: it says which exit each picture leaves at; give one")
+        if (options.nGPU or 0) > 1:
+            raise UsageError(f"--policy is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
     if options.perClass and options.exit == "all":
         raise UsageError("--perClass is for one exit, --exit is all; give a position or ensemble, or leave --exit out")
     if options.json and options.exit != "all":

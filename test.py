@@ -5,6 +5,7 @@ python test.py CIFAR10 AuxResNet-26-2/10 --exit 19           # another exit, fro
 python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # the card of all: what each costs, and what it gives
 python test.py CIFAR10 AuxResNet-26-2/10 --exit ensemble     # the mean of all exits' probabilities
 python test.py CIFAR10 AuxResNet-26-2/10 --perClass          # the error of each class
+python test.py CIFAR10 AuxResNet-26-2/10 --policy policy.json    # early exit by a file of calibrate.py
 python test.py CIFAR10 path/to/run                           # or path/to/run/exit-19.safetensors
 python test.py CIFAR10 AuxResNet-26-2/10 --precision auto    # in 16 bits where the machine computes them natively
 """
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     from system import arithmetic, devices
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
-    model = saved.load(saved.choose(files, "all" if options.exit == "ensemble" else options.exit))
+    model = saved.load(saved.choose(files, "all" if options.exit == "ensemble" or options.policy else options.exit))
     if options.mirror:
         opts.check_mirror(model.header["dataset"])
     chosen = devices.choose(options.nGPU)
@@ -48,7 +49,9 @@ def main(argv: Sequence[str]) -> None:
     if note := arithmetic.slow(precision, chosen[0]):
         print(note, file=sys.stderr)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
-    if options.exit == "all":
+    if options.policy:
+        tell_policy(options, model, pictures, chosen[0], arithmetic.DTYPES[precision])
+    elif options.exit == "all":
         tell_card(options, model, pictures, chosen, precision)
     else:
         tell_error(options, model, pictures, chosen, arithmetic.DTYPES[precision])
@@ -92,6 +95,18 @@ def tell_error(
             who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
             title = f"{who} of {model.header['name']} on {model.header['dataset']}"
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
+
+
+def tell_policy(
+    options: Namespace, model: "SavedModel", pictures: "Pictures", device: "torch.device", dtype: "torch.dtype | None"
+) -> None:
+    """Print the error of routing the pictures by a policy, and what it costs beside single exits."""
+    from inference import routing
+    from reports import adaptive
+
+    policy = routing.read(Path(options.policy), model)
+    contenders, histogram = routing.compare(model, policy, pictures, device, dtype)
+    print(f"error {contenders[0].error:.2f}\n\n{adaptive.routed(contenders, policy.positions, histogram)}")
 
 
 if __name__ == "__main__":

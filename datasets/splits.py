@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 
-from datasets.catalog import Source, find
+from datasets.catalog import FOLDER, Source, find
 from datasets.pictures import Pictures, Split, balanced_order
 from system.errors import UserError
 
@@ -75,6 +75,26 @@ def for_testing(data: str, root: Path) -> Pictures:
     if split is None:
         raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
     return split.whole()
+
+
+def held_out(data: str, root: Path, extra: bool, val_size: int) -> Pictures:
+    """The `val_size` training pictures that `for_training` holds out; no others are read.
+
+    Raises UserError where there are no training pictures, or not that many.
+    """
+    source, folder = find(data, root, extra)
+    split = _load(source, folder, "train")
+    count = 0 if split is None else len(split.targets)
+    if count <= val_size:
+        raise UserError(f"{folder} has {count:,} training pictures of {data}, of which {val_size:,} cannot be held out")
+    return split.take(balanced_order(split.targets)[count - val_size :])
+
+
+def of_folder(folder: Path) -> Pictures:
+    """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
+    place = folder.resolve()
+    root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)
+    return resolve_name(FOLDER.loader)(root, split).whole()
 
 
 def _load(source: Source, folder: Path, split: str) -> Split | None:

@@ -18,12 +18,12 @@ from torch import Tensor
 from models.multiexit import MultiExit
 from models.names import Configuration
 from models.networks import cost
+from opts import GOALS
 from system.errors import UserError
 from system.files import write
 
 FILE = "policy.json"
 FORMAT, FORMAT_VERSION = "auxresnet-policy", 1
-CRITERIA = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # options of calibrate.py, of which one was given
 NEVER = 2.0  # a threshold that no probability reaches, whatever it is rounded to
 MAX_BYTES = 1 << 20
 
@@ -47,7 +47,7 @@ class Policy(Rule):
     error: float  # percent
     macs: float  # multiply-adds for one picture, on average
     histogram: tuple[int, ...]  # pictures that leave at each exit
-    criterion: str  # one of CRITERIA
+    criterion: str  # one of `opts.GOALS`
     limit: float  # what was given for it: multiply-adds, milliseconds, or percentage points of error
     confidence: float | None  # of maxErrorIncrease, 0 … 1
 
@@ -179,7 +179,7 @@ def _checks(policy: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     yield "macs", _numbers([policy["macs"]], 1, 1e18)
     yield "histogram", _numbers(policy["histogram"], 0, 1e12, int) and len(policy["histogram"]) == exits
     yield "histogram", sum(policy["histogram"]) == policy["pictures"]
-    yield "criterion", policy["criterion"] in CRITERIA
+    yield "criterion", policy["criterion"] in GOALS
     yield "limit", _numbers([policy["limit"]], 0, 1e18)
     yield "confidence", _numbers([policy["confidence"]], 0, 1) if guaranteed else policy["confidence"] is None
 

@@ -14,13 +14,14 @@ FLOORS = (  # from the ground up; a file imports from its own floor and from tho
     ("opts", "checkpoints", "reports"),
     ("inference",),
     ("training",),
-    ("main", "test", "plot", "predict", "export"),
+    ("main", "test", "plot", "calibrate", "predict", "export", "hubconf"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = ({"models", "datasets"}, {"options", "models"}, {"options", "datasets"})
 TORCH_FREE = ("opts", "options.declaration", "options.values", "options.recipes", "datasets.catalog", "models.names",
               "models.exits", "system.errors", "system.files", "system.lock", "system.stopping", "main", "test",
-              "plot", "predict", "export")  # fmt: skip
+              "plot", "calibrate", "predict", "export",
+              "hubconf")  # fmt: skip
 
 
 def modules():

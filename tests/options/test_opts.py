@@ -67,6 +67,7 @@ test.py model
 test.py --exit: the last exit
 test.py --mirror: false
 test.py --perClass: false
+test.py --policy: none
 test.py --json: none
 test.py --plot: none
 test.py --dataDir: ./data

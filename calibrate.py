@@ -1,0 +1,127 @@
+"""Fit a policy, by which easy pictures leave early, on pictures that the network was not trained on.
+
+python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M          # multiply-adds for one picture, on average
+python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMs 2              # milliseconds on this machine, one by one
+python calibrate.py CIFAR10 AuxResNet-56-5 --maxErrorIncrease 0.5    # percentage points above the last exit, assured
+python calibrate.py CIFAR10 path/to/run --budgetMACs 60M --heldOut path/to/pictures
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import opts
+from models import names
+from system.errors import UserError, one_line_errors
+from system.files import write
+
+if TYPE_CHECKING:
+    from datasets.pictures import Pictures
+    from inference.calibration import HeldOut
+    from inference.saved import SavedModel
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+FEWEST = 50  # held-out pictures
+TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an error
+
+
+def main(argv: Sequence[str]) -> None:
+    """Find the network and the held-out pictures, fit the policy, write it with its sweep, print."""
+    options = opts.parse_calibrate(argv)
+    by_path = any(Path(options.model).glob("exit-*.safetensors"))
+    folder = None if by_path else names.find_folder(opts.label(options.data), options.model)
+
+    from inference import calibration, early_exit, saved  # import PyTorch, which mistakes need not wait for
+    from reports import adaptive
+
+    model = saved.load(saved.find(options.model, folder, [Path(options.save), PRETRAINED]))
+    out = target(options, model)
+    held, milliseconds = ask(options, model, held_out(options, model))
+    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    goal = calibration.Goal(*options.goal, options.confidence)
+    policy = calibration.make_policy(goal, held, model.network, macs, milliseconds or macs)
+    rows = calibration.sweep(held, policy, macs)
+    title = f"{model.header['name']}, {held.dataset} pictures"
+    early_exit.write_policy(out / early_exit.FILE, policy)
+    write(out / "adaptive.csv", adaptive.as_csv(rows))
+    write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
+    print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
+    print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
+    print(f"written: {early_exit.FILE}, adaptive.csv and adaptive.png in {out}/")
+
+
+def target(options: Namespace, model: "SavedModel") -> Path:
+    """The folder to write into. Raises UserError where there is none, or where the network has nothing to choose."""
+    run = next(iter(model.files.values())).parent
+    if len(model.files) < 2:
+        raise UserError(f"{run}/ has one exit only, which takes every picture; a policy chooses between two or more")
+    out = Path(options.out or run)
+    if not out.is_dir():
+        raise UserError(f"--out {out} is no folder; make it, or leave --out out to write into {run}/")
+    return out
+
+
+def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
+    """The pictures to calibrate on: those that the run held out, or those of --heldOut. Raises UserError where there
+    are none, too few, or where they have other classes than the network."""
+    from datasets import splits
+
+    header, run = model.header, next(iter(model.files.values())).parent
+    if options.heldOut:
+        pictures = splits.of_folder(Path(options.heldOut))
+    else:
+        known = header.get("options") if isinstance(header.get("options"), dict) else {}
+        size, extra = known.get("valSize"), known.get("svhnExtra", True)
+        if type(size) is not int or size < 1:
+            raise UserError(
+                f"{run}/ was trained without held-out pictures; train with --valSize 5000, say, or give --heldOut with "
+                "a folder of pictures that were neither trained on nor are test pictures"
+            )
+        pictures = splits.held_out(options.data, Path(options.dataDir), bool(extra), size)
+    if list(pictures.classes) != header["classes"]:
+        where = options.heldOut or options.data
+        raise UserError(f"{where} has other classes than {run}/, which was trained on {header['dataset']}")
+    if len(pictures) < FEWEST:
+        raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
+    return pictures
+
+
+def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple[HeldOut, list[float]]":
+    """What the exits say of the pictures, and for --budgetMs how many milliseconds each exit's model takes for one.
+
+    Raises UserError where the pictures cannot be those that the run held out.
+    """
+    from inference import evaluation, latency, saved
+    from inference.calibration import HeldOut
+    from system import arithmetic, devices
+
+    chosen = devices.choose(options.nGPU)
+    precision = arithmetic.choose_precision(options.precision, chosen[0])
+    if note := arithmetic.slow(precision, chosen[0]):
+        print(note, file=sys.stderr)
+    dtype = arithmetic.DTYPES[precision]
+    logits, targets = evaluation.collect(saved.ready(model, chosen), saved.shown(pictures), chosen[0], dtype)
+    where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
+    held = HeldOut([z.cpu() for z in logits], targets.cpu(), where)
+    if not options.heldOut:
+        check_split(held, model)
+    alone = [saved.standalone(model, position) for position in model.files] if options.budgetMs else []
+    return held, [latency.latency(saved.ready(one, chosen[:1]), chosen[0], dtype).median for one in alone]
+
+
+def check_split(held: "HeldOut", model: "SavedModel") -> None:
+    """Raise UserError where the last exit's error is not that which the run had on its held-out pictures."""
+    header = model.header
+    found = 100 * held.wrong[-1].double().mean().item()
+    if header["errorOn"] == "validation" and abs(found - header["error"]) > TOLERANCE:
+        raise UserError(
+            f"the last exit has an error of {found:.2f} % on the held-out pictures, and had {header['error']:.2f} % in "
+            "training: these are not the pictures that were held out; check --dataDir, or give --heldOut"
+        )
+
+
+if __name__ == "__main__":
+    with one_line_errors("calibrate.py"):
+        main(sys.argv[1:])

@@ -1,0 +1,118 @@
+"""A policy at work: test pictures that really leave early, and how fast that is beside single exits."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from datasets.pictures import Pictures, balanced_order
+from inference import early_exit, evaluation, saved
+from inference.early_exit import Policy, Routing
+from inference.saved import SavedModel
+from models import metrics
+from reports.adaptive import Contender
+from system.arithmetic import autocast
+
+BATCH, BATCHES = 128, 10
+SINGLES = 200  # pictures that are timed one by one
+WARM_UP = 2  # batches and pictures that are not counted
+
+Classify = Callable[[Tensor], Tensor]  # N×32×32×3 uint8 on the host -> N classes on the host
+
+
+class Speed(NamedTuple):
+    """Pictures a second in batches of `BATCH`, and the milliseconds of one picture: their median, and what 95 of 100
+    stay below."""
+
+    per_second: float
+    median: float
+    p95: float
+
+
+def read(file: Path, model: SavedModel) -> Policy:
+    """The policy in a file, or in the file of that name in the run's folder. Raises UserError where it is none, or one
+    for another network."""
+    run = next(iter(model.files.values())).parent
+    path = file if file.exists() or not (run / file).exists() else run / file
+    policy = early_exit.read_policy(path)
+    early_exit.check_fits(path, policy, model.network)
+    return policy
+
+
+def router(
+    model: SavedModel, policy: Policy, device: torch.device, dtype: torch.dtype | None
+) -> Callable[[Tensor], Routing]:
+    """What routes N×32×32×3 uint8 pictures by a policy, computing in `dtype` (None: float32)."""
+    normalise, network = saved.ready(model, [device])
+
+    def route(images: Tensor) -> Routing:
+        with autocast(device, dtype):
+            return early_exit.route(network, normalise(images.to(device)), policy)
+
+    return route
+
+
+def single(model: SavedModel, position: int, device: torch.device, dtype: torch.dtype | None) -> Classify:
+    """One exit's standalone model as a function."""
+    network = saved.ready(saved.standalone(model, position), [device])
+
+    @torch.inference_mode()
+    def classify(images: Tensor) -> Tensor:
+        with autocast(device, dtype):
+            return network(images.to(device))[-1].argmax(1).cpu()
+
+    return classify
+
+
+def compare(
+    model: SavedModel, policy: Policy, pictures: Pictures, device: torch.device, dtype: torch.dtype | None
+) -> tuple[list[Contender], tuple[int, ...]]:
+    """The policy on test pictures, beside the last exit and the cheapest one that errs no more than the policy; and how
+    many pictures leave at each exit."""
+    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    route = router(model, policy, device, dtype)
+    parts = [route(images) for images, _ in pictures.batches(BATCH)]
+    whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
+    figures = whole.figures(pictures.targets, macs)
+    logits, targets = evaluation.collect(saved.ready(model, [device]), saved.shown(pictures), device, dtype)
+    errors = [metrics.top_error(z, targets) for z in logits]
+    as_good = next((i for i, error in enumerate(errors) if error <= figures["error"]), -1)
+    chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}
+    classify = {name: single(model, policy.positions[i], device, dtype) for name, i in chosen.items()}
+    measured = speeds({"policy": lambda images: route(images).classes.cpu(), **classify}, pictures)
+    rows = [Contender("policy", figures["error"], figures["macs"], *measured["policy"])]
+    rows += [Contender(name, errors[i], macs[i], *measured[name]) for name, i in chosen.items()]
+    return rows, figures["histogram"]
+
+
+def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, Speed]:
+    """How fast each one is, from the bytes of pictures to classes on the host. All take turns on the same pictures, of
+    all classes, so that what else the machine does slows all of them alike."""
+    images = pictures.take(balanced_order(pictures.targets)).images
+    batches = images[: BATCH * BATCHES].split(BATCH)
+    whole = [batch for batch in batches if len(batch) == len(batches[0])]
+    many = _seconds(contenders, whole)
+    one = _seconds(contenders, images[:SINGLES].split(1))
+    return {
+        name: Speed(
+            len(batches[0]) / statistics.median(many[name]),
+            1000 * statistics.median(one[name]),
+            1000 * statistics.quantiles(one[name], n=20, method="inclusive")[-1],
+        )
+        for name in contenders
+    }
+
+
+def _seconds(contenders: Mapping[str, Classify], inputs: tuple[Tensor, ...] | list[Tensor]) -> dict[str, list[float]]:
+    """The seconds that each contender takes for each input."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for images in (*inputs[:WARM_UP], *inputs):
+        for name, classify in contenders.items():
+            start = time.perf_counter()
+            classify(images)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: values[-len(inputs) :] for name, values in seconds.items()}

@@ -1,0 +1,127 @@
+"""What a policy gives: error against multiply-adds as a table, as CSV and as a plot; what routing saves in time."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.plots import RESOLUTION, TITLE_WIDTH, distinct, fitted, png, style
+from reports.tables import amount, shown, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]  # of a sweep: exit, threshold, macs, error, mixture, oracle; None where it has none
+SIZE = (8.0, 5.0)  # inches
+GREY = "0.45"
+
+
+def as_csv(rows: Rows) -> bytes:
+    """The rows of a sweep; what a row has not is left empty."""
+    text = io.StringIO()
+    lines = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    return text.getvalue().encode()
+
+
+def draw(title: str, rows: Rows, macs: float, error: float) -> bytes:
+    """The plot of a sweep, with the policy that was chosen at these multiply-adds and this error."""
+    with style():
+        return png(_figure(title, rows, macs, error))
+
+
+def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    exits, points = ([row for row in rows if (row["exit"] is None) is swept] for swept in (False, True))
+    cost = [row["macs"] for row in points]
+    line, *_ = distinct(1)
+    figure = Figure(figsize=SIZE, dpi=RESOLUTION, layout="constrained")
+    axes = figure.add_subplot(xlabel="multiply-adds for one picture, on average", ylabel="error (%)")
+    axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.plot(cost, [row["mixture"] for row in points], "--", color=GREY, label="mixture of neighbouring exits")
+    axes.plot([row["macs"] for row in exits], [row["error"] for row in exits], "o", color=GREY, label="single exits")
+    axes.plot(cost, [row["error"] for row in points], "-", color=line, label="early exit by confidence")
+    axes.plot(macs, error, "D", color=line, label=f"the policy: {error:.2f} % at {amount(round(macs))}")
+    axes.plot(cost, [row["oracle"] for row in points], ":", color=GREY, label="early exit by an oracle")
+    for row in exits:
+        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small", "color": GREY}
+        axes.annotate(f"exit {row['exit']}", (row["macs"], row["error"]), **place)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def describe(rows: Rows, temperatures: Sequence[float], thresholds: Sequence[float], histogram: Sequence[int]) -> str:
+    """A row for each exit: its rule, how many pictures leave there, and what it costs and gives alone."""
+    exits = [row for row in rows if row["exit"] is not None]
+    rules = [*(f"{value:.4f}" if value <= 1 else "nobody" for value in thresholds[:-1]), "everybody"]
+    return table(
+        {
+            "exit": [str(row["exit"]) for row in exits],
+            "temperature": [f"{value:.3f}" for value in temperatures],
+            "threshold": rules,
+            "leave here": [f"{100 * count / sum(histogram):.1f} %" for count in histogram],
+            "multiply-adds": [amount(row["macs"]) for row in exits],
+            "error alone": [f"{row['error']:.2f} %" for row in exits],
+        }
+    )
+
+
+def verdict(rows: Rows, macs: float, error: float, pictures: int, dataset: str) -> str:
+    """The policy in words: what it costs and gives, beside the last exit and chance."""
+    exits = [row for row in rows if row["exit"] is not None]
+    last = exits[-1]
+    chance = np.interp(macs, [row["macs"] for row in exits], [row["error"] for row in exits])
+    return (
+        f"policy: error {error:.2f} % at {amount(round(macs))} multiply-adds on average, on {pictures:,} pictures "
+        f"({shown(dataset)})\n"
+        f"the last exit: {last['error']:.2f} % at {amount(last['macs'])}; neighbouring exits by chance: "
+        f"{chance:.2f} % at the policy's"
+    )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to classify pictures, measured: percent, multiply-adds on average, pictures a second in batches, and the
+    milliseconds that one picture takes (the median, and what 95 of 100 stay below)."""
+
+    name: str
+    error: float
+    macs: float
+    per_second: float
+    median: float
+    p95: float
+
+
+def routed(contenders: Sequence[Contender], positions: Sequence[int], histogram: Sequence[int]) -> str:
+    """What a policy, the first contender, does to test pictures, beside single exits: a table, the exits at which the
+    pictures leave, and how its speed compares, in words."""
+    columns = {
+        "": [c.name for c in contenders],
+        "error": [f"{c.error:.2f} %" for c in contenders],
+        "multiply-adds": [amount(round(c.macs)) for c in contenders],
+        "img/s": [f"{c.per_second:,.0f}" for c in contenders],
+        "ms": [f"{c.median:.2f}" for c in contenders],
+        "p95 ms": [f"{c.p95:.2f}" for c in contenders],
+    }
+    shares = (100 * count / sum(histogram) for count in histogram)
+    leaving = ", ".join(f"{position}: {share:.1f} %" for position, share in zip(positions, shares, strict=True))
+    policy, *others = contenders
+    return "\n".join([table(columns, words={""}), f"leave at {leaving}", *(_compared(policy, c) for c in others)])
+
+
+def _compared(policy: Contender, other: Contender) -> str:
+    """How the policy's speed compares with another's; above 1 the policy wins."""
+    return (
+        f"against {other.name}, the policy is {policy.per_second / other.per_second:.2f} times as fast in batches, "
+        f"{other.median / policy.median:.2f} times for one picture ({other.p95 / policy.p95:.2f} for the slowest 5 %)"
+    )

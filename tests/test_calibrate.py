@@ -1,0 +1,187 @@
+"""calibrate.py and test.py --policy as a user runs them: what they leave and print, what they say to mistakes."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, assert_one_line_error, script, write_pictures
+
+from datasets import digits, splits
+from inference import early_exit, evaluation, routing, saved
+from models import names
+
+NAME = "AuxResNet-14-3"
+EXITS = (5, 9, 14)
+
+
+@pytest.fixture(scope="module")
+def calibrated(validated):
+    """A run with a policy for 20 million multiply-adds, and what calibrate.py printed."""
+    save, folder = validated
+    process = script("calibrate.py", "digits", NAME, "--save", save, "--budgetMACs", "20M", "--nGPU", "0")
+    assert process.returncode == 0, process.stderr
+    return save, folder, process.stdout
+
+
+def test_a_policy_and_its_sweep_are_left_in_the_run(calibrated):
+    _, folder, output = calibrated
+    policy = early_exit.read_policy(folder / "policy.json")
+    assert (policy.positions, policy.pictures, policy.dataset) == (EXITS, 300, "DIGITS validation")
+    assert (policy.criterion, policy.limit, policy.confidence) == ("budgetMACs", 20e6, None)
+    assert 19.5e6 < policy.macs <= 20e6
+    assert sum(policy.histogram) == 300
+    assert (folder / "adaptive.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((folder / "adaptive.csv").open()))
+    assert [row["exit"] for row in rows[:4]] == ["5", "9", "14", ""]
+    macs, oracle = ([float(row[name]) for row in rows[3:]] for name in ("macs", "oracle"))
+    assert macs == sorted(macs)
+    assert oracle == sorted(oracle, reverse=True)
+    table = [line.split() for line in output.splitlines()[2:5]]
+    assert [row[0] for row in table] == ["5", "9", "14"]
+    assert f"policy: error {policy.error:.2f} %" in output
+    assert str(folder) in output.splitlines()[-1]
+
+
+def test_the_held_out_pictures_are_those_of_the_training(calibrated):
+    _, folder, _ = calibrated
+    data = splits.for_training("DIGITS", Path(), True, 1137, 300)
+    held = splits.held_out("DIGITS", Path(), True, 300)
+    assert held.images.equal(data.held_out.images)
+    model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
+    logits, targets = evaluation.collect(saved.ready(model, CPU), held.batches(250), CPU[0])
+    policy = early_exit.read_policy(folder / "policy.json")
+    figures = early_exit.simulate(logits, policy).figures(
+        targets, early_exit.macs_to_exits(model.configuration, model.network)
+    )
+    assert figures == {name: getattr(policy, name) for name in figures}
+    assert 100 * (logits[-1].argmax(1) != targets).float().mean().item() == pytest.approx(model.header["error"])
+
+
+def test_test_py_routes_by_a_policy(calibrated):
+    save, folder, _ = calibrated
+    process = script("test.py", "DIGITS", NAME, "--save", save, "--policy", "policy.json", "--nGPU", "0")
+    assert process.returncode == 0, process.stderr
+    by_path = script("test.py", "DIGITS", folder, "--policy", folder / "policy.json", "--nGPU", "0")
+    first, _, title, _, policy, last, *_ = process.stdout.splitlines()
+    assert by_path.stdout.splitlines()[0] == first
+    assert title.split() == ["error", "multiply-adds", "img/s", "ms", "p95", "ms"]
+    assert (policy.split()[0], last.split()[:2]) == ("policy", ["exit", "14"])
+    assert float(policy.split()[1]) == float(first.split()[1])
+    assert "against exit 14, the policy is" in process.stdout
+    model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
+    pictures = digits.load(None, "test")
+    logits, targets = evaluation.collect(saved.ready(model, CPU), pictures.batches(128), CPU[0])
+    simulated = early_exit.simulate(logits, early_exit.read_policy(folder / "policy.json"))
+    wrong = (simulated.classes != targets).sum().item()
+    assert abs(float(first.split()[1]) - 100 * wrong / 360) < 0.3  # one picture may lie within rounding of a threshold
+    shares = torch.bincount(simulated.exits, minlength=3) / 3.6
+    printed = [float(share) for share in re.findall(r"\d+: ([\d.]+) %", process.stdout)]
+    assert printed == pytest.approx(shares.tolist(), abs=0.4)
+
+
+def test_a_guarantee_and_a_budget_of_time(calibrated, tmp_path):
+    save, _, _ = calibrated
+    common = ("calibrate.py", "DIGITS", NAME, "--save", save, "--out", tmp_path, "--nGPU", "0")
+    assert script(*common, "--maxErrorIncrease", "30", "--confidence", "0.9").returncode == 0
+    policy = early_exit.read_policy(tmp_path / "policy.json")
+    assert (policy.criterion, policy.limit, policy.confidence) == ("maxErrorIncrease", 30, 0.9)
+    assert script(*common, "--budgetMs", "1000", "--precision", "bf16").returncode == 0
+    assert early_exit.read_policy(tmp_path / "policy.json").histogram == (0, 0, 300)
+    assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "adaptive.csv", "adaptive.png"}
+
+
+def test_pictures_of_ones_own(finished, tmp_path):
+    save, _, _ = finished
+    counts = {str(digit): 6 for digit in range(10)}
+    write_pictures(tmp_path / "mine", counts)
+    (tmp_path / "other" / "val").mkdir(parents=True)
+    shutil.copytree(tmp_path / "mine", tmp_path / "other" / "val", dirs_exist_ok=True)
+    written = []
+    for folder in ("mine", "other"):
+        line = (
+            "DIGITS",
+            NAME,
+            "--save",
+            save,
+            "--budgetMACs",
+            "15M",
+            "--heldOut",
+            tmp_path / folder,
+            "--out",
+            tmp_path,
+        )
+        assert script("calibrate.py", *line).returncode == 0
+        written.append(json.loads((tmp_path / "policy.json").read_text()))
+    assert [policy.pop("dataset") for policy in written] == ["mine", "other"]
+    assert written[0] == written[1]
+    shutil.rmtree(tmp_path / "mine" / "3")
+    odd = script("calibrate.py", *line[:-3], tmp_path / "mine", "--out", tmp_path)
+    assert_one_line_error(odd, 1, "mine has other classes than")
+
+
+def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
+    save, folder, _ = calibrated
+    budget = ("--budgetMACs", "20M")
+
+    def refused(status, *words, line):
+        assert_one_line_error(script("calibrate.py", *line), status, *words)
+
+    refused(2, "one of --budgetMACs", "given: none", line=("DIGITS", NAME))
+    refused(2, "--budgetMACs and --budgetMs", line=("DIGITS", NAME, *budget, "--budgetMs", "2"))
+    refused(2, "leave it out with --budgetMACs", line=("DIGITS", NAME, *budget, "--confidence", "0.9"))
+    refused(2, "'many' is not a number of multiply-adds", line=("DIGITS", NAME, "--budgetMACs", "many"))
+    refused(2, "is not a folder", line=("DIGITS", NAME, *budget, "--heldOut", tmp_path / "no"))
+    refused(1, "no exit files of", line=("DIGITS", "AuxResNet-20-2", "--save", tmp_path, *budget))
+    refused(1, "--valSize", "--heldOut", line=("DIGITS", NAME, "--save", finished[0], *budget))
+    refused(1, "give 9.88M or more", line=("DIGITS", NAME, "--save", save, "--budgetMACs", "1M"))
+    refused(
+        1, "cannot be assured", "can; or hold out", line=("DIGITS", NAME, "--save", save, "--maxErrorIncrease", "0.1")
+    )
+    refused(1, "--out", "is no folder", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "no"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(folder / "exit-9.safetensors", alone)
+    refused(1, "one exit only", line=("DIGITS", alone, *budget))
+
+
+def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
+    save, folder, _ = calibrated
+
+    def refused(status, *words, line, save=save):
+        assert_one_line_error(script("test.py", "DIGITS", NAME, "--save", save, *line), status, *words)
+
+    file = folder / "policy.json"
+    refused(2, "--policy excludes --exit", line=("--policy", file, "--exit", "5"))
+    refused(2, "--policy is for one device", line=("--policy", file, "--nGPU", "2"))
+    refused(1, "network of other weights", line=("--policy", file), save=finished[0])
+    refused(1, "cannot be read as a policy", line=("--policy", tmp_path / "no.json"))
+    (tmp_path / "damaged.json").write_text(file.read_text()[:100])
+    refused(1, "damaged.json cannot be read as a policy", line=("--policy", tmp_path / "damaged.json"))
+    short = tmp_path / folder.name
+    shutil.copytree(folder, short)
+    (short / "exit-9.safetensors").unlink()
+    refused(1, "policy for exits 5, 9, 14, the network has 5, 14", line=("--policy", file), save=tmp_path)
+
+
+def test_other_pictures_than_those_held_out_are_noticed(validated, tmp_path):
+    """A folder that stands in for the data set has other pictures than the run held out."""
+    save, _ = validated
+    write_pictures(tmp_path / "digits" / "train", {str(digit): 40 for digit in range(10)})
+    line = ("DIGITS", NAME, "--save", save, "--dataDir", tmp_path, "--out", tmp_path, "--budgetMACs", "20M")
+    assert_one_line_error(script("calibrate.py", *line), 1, "not the pictures that were held out", "--dataDir")
+
+
+def test_speeds_are_measured_on_few_pictures_too():
+    pictures = digits.load(None, "test").take(list(range(5)))
+    found = routing.speeds({"one": lambda images: images.sum((1, 2, 3)), "two": lambda images: images}, pictures)
+    assert all(speed.per_second > 0 and 0 < speed.median <= speed.p95 for speed in found.values())
+
+
+def test_names_of_folders_are_understood(calibrated):
+    save, _, _ = calibrated
+    folder = names.run_folder("DIGITS", names.parse(NAME))
+    assert script("calibrate.py", "DIGITS", folder, "--save", save, "--budgetMACs", "20M").returncode == 0
