@@ -1,0 +1,116 @@
+"""The networks for torch.hub, in any process, whatever else is loaded there.
+
+model = torch.hub.load("path/to/this/folder", "auxresnet", dataset="CIFAR10", name="AuxResNet-56-5", exit=45,
+                       source="local")
+model.predict(["cat.png"])                                   # [("cat", 0.98)]
+model(torch.cat([model.preprocess(p) for p in pictures]))    # N×32×32×3 uint8 -> N×classes probabilities
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inference.classifier import Classifier
+
+dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
+HERE = Path(__file__).resolve().parent
+
+
+def auxresnet(
+    dataset: str = "CIFAR10",
+    name: str = "AuxResNet-56-5",
+    exit: int | None = None,
+    pretrained: bool = True,
+    classes: int | None = None,
+    save: str = "./",
+    data_dir: str = "./data",
+) -> "Classifier":
+    """One exit (None: the last) of a network, as a module from N×32×32×3 uint8 pictures to N×classes probabilities.
+
+    It has `classes`, `preprocess`, `predict` and `card`; its `network` gives logits of normalised pictures.
+
+    With `pretrained`, `name` is a network's name, which is looked for in `save` and in `pretrained/`, or the path of a
+    run's folder or of an exit file. Without, it is a fresh network, in training mode: its class names and normalisation
+    are those of the data set in `data_dir`, or there are `classes` classes, and no data are needed.
+
+    Raises a ValueError that says what is wrong and what is legal.
+    """
+    with _own_modules():
+        if pretrained:
+            return _trained(dataset, name, exit, save)
+        return _fresh(dataset, name, exit, classes, data_dir)
+
+
+def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":
+    import opts
+    from datasets.transforms import Normalise
+    from inference import saved
+    from inference.classifier import Classifier, card
+    from models import names
+
+    is_path = Path(name).suffix == ".safetensors" or any(Path(name).glob("exit-*.safetensors"))
+    folder = None if is_path else names.find_folder(opts.label(_spelled(dataset)), name)
+    files = saved.find(name, folder, [Path(save), HERE / "pretrained"])
+    model = saved.load(saved.choose(files, exit))
+    normalise = Normalise(model.header["mean"], model.header["std"])
+    return Classifier(model.network, normalise, card(model.header)).eval()
+
+
+def _fresh(dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str) -> "Classifier":
+    from datasets.transforms import Normalise
+    from inference.classifier import Classifier
+    from models import names, networks
+    from system.errors import UserError
+
+    configuration = names.parse(name)
+    position = configuration.exits[-1] if exit is None else exit
+    if position not in configuration.exits:
+        raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
+    about = _about(_spelled(dataset), classes, data_dir)
+    network = networks.build(configuration, len(about["classes"]), (position,))
+    known = {"network": asdict(configuration), "name": name, "dataset": dataset, "position": position, "epochs": 0}
+    return Classifier(network, Normalise(about["mean"], about["std"]), {**known, **about})
+
+
+def _about(dataset: str, classes: int | None, data_dir: str) -> dict[str, Any]:
+    """The class names and the normalisation of a fresh network."""
+    from datasets import catalog, splits
+
+    if classes is None:
+        data = splits.for_training(dataset, Path(data_dir), extra=False, train_size=None, val_size=0)
+        return {"classes": list(data.classes), "mean": data.mean, "std": data.std}
+    row = catalog.row(dataset)
+    mean, std = row.mean or (0.0,) * 3, row.std or (255.0,) * 3  # what has none of its own is brought to 0 … 1
+    return {"classes": list(map(str, range(classes))), "mean": mean, "std": std}
+
+
+def _spelled(dataset: str) -> str:
+    """The name of a data set in its own spelling, or a path as it is."""
+    from datasets.catalog import NAMES
+
+    return dataset.upper() if dataset.upper() in NAMES else dataset
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """While open, imports find this folder's modules, whatever others of the same names are loaded; afterwards the
+    process has the modules and the search path that it had. What was made goes on working: it needs no imports."""
+    own = {path.stem for path in HERE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    path, others = list(sys.path), _taken(own)
+    sys.path.insert(0, str(HERE))
+    try:
+        yield
+    finally:
+        _taken(own)
+        sys.modules.update(others)
+        sys.path[:] = path
+
+
+def _taken(names: set[str]) -> dict[str, Any]:
+    """The loaded modules of these names, and those within them; they are loaded no more."""
+    found = [name for name in sys.modules if name.partition(".")[0] in names]
+    return {name: sys.modules.pop(name) for name in found}

@@ -1,0 +1,144 @@
+"""The networks through torch.hub: in a process of its own, from elsewhere, among modules of the same names."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT
+from PIL import Image
+
+from datasets import digits
+from datasets.transforms import Normalise
+from inference import saved
+
+IMPOSTORS = {
+    "models.py": "build = 'not ours'",
+    "datasets/__init__.py": "from datasets import catalog",
+    "datasets/catalog.py": "NAMES = ('not ours',)",
+    "test.py": "",
+    "errors.py": "",
+    "opts.py": "",
+    "system.py": "",
+}
+AMONG_IMPOSTORS = """
+import errors, json, models, opts, sys, system, test, torch
+import datasets.catalog
+modules, path = dict(sys.modules), list(sys.path)
+
+model = torch.hub.load(sys.argv[1], "auxresnet", dataset="digits", name="AuxResNet-14-3", exit=5, save=sys.argv[2],
+                       source="local")
+found = model.predict(sys.argv[3:])
+fresh = torch.hub.load(sys.argv[1], "auxresnet", name="ResNet-8", pretrained=False, classes=3, source="local")
+fresh.train()(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).log().sum().backward()
+try:
+    torch.hub.load(sys.argv[1], "auxresnet", name="ResNet-9", source="local")
+except ValueError as error:
+    assert "depth 9" in str(error)
+
+assert sys.path == path
+assert all(sys.modules[name] is module for name, module in modules.items())
+names = {name.split(".")[0] for name in sys.modules.keys() - modules.keys()}
+assert not names & {"inference", "checkpoints", "reports", "training", "options", "hubconf"}, names
+assert models.build == "not ours" and datasets.catalog.NAMES == ("not ours",)
+import datasets.catalog as again
+assert again is datasets.catalog
+print(json.dumps([found, model.classes, model.card["position"]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub-pictures")
+    images = digits.load(Path(), "test").images[:4]
+    for index, image in enumerate(images):
+        Image.fromarray(image.numpy()).save(folder / f"{index}.png")
+    return [folder / f"{index}.png" for index in range(4)], images
+
+
+def load(**arguments):
+    return torch.hub.load(str(PROJECT), "auxresnet", source="local", **arguments)
+
+
+def expected(folder, images, position):
+    model = saved.load({position: folder / f"exit-{position}.safetensors"})
+    with torch.inference_mode():
+        return model.network(Normalise(model.header["mean"], model.header["std"])(images))[-1].softmax(1)
+
+
+def test_among_modules_of_the_same_names(finished, pictures, tmp_path):
+    for name, text in IMPOSTORS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "main_program.py").write_text(AMONG_IMPOSTORS)
+    command = [sys.executable, "main_program.py", PROJECT, finished[0], *pictures[0]]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    found, classes, position = json.loads(process.stdout)
+    probabilities, indices = expected(finished[1], pictures[1], 5).max(1)
+    assert [name for name, _ in found] == [str(index) for index in indices.tolist()]
+    assert [value for _, value in found] == pytest.approx(probabilities.tolist(), abs=1e-4)
+    assert (classes, position) == ([str(digit) for digit in range(10)], 5)
+
+
+def test_every_form_of_a_picture(finished, pictures):
+    paths, images = pictures
+    model = load(name=str(finished[1]))
+    assert model.card["position"] == 14
+    forms = [paths[0], str(paths[0]), Image.open(paths[0]), images[0].numpy(), images[0], images[0].numpy()[:, :, 0]]
+    for form in forms:  # the digits are grey
+        assert torch.equal(model.preprocess(form), images[:1])
+    as_one = torch.cat([model.preprocess(path) for path in paths])
+    assert model.predict(as_one) == model.predict(paths)
+    alone = [found for path in paths for found in model.predict(path)]
+    assert [name for name, _ in alone] == [name for name, _ in model.predict(paths)]
+    large = np.zeros((70, 50, 3), np.uint8)
+    assert model.preprocess(large).shape == (1, 32, 32, 3)
+    torch.testing.assert_close(model(as_one), expected(finished[1], images, 14))
+
+
+def test_predicting_leaves_a_training_network_as_it_is(finished, pictures):
+    model = load(name=str(finished[1])).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.predict(pictures[1])
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_fresh_network_has_the_classes_of_the_data_set():
+    model = load(dataset="DIGITS", name="AuxResNet-14-3", exit=9, pretrained=False)
+    assert model.classes == tuple("0123456789")
+    assert model.training
+    assert model.network.exits == (9,)
+    assert len(model.predict(np.zeros((8, 8, 3), np.uint8))) == 1
+
+
+def test_what_is_pretrained_is_found_without_more_words():
+    model = load(exit=15)
+    assert (model.card["name"], model.card["dataset"], model.card["position"]) == ("AuxResNet-56-5", "CIFAR10", 15)
+    assert "cat" in model.classes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"name": "nothing"}, "'nothing' is no network name"),
+        ({"exit": 7}, "no exit 7 in .*there are: 15, 25"),
+        ({"dataset": "SVHN"}, "no exit files of SVHN-AuxResNet-56-5"),
+        ({"name": "AuxResNet-14-3", "exit": 7, "pretrained": False, "classes": 2}, "no exit 7; there are: 5, 9, 14"),
+        ({"dataset": "nowhere", "pretrained": False}, "nowhere has no train/"),
+    ],
+)
+def test_mistakes_are_told(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        load(**arguments)
+
+
+@pytest.mark.parametrize("picture", [np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), "missing.png", 5])
+def test_what_is_no_picture_is_told(picture):
+    model = load(name="ResNet-8", pretrained=False, classes=2)
+    with pytest.raises(ValueError, match=r"missing\.png cannot be read|a picture is"):
+        model.predict(picture)
