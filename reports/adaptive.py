@@ -123,5 +123,5 @@ def _compared(policy: Contender, other: Contender) -> str:
     """How the policy's speed compares with another's; above 1 the policy wins."""
     return (
         f"against {other.name}, the policy is {policy.per_second / other.per_second:.2f} times as fast in batches, "
-        f"{other.median / policy.median:.2f} times for one picture ({other.p95 / policy.p95:.2f} for the slowest 5 %)"
+        f"{other.median / policy.median:.2f} times for one picture ({other.p95 / policy.p95:.2f} at the 95th percentile)"
     )

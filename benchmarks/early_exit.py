@@ -1,0 +1,95 @@
+"""Early exit: pictures routed by a policy of half the multiply-adds against the last exit, in batches and one by one.
+
+python -m benchmarks.early_exit --dataDir DIR     # DIR holds CIFAR-10; the network is the one in pretrained/
+
+The network was trained on all training pictures, so there are no held-out ones. The policy is fitted on some of them
+and timed on others of them, which leave at the exits in the same proportions. That says how fast routing is; what it
+costs in error it does not say.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import checkpoints
+from benchmarks.timing import Case, interleaved, machine, timed
+from datasets import splits
+from inference import calibration, early_exit, evaluation, routing, saved
+from inference.early_exit import Policy
+from inference.saved import SavedModel
+from reports.tables import amount, table
+
+RUN = Path(__file__).parent.parent / "pretrained" / "CIFAR10-AuxResNet-56-5"
+CPU = torch.device("cpu")
+FITTED_ON, BATCH, BATCHES, SINGLES = 2000, 128, 4, 100  # pictures to fit on; what one turn of a case takes
+
+
+def load() -> SavedModel:
+    """The network in pretrained/."""
+    return saved.load(checkpoints.exit_files(RUN))
+
+
+def fitted(model: SavedModel, images: Tensor, targets: Tensor, budget: float) -> Policy:
+    """A policy of this many multiply-adds."""
+    batches = zip(images.split(evaluation.BATCH), targets.split(evaluation.BATCH), strict=True)
+    held = calibration.HeldOut(*evaluation.collect(saved.ready(model, [CPU]), batches, CPU), "CIFAR10 training")
+    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
+
+
+def routed(policy: Policy, images: Tensor, size: int) -> Case:
+    """The pictures in batches of a size, routed."""
+    return each(routing.router(load(), policy, CPU, None), images, size)
+
+
+def last_exit(images: Tensor, size: int) -> Case:
+    """The pictures in batches of a size, all by the last exit's standalone model."""
+    model = load()
+    return each(routing.single(model, max(model.files), CPU, None), images, size)
+
+
+def each(classify: Callable[[Tensor], object], images: Tensor, size: int) -> Case:
+    """One batch after another."""
+    return partial(timed, lambda: [classify(batch) for batch in images.split(size)])
+
+
+def main() -> None:
+    """Fit, say what was fitted, measure all cases in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataDir", type=Path, default=Path("data"))
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    model, count = load(), BATCH * BATCHES
+    pictures = splits.for_training("CIFAR10", arguments.dataDir, True, FITTED_ON + count, 0).train
+    images = pictures.images[FITTED_ON:]
+    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], macs[-1] / 2)
+    found = routing.router(model, policy, CPU, None)(images).figures(pictures.targets[FITTED_ON:], macs)
+    exits = ", ".join(map(str, policy.positions))
+    print(
+        f"{RUN.name}; {machine()}; median of {arguments.rounds}\n"
+        f"policy fitted on {FITTED_ON:,} training pictures, timed on {count} others: the errors of both mean nothing\n"
+        f"{amount(round(found['macs']))} of {amount(macs[-1])} multiply-adds, {macs[-1] / found['macs']:.2f} times fewer\n"
+        f"leave at exits {exits}: {', '.join(map(str, found['histogram']))}\n"
+    )
+    sizes = {BATCH: images, 1: images[:SINGLES]}
+    cases = {("policy", size): partial(routed, policy, part, size) for size, part in sizes.items()}
+    cases |= {("last exit", size): partial(last_exit, part, size) for size, part in sizes.items()}
+    seconds = interleaved(cases, arguments.rounds)
+    columns = {
+        "batch": [str(size) for size in sizes],
+        **{
+            f"{name}, img/s": [f"{len(part) / seconds[name, size]:.0f}" for size, part in sizes.items()]
+            for name in ("last exit", "policy")
+        },
+        "times as fast": [f"{seconds['last exit', size] / seconds['policy', size]:.2f}" for size in sizes],
+    }
+    print(table(columns))
+
+
+if __name__ == "__main__":
+    main()
