@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 from system.errors import UserError
 
@@ -28,7 +28,7 @@ def check(content: bytes, path: Path) -> None:
     try:
         with ZipFile(io.BytesIO(content)) as archive:
             odd = next(_odd(archive), None)
-    except (BadZipFile, KeyError, ValueError, AttributeError, TypeError, RecursionError, NotImplementedError) as error:
+    except Exception as error:  # a strange archive fails in many ways
         raise UserError(f"{path} is no .pt2 file of export.py: {error or type(error).__name__}") from error
     if odd:
         raise UserError(f"{path} is no .pt2 file of export.py, and is not read: it has {odd[:80]}")

@@ -1,0 +1,82 @@
+"""One exit in every form that it can be shipped in: size, latency of one picture, pictures a second in batches.
+
+python -m benchmarks.exported                                               # exit 45 of the pretrained AuxResNet-56-5
+python -m benchmarks.exported path/to/run/exit-19.safetensors
+
+"eager" is the network as it was trained, NCHW and nothing folded; "folded" is what test.py and predict.py run. ".onnx"
+runs in onnxruntime.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import checkpoints
+from benchmarks.timing import Case, interleaved, machine, timed
+from datasets.pictures import SIDE
+from datasets.transforms import Normalise
+from inference import comparison, exported, quantised, saved
+from inference.classifier import Classifier, card
+from inference.exported import CPU
+
+EXIT = Path("pretrained/CIFAR10-AuxResNet-56-5/exit-45.safetensors")
+FORMS = ("eager", "folded", ".pt2", ".pt2 --half", ".onnx", ".onnx --half", ".onnx --int8")
+PASSES = {1: 40, 128: 2}  # batch size -> passes in a turn
+
+
+def content(form: str, model: saved.SavedModel) -> bytes:
+    """The file of a form that is exported; 8-bit ranges are those of noise, as they do not matter for speed."""
+    suffix, _, option = form.partition(" ")
+    whole = exported.write(model, suffix, half=option == "--half")
+    return quantised.int8(whole, comparison.noise()[0][0]) if option == "--int8" else whole
+
+
+def built(form: str, path: Path) -> Callable[[Tensor], Tensor]:
+    """The exit in a form, from N×32×32×3 uint8 to probabilities or, for those that are not exported, logits."""
+    model = saved.load({checkpoints.position_of(path): path})
+    if form == "eager":
+        normalise = Normalise(model.header["mean"], model.header["std"])
+        return Classifier(model.network.to(memory_format=torch.contiguous_format), normalise, card(model.header)).eval()
+    if form == "folded":
+        return saved.ready(model, [CPU])
+    return exported.runnable(content(form, model), Path(f"model{form.split()[0]}")).probabilities
+
+
+def case(form: str, path: Path, count: int) -> Case:
+    """A form over `count` pictures, `PASSES` times."""
+    run = built(form, path)
+    images = torch.randint(0, 256, (count, SIDE, SIDE, 3), dtype=torch.uint8)
+
+    @torch.inference_mode()
+    def work() -> None:
+        for _ in range(PASSES[count]):
+            run(images)
+
+    return partial(timed, work)
+
+
+def main() -> None:
+    """Measure all forms in turn at both batch sizes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exit", nargs="?", type=Path, default=EXIT)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    seconds = {}
+    for count in PASSES:
+        cases = {form: partial(case, form, arguments.exit, count) for form in FORMS}
+        seconds[count] = interleaved(cases, arguments.rounds, warm_up=1)
+    model = saved.load({checkpoints.position_of(arguments.exit): arguments.exit})
+    print(f"{model.configuration.name}, {arguments.exit.name}; {machine()}; median of {arguments.rounds}\n")
+    print(f"{'form':14}  {'MB':>5}  {'ms, batch 1':>11}  {'images/s, batch 128':>19}")
+    for form in FORMS:
+        size = len(content(form, model)) if form.startswith(".") else arguments.exit.stat().st_size
+        latency, rate = (1000 * seconds[1][form] / PASSES[1], 128 * PASSES[128] / seconds[128][form])
+        print(f"{form:14}  {size / 1e6:5.2f}  {latency:11.2f}  {rate:19,.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""predict.py on thousands of PNG files: reading and classifying them against classifying alone.
+
+python -m benchmarks.predicting
+
+The files are 32×32 pictures of noise, which decode no faster than real ones.
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import checkpoints
+from benchmarks.exported import EXIT
+from benchmarks.timing import Case, interleaved, machine, timed
+from datasets.pictures import SIDE
+from inference import prediction, saved
+from inference.exported import CPU
+
+PICTURES = 2000
+
+
+def written(folder: Path) -> list[str]:
+    """The paths of as many PNG files, written into a folder."""
+    rng = np.random.default_rng(0)
+    paths = [str(folder / f"{index}.png") for index in range(PICTURES)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def case(what: str, exit: Path, paths: list[str]) -> Case:
+    """`reading` the files, `classifying` as many pictures in memory, or `both`, as predict.py does it."""
+    model = prediction.of_saved(saved.load({checkpoints.position_of(exit): exit}), [CPU], None)
+    images = torch.zeros(len(paths), SIDE, SIDE, 3, dtype=torch.uint8).split(prediction.BATCH)
+    work = {
+        "reading": lambda: list(prediction.decoded_ahead(paths)),
+        "classifying": lambda: list(map(model.probabilities, images)),
+        "both": lambda: list(prediction.answers(model, paths, 1)),
+    }
+    return partial(timed, work[what])
+
+
+def main() -> None:
+    """Measure all three in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("exit", nargs="?", type=Path, default=EXIT)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = written(Path(folder))
+        cases = {what: partial(case, what, arguments.exit, paths) for what in ("reading", "classifying", "both")}
+        seconds = interleaved(cases, arguments.rounds, warm_up=1)
+    print(f"{arguments.exit}, {PICTURES:,} PNG files; {machine()}; median of {arguments.rounds}\n")
+    for what, value in seconds.items():
+        print(f"{what:12}  {PICTURES / value:7,.0f} images/s")
+    print(f"\nboth over classifying alone: {seconds['classifying'] / seconds['both']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

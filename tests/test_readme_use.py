@@ -1,0 +1,61 @@
+"""What the README says about using a model works as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PROJECT, write_pictures
+from PIL import Image
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SECTION = re.search(r"## Use the model\n(.*?)\n## ", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder in which the commands are at home: the project, pictures, and a few that stand in for CIFAR-10."""
+    folder = tmp_path_factory.mktemp("use")
+    for entry in PROJECT.iterdir():
+        if entry.name not in ("data", ".git"):
+            (folder / entry.name).symlink_to(entry)
+    (folder / "path" / "to").mkdir(parents=True)
+    (folder / "path" / "to" / "AuxResNet").symlink_to(PROJECT)
+    write_pictures(folder / "data" / "cifar10" / "test", dict.fromkeys(CLASSES, 2))
+    write_pictures(folder / "pictures", {"holidays": 3})
+    Image.fromarray(np.full((60, 40, 3), 128, np.uint8)).save(folder / "cat.png")
+    return folder
+
+
+def run(language, text, place):
+    """What a block prints, run as a user does."""
+    python = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
+    process = subprocess.run([*command, text], cwd=place, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_the_three_ways(place):
+    pytest.importorskip("onnxscript")
+    printed = [run(language, text, place) for language, text in BLOCKS]
+    by_command, by_hub, exported, by_onnx = printed
+    name, probability = re.fullmatch(r"cat\.png  (\w+) (0\.\d+|1\.0000)\n", by_command).groups()
+    assert name in CLASSES
+    assert by_hub.startswith(f"[('{name}', {probability[:-1]}")
+    assert "model.onnx" in exported
+    assert CLASSES[int(by_onnx)] == name
+    rows = (place / "classes.csv").read_text().splitlines()
+    assert rows[0] == "path,rank,class,probability"
+    assert len(rows) == 1 + 3 * 3
+
+
+def test_they_are_short():
+    assert len(BLOCKS) == 4
+    assert all(len([line for line in text.splitlines() if line]) <= 5 for _, text in BLOCKS)
