@@ -154,14 +154,20 @@ def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Tensor], 
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,  # which would print
+        )
+        text = session.get_modelmeta().custom_metadata_map.get(CARD, "")
     except Exception as error:  # onnxruntime has a class of its own for each kind of failure
         raise UserError(f"{path} cannot be read as an ONNX file: {error}") from error
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
-    return run, session.get_modelmeta().custom_metadata_map.get(CARD, "")
+    return run, text
 
 
 def _card(text: str, path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -85,6 +86,26 @@ def test_what_could_run_code_is_refused(content, edit, tmp_path, monkeypatch):
 def test_packed_members_are_refused(content, tmp_path):
     with pytest.raises(UserError, match="packed or pickled"):
         exported.runnable(changed(content, lambda members: None, zipfile.ZIP_DEFLATED), tmp_path / "a.pt2")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_mutated_files_are_read_or_refused_by_name(finished, suffix, tmp_path, capfd):
+    if suffix == ".onnx":
+        pytest.importorskip("onnxscript")
+    whole = exported.write(saved.load({5: finished[1] / "exit-5.safetensors"}), suffix)
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        mutant = bytearray(whole)
+        start = 0 if index % 2 else len(whole) - 30_000  # what describes an archive lies at its end
+        for place in rng.integers(start, len(whole), rng.choice([1, 3, 30])):
+            mutant[place] = rng.integers(256)
+        try:
+            exported.runnable(
+                bytes(mutant if index % 5 else mutant[: rng.integers(len(whole))]), tmp_path / f"a{suffix}"
+            )
+        except UserError as error:
+            assert str(error).startswith(str(tmp_path))
+    assert capfd.readouterr() == ("", "")
 
 
 def saved_program(module, *inputs, **extra):
