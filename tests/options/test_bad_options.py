@@ -101,6 +101,9 @@ WORDS = st.one_of(
 )
 OPTION = st.sampled_from([*BAD, "dataDir", "save", "resume", "help", "unknown"])
 DASHES = st.sampled_from(["-", "--"])
+PARSERS = (
+    opts.parse, opts.parse_test, opts.parse_plot, opts.parse_calibrate, opts.parse_predict, opts.parse_export
+)  # fmt: skip
 ARGUMENT = st.one_of(
     st.builds("{}{}={}".format, DASHES, OPTION, WORDS), st.builds("{}{}".format, DASHES, OPTION), WORDS
 )
@@ -109,7 +112,7 @@ ARGUMENT = st.one_of(
 @settings(max_examples=2000, deadline=None)
 @given(st.lists(ARGUMENT, max_size=6))
 def test_any_command_line_is_parsed_or_refused(argv):
-    for parse in (opts.parse, opts.parse_test, opts.parse_plot):
+    for parse in PARSERS:
         try:
             options = parse(argv)
         except (UserError, SystemExit) as stop:
