@@ -26,6 +26,7 @@ FILE = "policy.json"
 FORMAT, FORMAT_VERSION = "auxresnet-policy", 1
 NEVER = 2.0  # a threshold that no probability reaches, whatever it is rounded to
 MAX_BYTES = 1 << 20
+STEPS = 16  # sizes that a batch has at most on its way through the exits
 
 
 @dataclass(frozen=True)
@@ -88,24 +89,37 @@ def simulate(logits: Sequence[Tensor], rule: Rule) -> Routing:
 def route(network: MultiExit, images: Tensor, rule: Rule) -> Routing:
     """Normalised images N×3×H×W -> what becomes of them; what lies behind an exit is computed for those that stay.
 
-    The host waits for the device once in each segment, to learn how many stay. A picture's logits depend on the size of
-    the batch that it is computed in by rounding alone (on CPUs: hardly but for a batch of one). So `simulate` on the
-    logits of the whole batch gives the same, unless a probability lies within rounding of a threshold or of another.
+    The host waits for the device once in each segment, to learn how many stay. A batch shrinks in steps (see `_room`),
+    and the first picture that stays fills it up. A picture's logits depend on the size of the batch that it is computed
+    in by rounding alone (on CPUs: not at all but in a batch of one, as far as was seen). So `simulate` on the logits of
+    the whole batch gives the same, unless a probability lies within rounding of a threshold or of another.
     """
     exits, classes = (torch.zeros(len(images), dtype=torch.int64, device=images.device) for _ in Routing._fields)
-    there = torch.arange(len(images), device=images.device)  # the pictures that the batch still holds
-    run, staying = network.run(images), None
+    there = place = torch.arange(len(images), device=images.device)  # which pictures stay, where in the batch they are
+    run, kept, size = network.run(images), None, len(images)
     for index, (temperature, threshold) in enumerate(zip(rule.temperatures, rule.thresholds, strict=True)):
-        probability, found = decide(run.send(staying), temperature)
+        probability, found = decide(run.send(kept)[place], temperature)
         exits[there], classes[there] = index, found  # of those that stay, too: later exits write over it
         if index == len(rule.positions) - 1:
             break
         stay = (probability < threshold).nonzero()[:, 0]
         if not len(stay):
             break
-        staying = stay if len(stay) < len(there) else None
-        there = there[stay]
+        there, place, kept = there[stay], place[stay], None
+        if (room := _room(len(stay), len(images))) < size:
+            kept = torch.cat([place, place[:1].expand(room - len(stay))])
+            place, size = torch.arange(len(stay), device=images.device), room
     return Routing(exits, classes)
+
+
+def _room(staying: int, pictures: int) -> int:
+    """The size of the batch in which those of `pictures` that stay are computed: a multiple of a 16th of all.
+
+    So no large batch shrinks to a single picture, which CPUs compute to other bits; and cuDNN, which tries its
+    convolutions anew for each size that it meets, meets few. On a CPU the fillers cost 2 to 5 % of the time.
+    """
+    step = max(1, pictures // STEPS)
+    return -(-staying // step) * step
 
 
 def macs_to_exits(configuration: Configuration, network: MultiExit) -> list[int]:

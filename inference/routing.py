@@ -17,7 +17,7 @@ from models import metrics
 from reports.adaptive import Contender
 from system.arithmetic import autocast
 
-BATCH, BATCHES = 128, 10
+BATCH, BATCHES = 128, 20
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
 

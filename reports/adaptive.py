@@ -121,7 +121,8 @@ def routed(contenders: Sequence[Contender], positions: Sequence[int], histogram:
 
 def _compared(policy: Contender, other: Contender) -> str:
     """How the policy's speed compares with another's; above 1 the policy wins."""
+    batches, median, p95 = policy.per_second / other.per_second, other.median / policy.median, other.p95 / policy.p95
     return (
-        f"against {other.name}, the policy is {policy.per_second / other.per_second:.2f} times as fast in batches, "
-        f"{other.median / policy.median:.2f} times for one picture ({other.p95 / policy.p95:.2f} at the 95th percentile)"
+        f"against {other.name}, the policy is {batches:.2f} times as fast in batches, "
+        f"{median:.2f} times for one picture ({p95:.2f} at the 95th percentile)"
     )

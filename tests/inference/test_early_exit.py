@@ -82,15 +82,20 @@ def test_the_size_of_the_batch_decides_nothing_beyond_rounding(trained, size):
         assert found[clear].equal(getattr(simulated, kind)[:128][clear])
 
 
-def test_routing_computes_a_segment_for_those_alone_who_stay(trained):
+@pytest.mark.parametrize("count", [1, 5, 100, 360])
+def test_routing_computes_a_segment_for_those_alone_who_stay(trained, count):
+    """And for the few that fill the batch up to the next of its 16 sizes."""
     quick, images, logits, _ = trained
     sizes = []
     hooks = [s.register_forward_hook(lambda m, inputs, out: sizes.append(len(inputs[0]))) for s in quick.segments]
     for rule in rules(logits):
         sizes.clear()
-        exits = early_exit.route(quick, images, rule).exits
+        exits = early_exit.route(quick, images[:count], rule).exits
         there = [(exits >= index).sum().item() for index in range(3)]
-        assert sizes == [count for count in there if count]
+        wanted = [pictures for pictures in there if pictures]
+        step = max(1, count // 16)
+        assert len(sizes) == len(wanted)
+        assert all(pictures <= size < pictures + step for pictures, size in zip(wanted, sizes, strict=True))
     for hook in hooks:
         hook.remove()
 
