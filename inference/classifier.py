@@ -74,12 +74,15 @@ class Classifier(nn.Module):
         """
         if not (isinstance(images, Tensor) and images.ndim == 4):
             pictures = images if isinstance(images, list | tuple) else [images]
+            if not pictures:
+                return []
             images = torch.cat([self.preprocess(picture) for picture in pictures])
-        training = self.training
+        modes = {module: module.training for module in self.modules()}
         try:
             probabilities = self.eval()(images.to(next(self.parameters()).device))
         finally:
-            self.train(training)
+            for module, mode in modes.items():
+                module.training = mode
         return [found[0] for found in likeliest(probabilities, self.classes, 1)]
 
 

@@ -102,9 +102,12 @@ def test_every_form_of_a_picture(finished, pictures):
 
 def test_predicting_leaves_a_training_network_as_it_is(finished, pictures):
     model = load(name=str(finished[1])).train()
+    model.network.stem.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.predict(pictures[1])
     assert model.training
+    assert not model.network.stem.training
+    assert model.predict([]) == []
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
