@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor
 from models.metrics import Result
 from models.multiexit import MultiExit
 from system.errors import UserError
-from system.files import write
+from system.files import read, regular, write
 
 VERSION = "0.1"
 EXIT_FORMAT = 1
@@ -44,6 +43,7 @@ HEADER_FIELDS = {
     "epochs": int,
 }
 MAX_HEADER = 1 << 20  # bytes
+EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
 
 
 def holds_run(folder: Path) -> bool:
@@ -83,14 +83,15 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_log(folder: Path) -> list[dict[str, float | None]]:
     """The rows of a run's log, None where an epoch was not tested; UserError where there are none, or where they are
     not numbers."""
+    content = read(folder / "log.csv")
     try:
-        with (folder / "log.csv").open(newline="") as file:
-            rows = [{name: _cell(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-    except (OSError, TypeError, ValueError, csv.Error) as error:
+        lines = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        rows = [{name: _cell(name, text) for name, text in row.items()} for row in lines]
+    except (TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{folder / 'log.csv'} cannot be read as the log of a run: {error}") from error
     errors = [value for row in rows for name, value in row.items() if "_error_" in name]
-    if not all(value is None or math.isfinite(value) for value in errors):
-        raise UserError(f"{folder / 'log.csv'} has an error that is not a number")
+    if not all(value is None or 0 <= value <= 100 for value in errors):  # false for NaN, too
+        raise UserError(f"{folder / 'log.csv'} has an error that is not a number from 0 to 100")
     if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
         raise UserError(f"{folder / 'log.csv'} holds no epoch of a run")
     return rows
@@ -123,10 +124,16 @@ def _in_order(content: bytes) -> bytes:
     return len(description).to_bytes(8, "little") + description + content[start:]
 
 
+def _opened(path: Path) -> Any:
+    """A safetensors file, opened. Raises UserError for what is no regular file, and what `safe_open` raises."""
+    regular(path)
+    return safe_open(path, framework="pt")
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The header of an exit file, its fields of the right types; UserError, naming the file, for anything else."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != "auxresnet-exit":
             raise UserError(f"{path} is a safetensors file, but not the model of an exit")
@@ -148,7 +155,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def written_by(path: Path) -> str:
     """The program that wrote an exit file, and its version, such as `AuxResNet 0.1`."""
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         return file.metadata().get("program", "a program that is not named")
 
 
@@ -156,7 +163,7 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     """The weights in an exit file, which must have the names, shapes and types of `expected` (tensors without memory);
     UserError, before any memory is taken for them, where they have not."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             names = set(file.keys())
             if odd := sorted(names ^ expected.keys()):
                 what = "lacks" if odd[0] in expected else "has"
@@ -196,11 +203,7 @@ def read_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    body, seal, digest = content.rpartition(SEAL)
+    body, seal, digest = read(path).rpartition(SEAL)
     if not seal or hashlib.sha256(body).hexdigest().encode() != digest:
         raise UserError(
             f"{path} is damaged, or not a training state of format {STATE_FORMAT}, which this program reads"
@@ -218,15 +221,16 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 def exit_files(folder: Path) -> dict[int, Path]:
     """The exit files of a run's folder by position, shallow to deep; empty where there are none."""
-    return dict(sorted((position_of(path), path) for path in folder.glob("exit-*.safetensors")))
+    files = (path for path in folder.glob("exit-*.safetensors") if EXIT_NAME.fullmatch(path.name))
+    return dict(sorted((position_of(path), path) for path in files))
 
 
 def position_of(path: Path) -> int:
     """The position in an exit file's name; UserError where it is not of the form exit-<position>.safetensors."""
-    number = path.stem.removeprefix("exit-")
-    if not (path.name.startswith("exit-") and number.isdecimal()):
+    name = EXIT_NAME.fullmatch(path.name)
+    if not name:
         raise UserError(f"{path} is not named exit-<position>.safetensors")
-    return int(number)
+    return int(name[1])
 
 
 class RunFiles:

@@ -21,6 +21,7 @@ from options.recipes import BY_DATASET, RECIPES
 from options.recipes import outside_recipe as outside_recipe
 from options.values import boolean, boolean_or_auto, number
 from system.errors import UsageError, UserError
+from system.files import read
 
 BOTH = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
@@ -54,8 +55,8 @@ OPTIONS = (
         _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True,
                 programs=("test.py",)),
         _switch("perClass", False, "the error of each class, the worst first", alone=True, programs=("test.py",)),
-        Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked for "
-               "in the run's folder, too, and time that", "FILE", programs=("test.py",)),
+        Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
+               "for in the run's folder, too, and time that", "FILE", programs=("test.py",)),
         Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE",
                programs=("test.py",)),
         Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
@@ -202,7 +203,7 @@ OPTIONS = (
                 auto=True, programs=(*BOTH, "predict.py", "calibrate.py")),
         Option("compile", boolean_or_auto, False, "faster steps after a wait of a minute: torch.compile, one device; "
                "auto: where a compiler works and the run is long enough to earn it", "true|false|auto",
-               auto=True, free="between runs"),
+               auto=True, free="on resume"),
     ),
 )
 # fmt: on
@@ -384,8 +385,8 @@ def label(data: str) -> str:
 def load(folder: Path) -> Any:
     """What the opt.json of a run holds; UserError if there is none."""
     try:
-        return json.loads((folder / "opt.json").read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(read(folder / "opt.json"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{folder} does not hold a run: {error}") from error
 
 

@@ -5,7 +5,6 @@ A split is listed first. Its files are decoded when they are taken, and a split 
 
 import hashlib
 import os
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from datasets import cache
 from datasets.pictures import SIDE, Pictures
 from system.errors import UserError
+from system.files import regular
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
 DECODING = f"1 {SIDE} {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
@@ -33,8 +33,8 @@ DECODING = f"1 {SIDE} {PIL.__version__}"  # decoded otherwise, the same files ma
 class Listing:
     """The picture files of one split, N paths in the order of their classes, and N int64 targets.
 
-    `kept` is the cache file of the whole split, if there may be one, and `key` stands for the names, sizes and
-    modification times of all files. `whole` and `take` raise UserError for a picture that cannot be read.
+    `kept` is the cache file of the whole split, if there may be one, and `key` stands for the names, sizes and times
+    of all files. `whole` and `take` raise UserError for a picture that cannot be read.
     """
 
     folder: Path
@@ -107,12 +107,17 @@ def _stop(error: OSError) -> NoReturn:
 
 
 def _key(folder: Path, paths: Sequence[str]) -> bytes:
-    """32 bytes that stand for the names, sizes and modification times of files, and for how they are decoded."""
+    """32 bytes that stand for the names, sizes and times of files, and for how they are decoded.
+
+    Modification times can be set by hand and survive a copy. The number of a file and the time at which that last
+    changed, which cannot, tell apart files that were swapped or written over.
+    """
     key = hashlib.sha256(DECODING.encode())
     for path in paths:
-        status = _regular(path)
+        status = regular(Path(path))
         name = os.fsencode(path[len(str(folder)) :])
-        key.update(b"\n%b\0%d %d" % (name, status.st_size, status.st_mtime_ns))
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        key.update(b"\n%b\0%d %d %d %d" % (name, status.st_size, status.st_ino, *times))
     return key.digest()
 
 
@@ -122,17 +127,6 @@ def _cache_file(root: Path, folder: Path, data_dir: Path | None) -> Path | None:
         return None  # nothing is written among the user's pictures
     place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return data_dir / "decoded" / f"{folder.name}-{place}.pixels"
-
-
-def _regular(path: str) -> os.stat_result:
-    """The size and times of a regular file, or of the one that a link leads to. Raises UserError for anything else."""
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is no regular file; pictures are not read from pipes, sockets or devices")
-    return status
 
 
 def decode(paths: Sequence[str], title: str) -> Tensor:
@@ -160,7 +154,7 @@ def bounded() -> Iterator[None]:
 
 def decode_one(path: str) -> np.ndarray:
     """The first frame of a picture as 32×32×3 uint8, transparency left out. Raises UserError naming the file."""
-    _regular(path)  # opening a pipe would wait for ever
+    regular(Path(path))
     try:
         with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
             return as_pixels(file)

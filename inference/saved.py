@@ -42,7 +42,11 @@ def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Pat
     """
     if folder is None:
         path = Path(model)
-        return checkpoints.exit_files(path) if path.is_dir() else {checkpoints.position_of(path): path}
+        if not path.is_dir():
+            return {checkpoints.position_of(path): path}
+        if files := checkpoints.exit_files(path):
+            return files
+        raise UserError(f"{path} holds no exit-<position>.safetensors; a run writes them when it is first tested")
     for root in roots:
         if files := checkpoints.exit_files(root / folder):
             outside = [file for file in files.values() if not file.resolve().is_relative_to(root.resolve())]

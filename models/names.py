@@ -15,8 +15,10 @@ _NAME = re.compile(
     r"(?:AuxResNet-(?P<aux>[0-9]{1,5})-(?P<outputs>[0-9]{1,5})|ResNet-(?P<plain>[0-9]{1,5}))"
     r"(?:/(?P<widen>[0-9]{1,5}))?(?P<dropout>-dropout)?"
 )
-_FOLDER = re.compile(  # any name, and what `run_folder` appends to it
-    r"(?P<name>.*?)(?P<rest>(?:-0\.[0-9]+)?(?:-exits(?:-[0-9]{1,5})+)?(?:-shortcut-[AB])?)", re.DOTALL
+_FOLDER = re.compile(  # any name, and what `run_folder` appends to it: a dropout rate, exits, shortcuts
+    r"(?P<name>.*?)"
+    r"(?P<rest>(?:-(?:0\.[0-9]+|[0-9.]+e-[0-9]+))?(?:-exits(?:-[0-9]{1,5})+)?(?:-shortcut-[AB])?)",
+    re.DOTALL,
 )
 
 
@@ -98,7 +100,7 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     usual = parse(configuration.name)
     parts = [dataset, configuration.name.replace("/", "-w")]
     if configuration.dropout != usual.dropout:
-        parts.append(f"{configuration.dropout:g}")
+        parts.append(f"{configuration.dropout!r}")
     if configuration.exits != usual.exits:
         parts += ["exits", *map(str, configuration.exits)]
     if configuration.shortcut != usual.shortcut:

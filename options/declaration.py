@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from system.errors import UsageError
 
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 SPELLING = "Options may be written -likeThis, in any case."
 
 
@@ -132,6 +133,10 @@ class Program:
 
 class _Parser(argparse.ArgumentParser):
     """argparse with its errors raised, endless values cut, instead of printed under a page of usage."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._negative_number_matcher = NEGATIVE  # argparse takes -1e-3 for an option, and says nothing of its value
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"(\S{80})\S+", r"\1...", message)

@@ -49,6 +49,7 @@ class Progress:
             total=pictures * epochs,
             initial=done,
             bar_format=BAR,
+            delay=1e-9,  # nothing is drawn before there is something to say
             leave=False,
             disable=not self.on_terminal,
             dynamic_ncols=True,

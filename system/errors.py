@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from system import output
+
 
 class UserError(ValueError):
     """A failure that its reader can mend; its text names what was given, what is legal and what to do."""
@@ -19,7 +21,11 @@ class UsageError(UserError):
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Turn a `UserError`, an `OSError` or a Ctrl-C into one line on standard error and the exit status."""
+    """Turn a `UserError`, an `OSError` or a Ctrl-C into one line on standard error and the exit status.
+
+    The streams that the program prints to are made to last.
+    """
+    output.make_last()
     try:
         yield
     except UserError as error:

@@ -1,10 +1,33 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step."""
+"""Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step. And
+files that are read: regular ones only, because a pipe would be waited for."""
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from system.errors import UserError
+
+
+def regular(path: Path) -> os.stat_result:
+    """The size and times of a regular file, or of the one that a link leads to. Raises UserError for anything else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read: {reason}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is no regular file; folders, pipes, sockets and devices are not read")
+    return status
+
+
+def read(path: Path) -> bytes:
+    """The content of a regular file. Raises UserError where it cannot be read."""
+    regular(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def write(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:

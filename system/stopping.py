@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM as requests: the work is stopped where it can be taken up again."""
+"""Signals as requests: the work is stopped where it can be taken up again.
+
+Ctrl-C, a closed terminal (SIGHUP), SIGTERM, and SIGUSR1 and SIGUSR2, which batch schedulers send ahead of the end.
+"""
 
 import os
 import signal
@@ -8,11 +11,12 @@ from types import FrameType
 from typing import TypeVar
 
 Item = TypeVar("Item")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # not every system has all of them
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Stopped(Exception):
-    """Work was stopped by a signal; `status` is what the process is to end with: 130 or 143."""
+    """Work was stopped by a signal; `status`, 128 + its number, is what the process is to end with."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -47,7 +51,8 @@ def stoppable() -> Iterator[Stop]:
             os._exit(128 + number)
         stop.number = number if stop.number is None else stop.number
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield stop
     finally:

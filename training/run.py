@@ -3,6 +3,7 @@
 import argparse
 import copy
 import math
+import os
 import shlex
 import sys
 import time
@@ -50,6 +51,8 @@ def started(
     """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
     go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
     folder = _folder(options, configuration)
+    if str(folder) != os.fsencode(folder).decode(errors="replace"):
+        raise UserError(f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save")
     checkpoints.check_folder(folder, options.resume is not None)
     stopped = None
     with locked(folder, warn), stoppable() as stop:
@@ -128,7 +131,8 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What the user types to go on."""
-        return f"python main.py --resume {shlex.quote(str(self.files.folder))}"
+        folder = str(self.files.folder)
+        return f"python main.py --resume {shlex.quote(f'./{folder}' if folder.startswith('-') else folder)}"
 
     def begin(self) -> None:
         """Say what is going to happen, write what a resume needs before the first step, start the loader."""

@@ -11,6 +11,7 @@ from datasets.transforms import Augmentation, Normalise
 from models import names, networks
 from models.losses import Objective
 from system import arithmetic
+from system.errors import UserError
 from training.optimizers import Optimization
 from training.plan import Plan
 from training.schedules import ExitWeights, LearningRate
@@ -26,11 +27,17 @@ def training_macs(configuration: names.Configuration, data: TrainingData, epochs
 
 
 def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.device]) -> argparse.Namespace:
-    """The options with what suits this machine, and a training of so many multiply-adds, in place of `auto`."""
+    """The options with what suits this machine, and a training of so many multiply-adds, in place of `auto`. Raises
+    UserError where steps are to be compiled and cannot be."""
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
         possible = len(devices) == 1 and not options.shareGradInput
         compiled = possible and arithmetic.choose_compile(macs, devices[0])
+    elif compiled and not arithmetic.compiles(devices[0]):
+        raise UserError(
+            "--compile true: PyTorch finds no compiler here that works, C++ for a CPU or Triton for a GPU; "
+            "install one, or give --compile false, with which a run can be resumed, too"
+        )
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 
 

@@ -127,12 +127,10 @@ class Kept:
     def files(self):
         return sorted(self.data_dir.rglob("*.*"))
 
-    def make_unreadable(self):
-        """Change the bytes of all pictures, but neither their sizes nor their times: who decodes them notices."""
-        for path in self.written:
-            status = path.stat()
-            path.write_bytes(b"\0" * status.st_size)
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+def forbid_decoding(monkeypatch):
+    """From here on, who decodes a picture fails."""
+    monkeypatch.setattr(folder, "decode_one", lambda path: pytest.fail(f"{path} was decoded again"))
 
 
 @pytest.fixture
@@ -140,11 +138,11 @@ def kept(tmp_path):
     return Kept(tmp_path)
 
 
-def test_decoded_pictures_are_kept_and_read_instead_of_the_files(kept):
+def test_decoded_pictures_are_kept_and_read_instead_of_the_files(kept, monkeypatch):
     assert kept.load().whole().images.equal(kept.pixels)
     (file,) = kept.files()
     assert file.parent == kept.data_dir / "decoded"
-    kept.make_unreadable()
+    forbid_decoding(monkeypatch)
     again = kept.load().whole()
     assert again.images.equal(kept.pixels)
     assert (again.targets.tolist(), again.classes) == ([0, 0, 1, 1], ("a", "b"))
@@ -156,6 +154,18 @@ def test_a_part_is_decoded_without_being_kept(kept):
     list(kept.written)[1].write_bytes(b"no picture")
     assert kept.load().take(np.array([3, 0])).images.equal(kept.pixels[[3, 0]])
     assert kept.files() == []
+
+
+def test_classes_that_were_swapped_are_noticed_though_names_sizes_and_times_are_the_same(tmp_path):
+    kept = Kept(tmp_path)
+    for path in kept.written:
+        Image.fromarray(kept.written[path]).save(path, format="ppm")  # of one size, whatever is on it
+        os.utime(path, ns=(1, 1))
+    before = kept.load().whole().images
+    train = kept.root / "train"
+    for name, other in (("a", "c"), ("b", "a"), ("c", "b")):
+        (train / name).rename(train / other)
+    assert kept.load().whole().images.equal(before[[2, 3, 0, 1]])
 
 
 @pytest.mark.parametrize("change", ["content", "time", "name", "more", "fewer", "decoding"])
@@ -228,13 +238,13 @@ def test_nothing_is_written_among_the_users_pictures(kept):
         assert sorted(kept.root.rglob("*")) == before
 
 
-def test_training_and_testing_keep_what_they_decode(kept):
+def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     write_pictures(kept.root / "test", {"a": 1, "b": 1})
     first = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
     assert [file.name.split("-")[0] for file in kept.files()] == ["train"]
     tests = splits.for_testing(str(kept.root), kept.data_dir)
     assert [file.name.split("-")[0] for file in kept.files()] == ["test", "train"]
-    kept.make_unreadable()
+    forbid_decoding(monkeypatch)
     again = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
     assert again.train.images.equal(first.train.images)
     assert again.held_out.images.equal(first.held_out.images)

@@ -1,13 +1,15 @@
 """Exit files from strangers: headers that lie, bytes that changed, links that lead elsewhere."""
 
 import json
+import os
 import random
 import resource
+import shutil
 import struct
 
 import pytest
 import torch
-from conftest import assert_one_line_error, script
+from conftest import SMALL, assert_one_line_error, script
 from safetensors.torch import load_file
 
 import checkpoints
@@ -135,3 +137,24 @@ def test_links_that_lead_out_of_the_folders_searched(link, finished, tmp_path):
         (run / "exit-14.safetensors").symlink_to(finished[1] / "exit-14.safetensors")
     process = script("test.py", "DIGITS", "AuxResNet-14-3", "--save", tmp_path)
     assert_one_line_error(process, 1, "leads out of", str(run))
+
+
+@pytest.mark.parametrize("name", ["exit-5.safetensors", "log.csv", "opt.json", "latest.pt"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name, finished, tmp_path):
+    run = tmp_path / finished[1].name
+    shutil.copytree(finished[1], run)
+    (run / "previous.pt").unlink()
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    resume = ("main.py", *SMALL, "--nEpochs", "2", "--save", tmp_path, "--resume")
+    commands = {"exit-5.safetensors": ("test.py", "DIGITS", run / name), "latest.pt": resume}
+    assert_one_line_error(script(*commands.get(name, ("plot.py", run))), 1, str(run / name), "no regular file")
+
+
+def test_a_folder_named_like_an_exit_file_and_files_of_other_names(finished, tmp_path):
+    (tmp_path / "exit-8.safetensors").mkdir()
+    assert_one_line_error(script("test.py", "DIGITS", tmp_path / "exit-8.safetensors"), 1, "holds no exit-<position>")
+    run = tmp_path / finished[1].name
+    shutil.copytree(finished[1], run)
+    shutil.copy(run / "exit-5.safetensors", run / "exit-5 (copy).safetensors")
+    assert script("test.py", "DIGITS", run).stdout.startswith("error ")

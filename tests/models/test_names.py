@@ -96,6 +96,8 @@ def test_run_folder():
     [
         ({"exits": (15, 56)}, "D-AuxResNet-56-2-exits-15-56"),
         ({"dropout": 0.1}, "D-AuxResNet-56-2-dropout-0.1"),
+        ({"dropout": 1e-05}, "D-AuxResNet-56-2-dropout-1e-05"),
+        ({"dropout": 0.12345671}, "D-AuxResNet-56-2-dropout-0.12345671"),
         ({"shortcut": "B"}, "D-AuxResNet-56-2-shortcut-B"),
         (
             {"exits": (15, 56), "dropout": 0.25, "widen": 4, "shortcut": "A"},

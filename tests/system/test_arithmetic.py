@@ -85,6 +85,11 @@ def test_no_compiler_no_compiling(tmp_path):
         [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert process.stdout == "False\n", process.stderr
+    command = [sys.executable, "main.py", *TINY, "--save", str(tmp_path), "--compile", "true"]
+    told = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 1
+    assert "--compile true: PyTorch finds no compiler here" in told.stderr.splitlines()[-1]
+    assert "Traceback" not in told.stderr
 
 
 def test_compile_auto_gives_way_to_what_it_excludes():

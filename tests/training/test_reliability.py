@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, script
+from conftest import PROJECT, SMALL, assert_one_line_error, script, write_pictures
 
 import checkpoints
 import main
@@ -58,7 +59,10 @@ def start(save, *options):
     return process
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+)
 def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, status, tmp_path):
     process, folder = start(tmp_path), tmp_path / "DIGITS-AuxResNet-8-2"
     before = (folder / "latest.pt").read_bytes()
@@ -306,3 +310,46 @@ def test_a_malicious_pickle_is_refused_and_not_executed(run_copy, tmp_path):
     process = script("test.py", "DIGITS", folder / "exit-5.safetensors")
     assert_one_line_error(process, 1, str(folder / "exit-5.safetensors"))
     assert not trap.exists()
+
+
+def test_nohup_stays_in_force():
+    code = """
+import os, signal, time
+from system import stopping
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with stopping.stoppable() as stop:
+    os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.1)
+    stop.check()
+    print("goes on")
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert process.stdout == "goes on\n", process.stderr
+
+
+def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
+    """From a folder whose name begins with a dash and has a quote in it."""
+    name = "-it's"
+    write_pictures(tmp_path / name / "train", {"a": 20, "b": 20})
+    write_pictures(tmp_path / name / "test", {"a": 4, "b": 4})
+    program = [sys.executable, "-u", str(PROJECT / "main.py")]
+    line = [*program, f"--data=./{name}", "--depth", "8", "--nGPU", "0", "--batchsize", "4", "--schedule", "cosine"]
+    process = subprocess.Popen(
+        [*line, "--nEpochs", "400"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not process.stdout.readline().startswith("epoch"):
+        assert process.poll() is None
+    process.terminate()
+    command = process.communicate(timeout=60)[1].splitlines()[-1].partition("go on with: ")[2]
+    pasted = command.replace("python main.py", f"timeout -s TERM 12 {shlex.join(program)}")
+    again = subprocess.run(["bash", "-c", pasted], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "resumed after epoch" in again.stdout, again.stderr
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path):
+    command = [sys.executable, "main.py", *SMALL, "--save", os.fsencode(tmp_path / "q") + b"\xff"]
+    process = subprocess.run(command, cwd=PROJECT, capture_output=True)
+    assert process.returncode == 1
+    assert b"not valid UTF-8" in process.stderr
+    assert not process.stdout
+    assert not list(tmp_path.iterdir())

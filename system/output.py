@@ -1,0 +1,49 @@
+"""Standard output and standard error that last: they may be closed, full, of a narrow encoding, or read by nobody.
+
+What is printed is for a person; a run must not end because that person looked away.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def make_last() -> None:
+    """Replace both streams by ones that never raise. Characters that their encoding lacks are written as escapes."""
+    sys.stdout, sys.stderr = _Lasting(sys.stdout, "standard output"), _Lasting(sys.stderr, "standard error")
+
+
+class _Lasting:
+    """A text stream that goes on to nowhere when it can no longer be written to, and says so where that is news."""
+
+    def __init__(self, stream: TextIO | None, name: str) -> None:
+        self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115 (it lasts as long as the program)
+        self._name = name
+        self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """As of any stream."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """As of any stream."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: OSError) -> None:
+        """Let the file itself lead to nowhere, so that what is still in a buffer does no harm either."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+        if self is sys.stdout and not isinstance(error, BrokenPipeError):
+            print(f"{self._name}: {error.strerror}; what is printed from here on is lost", file=sys.stderr)
