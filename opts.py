@@ -203,7 +203,7 @@ OPTIONS = (
                 auto=True, programs=(*BOTH, "predict.py", "calibrate.py")),
         Option("compile", boolean_or_auto, False, "faster steps after a wait of a minute: torch.compile, one device; "
                "auto: where a compiler works and the run is long enough to earn it", "true|false|auto",
-               auto=True, free="on resume"),
+               auto=True, free="between runs"),
     ),
 )
 # fmt: on
@@ -436,12 +436,16 @@ def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> 
     differences = [
         f"{name} is {as_text(value)}, was {as_text(getattr(before, name))}"
         for name, value in vars(options).items()
-        if name not in FREE_ON_RESUME and value != getattr(before, name) and not _extends(name, options, before)
+        if name not in FREE_ON_RESUME and value != getattr(before, name) and not _may_change(name, options, before)
     ]
     if differences:
         raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")
 
 
-def _extends(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
+def _may_change(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
+    """Whether a resumed run may have another value, though the result depends on it. Compiled steps round differently,
+    but a machine without a compiler must be able to go on."""
+    if name == "compile":
+        return True
     steady = options.startSize == 32 and options.exitSchedule == "constant"
     return name == "nEpochs" and options.schedule in EXTENDABLE and steady and options.nEpochs >= before.nEpochs

@@ -14,6 +14,8 @@ from datasets import digits, splits
 from inference import early_exit, evaluation, routing, saved
 from models import names
 
+pytestmark = pytest.mark.slow
+
 NAME = "AuxResNet-14-3"
 EXITS = (5, 9, 14)
 

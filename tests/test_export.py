@@ -17,6 +17,8 @@ from datasets.transforms import Normalise
 from inference import comparison, exported, saved
 from system.errors import UsageError, UserError
 
+pytestmark = pytest.mark.slow
+
 NAME = "AuxResNet-14-3"
 KINDS = (".pt2", ".onnx")
 PICTURES = digits.load(Path(), "test").images[:7]

@@ -15,6 +15,8 @@ from datasets import digits
 from datasets.transforms import Normalise
 from inference import saved
 
+pytestmark = pytest.mark.slow
+
 IMPOSTORS = {
     "models.py": "build = 'not ours'",
     "datasets/__init__.py": "from datasets import catalog",

@@ -10,6 +10,8 @@ import checkpoints
 import main
 from system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = PROJECT / "tests" / "fixtures"
 FOLDER = "DIGITS-AuxResNet-8-2"
 ERRORS = {5: 90.0, 8: 85.8333}  # percent, as that version printed them

@@ -16,6 +16,8 @@ import predict
 from datasets import digits
 from system.errors import UsageError, UserError
 
+pytestmark = pytest.mark.slow
+
 NAME = "AuxResNet-14-3"
 COUNT = 12
 PICTURES = digits.load(Path(), "test")

@@ -11,6 +11,8 @@ import pytest
 from conftest import PROJECT, write_pictures
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SECTION = re.search(r"## Use the model\n(.*?)\n## ", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTALL)

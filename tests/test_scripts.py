@@ -17,6 +17,8 @@ from datasets.transforms import Normalise
 from inference import saved
 from models.networks import build
 
+pytestmark = pytest.mark.slow
+
 NAME = "AuxResNet-14-3"
 EXITS = (5, 9, 14)
 

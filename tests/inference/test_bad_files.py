@@ -16,6 +16,8 @@ import checkpoints
 from inference import saved
 from system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 FIRST = "exit-5.safetensors"
 
 

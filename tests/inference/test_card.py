@@ -17,6 +17,8 @@ from inference.latency import latency, throughput
 from models import metrics
 from system.errors import UsageError, UserError
 
+pytestmark = pytest.mark.slow
+
 NAME = "AuxResNet-14-3"
 EXITS = [5, 9, 14]
 

@@ -16,6 +16,8 @@ from models import names, networks
 from models.folding import folded
 from system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 EXITS = (5, 9, 14)
 MACS = [10, 25, 40]
 

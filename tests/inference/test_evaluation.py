@@ -17,6 +17,8 @@ from models.metrics import Result
 from training.run import Run
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "DIGITS-AuxResNet-14-3"
 LINE = [*SMALL, "--nEpochs", "5", "--testEvery", "2"]
 

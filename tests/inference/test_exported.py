@@ -13,6 +13,8 @@ from torch import nn
 from inference import archive, exported, saved
 from system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 MODEL = archive.PROGRAM
 
 

@@ -142,10 +142,10 @@ def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():
 
 def test_what_may_change_when():
     assert set(opts.FREE_ON_RESUME) == {
-        "resume", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "nThreads", "compile"
+        "resume", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "nThreads"
     }  # fmt: skip
     assert set(opts.FREE_BETWEEN_RUNS) - set(opts.FREE_ON_RESUME) == {
-        "manualSeed", "shareGradInput", "recipe"
+        "manualSeed", "compile", "shareGradInput", "recipe"
     }  # fmt: skip
     assert set(opts.AUTO) == {"precision", "compile"}
 

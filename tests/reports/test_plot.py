@@ -11,6 +11,8 @@ import checkpoints
 import plot
 from reports import plots
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"data": "DIGITS", "depth": 14, "nOutputs": 3, "widen": 1, "nEpochs": 2}
 
 

@@ -15,6 +15,8 @@ import opts
 from system import arithmetic
 from system.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FOLDER = "DIGITS-AuxResNet-14-3"
 TINY = [*SMALL, "--trainSize", "64", "--nEpochs", "2", "--batchsize", "32"]
@@ -90,6 +92,13 @@ def test_no_compiler_no_compiling(tmp_path):
     assert told.returncode == 1
     assert "--compile true: PyTorch finds no compiler here" in told.stderr.splitlines()[-1]
     assert "Traceback" not in told.stderr
+
+
+def test_a_run_goes_on_compiled_or_not():
+    compiled, plain = (opts.parse([*TINY, "--compile", flag]) for flag in ("true", "false"))
+    opts.check_resumable(plain, compiled)
+    opts.check_resumable(compiled, plain)
+    assert opts.keep_chosen(opts.parse([*TINY, "--compile", "auto"]), compiled).compile is True
 
 
 def test_compile_auto_gives_way_to_what_it_excludes():

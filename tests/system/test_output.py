@@ -7,6 +7,8 @@ import sys
 import pytest
 from conftest import PROJECT, SMALL
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "DIGITS-AuxResNet-14-3"
 
 

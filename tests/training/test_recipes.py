@@ -12,6 +12,8 @@ from training import setup
 from training.run import Run
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = [
     *SMALL, "--nEpochs", "4", "--dropout", "0.1", "--optimizer", "muon", "--ema", "0.9", "--labelSmoothing", "0.1",
     "--decayNorms", "false", "--cutout", "8", "--alternateFlip", "true", "--distill", "1", "--teacher", "ensemble",

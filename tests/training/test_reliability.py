@@ -23,6 +23,8 @@ from system.lock import locked
 from training.finite import FiniteWatch, NotFinite
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "DIGITS-AuxResNet-14-3"
 
 

@@ -17,6 +17,8 @@ from system.arithmetic import DTYPES
 from training.plan import Plan
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 BATCH = 8  # half precision is slow on most processors
 
 

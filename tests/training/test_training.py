@@ -12,6 +12,8 @@ import main
 from training.run import Run
 from training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 RUN = [*SMALL, "--nEpochs", "3", "--dropout", "0.1"]
 FOLDER = "DIGITS-AuxResNet-14-3-dropout-0.1"
 
