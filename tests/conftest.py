@@ -2,10 +2,13 @@
 
 import csv
 import itertools
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read when PyTorch is imported
@@ -24,10 +27,37 @@ NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
 
 
+# New processes that have imported PyTorch and other packages, from a server that has not used them. Importing them takes
+# seconds, and hundreds of tests run a program.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "torchvision", "sklearn.datasets", "safetensors.torch", "matplotlib"])
+
+
 def script(name, *arguments, cwd=PROJECT):
     """Run a script of the project as a user does; returns the finished process with its output as text."""
-    command = [sys.executable, str(PROJECT / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    argv = [str(PROJECT / name), *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder, stream) for stream in ("stdout", "stderr")]
+        process = FORKS.Process(target=run_script, args=(argv, str(cwd), streams))
+        process.start()
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(argv, 300)
+        return subprocess.CompletedProcess(argv, process.exitcode, *(stream.read_text() for stream in streams))
+
+
+def run_script(argv, cwd, streams):
+    """In a new process: the script `argv[0]` with its own streams, in its own folder."""
+    for number, stream in enumerate(streams, 1):
+        descriptor = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    os.chdir(cwd)
+    sys.argv = argv
+    sys.path.insert(0, str(PROJECT))
+    runpy.run_path(argv[0], run_name="__main__")
 
 
 def assert_one_line_error(process, status, *words):

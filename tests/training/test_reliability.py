@@ -343,7 +343,7 @@ def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
         assert process.poll() is None
     process.terminate()
     command = process.communicate(timeout=60)[1].splitlines()[-1].partition("go on with: ")[2]
-    pasted = command.replace("python main.py", f"timeout -s TERM 12 {shlex.join(program)}")
+    pasted = command.replace("python main.py", f"timeout -s TERM 6 {shlex.join(program)}")
     again = subprocess.run(["bash", "-c", pasted], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert "resumed after epoch" in again.stdout, again.stderr
 
