@@ -27,7 +27,7 @@ NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
 
 
-# New processes that have imported PyTorch and other packages, from a server that has not used them. Importing them takes
+# New processes that have imported PyTorch and other packages, from a server that has not used them. Importing takes
 # seconds, and hundreds of tests run a program.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "sklearn.datasets", "safetensors.torch", "matplotlib"])
