@@ -20,7 +20,7 @@ from models.names import Configuration
 from models.networks import cost
 from opts import GOALS
 from system.errors import UserError
-from system.files import write
+from system.files import regular, write
 
 FILE = "policy.json"
 FORMAT, FORMAT_VERSION = "auxresnet-policy", 1
@@ -149,6 +149,8 @@ def write_policy(path: Path, policy: Policy) -> None:
 
 def read_policy(path: Path) -> Policy:
     """The policy in a file; UserError, naming the file, for anything that `write_policy` does not write."""
+    if path.exists():
+        regular(path)
     try:
         with path.open("rb") as file:
             content = json.loads(file.read(MAX_BYTES))

@@ -1,6 +1,7 @@
 """Early exit: routing obeys a rule as the stored logits say, fits keep what they promise, files are checked."""
 
 import json
+import os
 import time
 
 import numpy as np
@@ -308,3 +309,9 @@ def test_a_policy_lacks_nothing(written):
         path.write_text(json.dumps({name: value for name, value in content.items() if name != field}))
         with pytest.raises(UserError, match=r"policy\.json"):
             early_exit.read_policy(path)
+
+
+def test_a_pipe_in_place_of_a_policy_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "policy.json")
+    with pytest.raises(UserError, match=r"policy\.json is no regular file"):
+        early_exit.read_policy(tmp_path / "policy.json")
