@@ -186,6 +186,7 @@ OPTIONS = (
     ),
     *group(
         "augmentation",
+        _choice("padding", ("black", "reflect"), "black", "what random crops see beyond a picture's edge"),
         _switch("alternateFlip", False, "mirror in every second epoch, not by chance"),
         Option("cutout", number(int, 0, 31), 0, "paint over a square of so many pixels; 0: none", "PX"),
         Option("startSize", number(int, 8, 32), 32,

@@ -17,27 +17,31 @@ from torch.nn import functional as F
 class Augmentation:
     """How training pictures are varied.
 
-    `pad` is the margin of the random crop in pixels. `flip` mirrors every second picture, by chance, or, with
-    `alternate`, each picture in every second epoch. `cutout` is the side in pixels of the square that is painted over
-    with the colour `fill`, 0 for none.
+    `pad` is the margin of the random crop in pixels: black, or, with `reflect`, the picture mirrored at its edge.
+    `flip` mirrors every second picture, by chance, or, with `alternate`, each picture in every second epoch. `cutout`
+    is the side in pixels of the square that is painted over with the colour `fill`, 0 for none.
     """
 
     pad: int = 0
+    reflect: bool = False
     flip: bool = False
     alternate: bool = False
     cutout: int = 0
     fill: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
-def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int) -> np.ndarray:
-    """Pad with `pad` black pixels on each side, crop to the old size, mirror: one gather for the whole batch.
+def crop_and_flip(
+    images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int, reflect: bool = False
+) -> np.ndarray:
+    """Pad with `pad` pixels on each side, black ones or the mirrored picture; crop to the old size; mirror: one gather
+    for the whole batch.
 
     `images` is N×H×W×C; `tops` and `lefts` are N offsets in 0 … 2·pad, `flips` N booleans. As torchvision's
     `pad`, `crop` and `hflip` do to each picture.
     """
     count, height, width, channels = images.shape
-    padded = np.zeros((count, height + 2 * pad, width + 2 * pad, channels), images.dtype)
-    padded[:, pad : pad + height, pad : pad + width] = images
+    margins = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    padded = np.pad(images, margins, mode="reflect" if reflect else "constant")
     rows = padded.reshape(count, height + 2 * pad, -1)  # whole rows of bytes are copied faster than pixels
     windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))
     cropped = windows[np.arange(count), tops, lefts * channels].reshape(images.shape)
@@ -62,7 +66,7 @@ def augment(
     count, height, width, _ = images.shape
     tops, lefts = rng.integers(0, 2 * how.pad, size=(2, count), endpoint=True)
     flips = rng.random(count) < (0.5 if how.flip else 0.0)
-    varied = crop_and_flip(images, tops, lefts, flips if mirrored is None else mirrored, how.pad)
+    varied = crop_and_flip(images, tops, lefts, flips if mirrored is None else mirrored, how.pad, how.reflect)
     if how.cutout:
         cut_out(varied, rng.integers(height, size=count), rng.integers(width, size=count), how.cutout, how.fill)
     return varied

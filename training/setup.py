@@ -45,6 +45,7 @@ def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentatio
     """How training pictures are varied."""
     return Augmentation(
         pad=data.source.pad,
+        reflect=options.padding == "reflect",
         flip=data.source.flip,
         alternate=options.alternateFlip,
         cutout=options.cutout,

@@ -15,14 +15,15 @@ from training.plan import Plan
 PLAIN = Augmentation(pad=4, flip=True)
 
 
-def test_crop_and_flip_are_torchvisions():
+@pytest.mark.parametrize(("reflect", "mode"), [(False, "constant"), (True, "reflect")])
+def test_crop_and_flip_are_torchvisions(reflect, mode):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     tops, lefts = rng.integers(0, 9, (2, 64))
     flips = rng.random(64) < 0.5
-    ours = crop_and_flip(images, tops, lefts, flips, pad=4)
+    ours = crop_and_flip(images, tops, lefts, flips, pad=4, reflect=reflect)
     for index in range(64):
-        picture = TF.pad(torch.from_numpy(images[index]).permute(2, 0, 1), [4])
+        picture = TF.pad(torch.from_numpy(images[index]).permute(2, 0, 1), [4], padding_mode=mode)
         picture = TF.crop(picture, int(tops[index]), int(lefts[index]), 32, 32)
         picture = TF.hflip(picture) if flips[index] else picture
         assert torch.from_numpy(ours[index]).equal(picture.permute(1, 2, 0)), index

@@ -45,6 +45,7 @@ BAD = {
     "teacher": ["first", "", "26"],
     "temperature": ["0", "-1", "nan", "inf", "x", ""],
     "alternateFlip": ["maybe", "", "2"],
+    "padding": ["white", "", "4"],
     "cutout": ["-1", "32", "1.5", "x", "", "nan"],
     "startSize": ["0", "7", "33", "1.5", "x", "", "nan"],
     "LR": ["0", "-0.1", "nan", "inf", "x", "", "1e9"],

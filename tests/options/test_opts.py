@@ -54,6 +54,7 @@ main.py --labelSmoothing: 0.0; fast: 0.1
 main.py --distill: 0.0
 main.py --teacher: last
 main.py --temperature: 1.0
+main.py --padding: black
 main.py --alternateFlip: false; fast: true
 main.py --cutout: 0
 main.py --startSize: 32
