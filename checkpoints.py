@@ -10,10 +10,14 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +28,7 @@ from models.metrics import Result
 from models.multiexit import MultiExit
 from system.errors import UserError
 from system.files import read, regular, write
+from system.strict import is_number
 
 VERSION = "0.1"
 EXIT_FORMAT = 1
@@ -48,7 +53,12 @@ EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
 
 def holds_run(folder: Path) -> bool:
     """Whether a folder has anything of a run in it that must not be lost."""
-    return any((folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE)) or bool(exit_files(folder))
+    return holds_state(folder) or bool(exit_files(folder))
+
+
+def holds_state(folder: Path) -> bool:
+    """Whether there is a training state to go on from."""
+    return any((folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
 
 
 def check_folder(folder: Path, resume: bool) -> None:
@@ -64,11 +74,43 @@ def log_row(
     epoch: int, seconds: float, exits: Sequence[int], trained: Result, name: str, held_out: Result | None
 ) -> dict[str, Any]:
     """The row of an epoch (counted from 0) in the log: losses, errors in percent; None where it was not tested."""
-    row = {"epoch": epoch + 1, "seconds": round(seconds, 1), "train_loss": trained.loss}
-    row[f"{name}_loss"] = held_out.loss if held_out else None
-    tested = held_out.errors if held_out else [None] * len(exits)
-    row |= {f"train_error_{p}": error for p, error in zip(exits, trained.errors, strict=True)}
-    return row | {f"{name}_error_{p}": error for p, error in zip(exits, tested, strict=True)}
+    tested = [held_out.loss, *held_out.errors] if held_out else [None] * (1 + len(exits))
+    values = (epoch + 1, round(seconds, 1), trained.loss, tested[0], *trained.errors, *tested[1:])
+    return dict(zip(log_columns(exits, name), values, strict=True))
+
+
+def log_columns(exits: Sequence[int], name: str) -> tuple[str, ...]:
+    """The columns of the log of a run whose held-out pictures are called `name`: `test` or `validation`."""
+    errors = (f"{pictures}_error_{position}" for pictures in ("train", name) for position in exits)
+    return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors)
+
+
+def check_log(rows: Any, columns: Sequence[str]) -> None:
+    """Raise ValueError where these are not the rows that `log_row` gives, from the first epoch on."""
+    if type(rows) is not list or not all(type(row) is dict and tuple(row) == tuple(columns) for row in rows):
+        raise ValueError("the log is not one of rows with the columns of this run")
+    for number, row in enumerate(rows, 1):
+        held_out = {column for column in columns if column.startswith(("test_", "validation_"))}
+        untested = held_out if all(row[column] is None for column in held_out) else ()
+        wrong = [column for column in columns if column not in untested and not _can_be(column, row[column])]
+        if wrong or type(row["epoch"]) is not int or row["epoch"] != number:
+            raise ValueError(f"row {number} of the log cannot have such a value of {(wrong or ['epoch'])[0]}")
+
+
+def _can_be(column: str, value: Any) -> bool:
+    """Whether a column of the log can have such a value, where it has any."""
+    highest = 100 if "_error_" in column else math.inf
+    return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
+
+
+def odd_values(weights: Mapping[str, Tensor]) -> str | None:
+    """Which of the tensors of a network has values that no training gives, and what is wrong with them; None: none."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            return f"{name} has numbers that are not finite"
+        if name.endswith((".running_var", ".num_batches_tracked")) and (tensor < 0).any():
+            return f"{name} is below 0"
+    return None
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -209,9 +251,14 @@ def _read_state(path: Path) -> dict[str, Any]:
             f"{path} is damaged, or not a training state of format {STATE_FORMAT}, which this program reads"
         )
     try:
-        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"), ZipFile(io.BytesIO(body)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > len(body):
+                raise ValueError("it is packed; this program packs none")
+            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load answers a strange file with many kinds of error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnpicklingError):  # PyTorch's own words recommend to unpickle whatever it is
+            reason = "it has something else in it than tensors and plain values"
         raise UserError(f"{path} cannot be read as a training state: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

@@ -5,8 +5,8 @@ resumed run may change it, and whether runs that differ in it are of one configu
 """
 
 import argparse
-import json
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from options.listing import written as written
 from options.recipes import BY_DATASET, RECIPES
 from options.recipes import outside_recipe as outside_recipe
 from options.values import boolean, boolean_or_auto, number
+from system import strict
 from system.errors import UsageError, UserError
 from system.files import read
+from system.output import shown
+from system.strict import is_number
 
 BOTH = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
@@ -265,8 +268,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     given = MAIN.given(argv)
     if given.get("resume"):
-        given = {**vars(from_saved(load(Path(given["resume"])))), **given}
+        given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     return _complete(given)
+
+
+def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
+    """The options of a run that is to be resumed: those of opt.json, or, where that is missing or damaged, those that
+    its training state has. `data` is as for `from_saved`."""
+    try:
+        return from_saved(load(folder), data)
+    except UserError as error:
+        import checkpoints  # imports PyTorch, which other mistakes need not wait for
+
+        if not checkpoints.holds_state(folder):
+            raise
+        options = from_saved(checkpoints.read_state(folder, lambda text: None).get("options"), data)
+        print(f"{shown(error, 2000)}; going on with the options in the training state", file=sys.stderr)
+        return options
 
 
 def parse_test(argv: Sequence[str]) -> argparse.Namespace:
@@ -310,15 +328,28 @@ def parse_export(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def from_saved(saved: Any) -> argparse.Namespace:
-    """The options of a run from what it saved, checked like a command line; UserError where they are none."""
-    if not isinstance(saved, dict):
-        raise UserError(f"the saved options are not those of a run, but {str(saved)[:40]}")
-    named = [(name, value) for name, value in saved.items() if value is not None and name != "resume"]
+def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
+    """The options of a run from what it saved, checked like a command line; UserError where they are none. `data` is
+    where a folder of pictures is now, if not where it was."""
+    if not isinstance(saved, dict) or not all(map(_is_saved, saved, saved.values())):
+        raise UserError(f"the saved options are not those of a run, but {shown(saved, 80)}")
+    named = {name: value for name, value in saved.items() if value is not None and name != "resume"}
+    place = str(named.get("data", NAMES[0]))
+    if place.upper() not in NAMES:
+        named["data"] = place = data or place
+        if not values.holds(place, "train"):
+            raise UserError(f"the pictures of the run are no longer in {shown(place)}; give --data with their folder")
     try:
-        return _complete(MAIN.given([f"--{name}={as_text(value)}" for name, value in named]))
+        return _complete(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
     except UsageError as error:
         raise UserError(f"the saved options are not those of a run: {error}") from error
+
+
+def _is_saved(name: object, value: object) -> bool:
+    """Whether an option could be saved like this: by its name, as a plain value or a list of numbers."""
+    values = value if isinstance(value, list | tuple) else [value]
+    plain = all(item is None or type(item) in (bool, str) or is_number(item, -1e15, 1e15) for item in values)
+    return type(name) is str and name in {option.name for option in MAIN.options} and plain
 
 
 def _complete(given: Mapping[str, Any]) -> argparse.Namespace:
@@ -386,8 +417,10 @@ def label(data: str) -> str:
 def load(folder: Path) -> Any:
     """What the opt.json of a run holds; UserError if there is none."""
     try:
-        return json.loads(read(folder / "opt.json"))
-    except (ValueError, RecursionError) as error:
+        return strict.loads(read(folder / "opt.json"))
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{folder} does not hold a run: {error}") from error
 
 

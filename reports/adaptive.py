@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.plots import RESOLUTION, TITLE_WIDTH, distinct, fitted, png, style
-from reports.tables import amount, shown, table
+from reports.tables import amount, table
+from system.output import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

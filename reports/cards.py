@@ -13,7 +13,8 @@ from datasets import catalog
 from models import names
 from models.names import Configuration
 from models.networks import cost
-from reports.tables import amount, shown, table
+from reports.tables import amount, table
+from system.output import shown
 
 LISTED = 20  # classes that a page names
 

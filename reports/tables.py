@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tqdm.utils import disp_len  # columns on a terminal: a Chinese character takes two
 
 from models.names import Configuration
+from system.output import shown
 
 if TYPE_CHECKING:
     from models.metrics import Result
@@ -72,11 +73,6 @@ def _column(title: str, cells: Sequence[str], left: bool) -> list[str]:
     spaces = {text: " " * (width - disp_len(text)) for text in (title, *cells)}
     lines = [text + spaces[text] if left else spaces[text] + text for text in (title, *cells)]
     return [lines[0], "-" * width, *lines[1:]]
-
-
-def shown(text: str) -> str:
-    """A text of one line with a � for each character that a terminal cannot show, or that would break the line."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def amount(count: int) -> str:

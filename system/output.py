@@ -8,6 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+LONGEST = 200  # characters of one name, wherever it is from
+
+
+def shown(text: object, longest: int = LONGEST) -> str:
+    """What a name, or whatever else comes from a file, is printed as: a � in place of each character that a terminal
+    cannot show, or that would move its cursor or break the line, and the end cut off where it is very long."""
+    try:
+        start = str(text)[: longest + 1]
+    except (ValueError, RecursionError):  # a number of endless digits, endless nesting
+        start = f"a {type(text).__name__} without end"
+    start = start if len(start) <= longest else f"{start[: longest - 1]}…"
+    return "".join(character if character.isprintable() else "�" for character in start)
+
 
 def make_last() -> None:
     """Replace both streams by ones that never raise. Characters that their encoding lacks are written as escapes."""

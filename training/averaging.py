@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from models.multiexit import MultiExit
+from training.likeness import like
 
 
 class Average:
@@ -36,11 +37,9 @@ class Average:
         return {"weights": dict(self.network.named_parameters()), "steps": self.steps}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        weights = dict(self.network.named_parameters())
-        if state["weights"].keys() != weights.keys():
-            raise KeyError("the average is that of another network")
+        """Go on from what `state` gave. Raises ValueError where it is that of another network."""
+        found = like(state, self.state(), "average")
         with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(state["weights"][name])
-        self.steps = state["steps"]
+            for name, weight in self.network.named_parameters():
+                weight.copy_(found["weights"][name])
+        self.steps = found["steps"]

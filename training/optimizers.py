@@ -1,10 +1,12 @@
 """The optimizers of a training: SGD with Nesterov momentum, alone or beside Muon."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from models.multiexit import MultiExit
+from training.likeness import like
 from training.muon import Muon
 
 
@@ -38,3 +40,22 @@ class Optimization:
             fused=True,
         )
         return [sgd, Muon(kernels, lr, self.momentum, self.weight_decay, dtype)] if kernels else [sgd]
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], name: str, begun: bool) -> None:
+    """Go on with the momenta that `state_dict` gave; learning rates and all settings stay the optimizer's own. An
+    optimizer that has not `begun` may have none yet. Raises KeyError or ValueError where they are those of another."""
+    own = optimizer.state_dict()
+    numbers = [group["params"] for group in own["param_groups"]]
+    if [group["params"] for group in saved["param_groups"]] != numbers:
+        raise ValueError(f"{name} moves other parameters")
+    momenta = _momenta(optimizer) if begun or saved["state"] else {}
+    optimizer.load_state_dict({**own, "state": like(saved["state"], momenta, name)})
+
+
+def _momenta(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, torch.Tensor]]:
+    """What an optimizer keeps of each parameter, by its number, after its first step: tensors of the same form."""
+    parameters = [(p, group["momentum"]) for group in optimizer.param_groups for p in group["params"]]
+    if isinstance(optimizer, Muon):
+        return {number: {"momentum": p} for number, (p, _) in enumerate(parameters)}
+    return {number: {"momentum_buffer": p} for number, (p, momentum) in enumerate(parameters) if momentum}

@@ -18,7 +18,8 @@ import torch
 
 import checkpoints
 import opts
-from datasets import splits
+from datasets import identity, splits
+from datasets.catalog import NAMES
 from datasets.loaders import Batch, training_batches, varied_sample
 from datasets.pictures import SIDE, Pictures
 from datasets.transforms import Normalise
@@ -106,7 +107,7 @@ class Run:
         self.files = checkpoints.RunFiles(folder, configuration.exits)
         checkpoints.check_folder(folder, options.resume is not None)  # again, now that the folder is this run's alone
         saved = checkpoints.read_state(folder, warn) if options.resume is not None else None
-        self.before = opts.from_saved(saved["options"]) if saved else None
+        self.before = self._options_before(saved, options) if saved else None
         if self.before:
             options = opts.keep_chosen(options, self.before)
             opts.check_resumable(options, self.before)
@@ -114,6 +115,9 @@ class Run:
         self.data = splits.for_training(
             options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
         )
+        self.identity = identity.describe(self.data)
+        if saved and "data" in saved:
+            identity.check_same(self.identity, saved["data"])
         self.macs = setup.training_macs(configuration, self.data, options.nEpochs)
         self.chosen = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         self.options = options = setup.choose(options, self.macs, self.devices)
@@ -123,10 +127,17 @@ class Run:
         self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices)
         self.state = State(self.trainer)
         if saved:
-            self.state.restore(saved)
+            columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
+            self.state.restore(saved, self.plan, columns)
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
+
+    @staticmethod
+    def _options_before(saved: dict[str, Any], options: argparse.Namespace) -> argparse.Namespace:
+        """The options in a training state. Where it knows its pictures, their folder may have another path by now."""
+        moved = "data" in saved and options.data not in NAMES
+        return opts.from_saved(saved.get("options"), options.data if moved else None)
 
     @property
     def resume_command(self) -> str:
@@ -235,7 +246,7 @@ class Run:
 
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
-        self.files.write_state({"options": vars(self.options), **self.state.saved()})
+        self.files.write_state({"options": vars(self.options), "data": self.identity, **self.state.saved()})
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
 
     def _header(self) -> dict[str, Any]:

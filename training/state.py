@@ -1,13 +1,21 @@
 """Where a run stands: the epochs behind it, the step it has come to, and all that going on to the same bits needs."""
 
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+import checkpoints
 from models.metrics import Sums
 from system.errors import UserError
+from system.strict import is_number
+from training.likeness import like
+from training.plan import Plan
 from training.trainer import Trainer
+
+ELSEWHERE = ("format", "options", "data")  # what a training state has besides; who reads it checks it
 
 
 class State:
@@ -55,17 +63,41 @@ class State:
             "seconds": self.seconds(),
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from what `saved` gave. Raises UserError where it is that of another run."""
+    def restore(self, saved: dict[str, Any], plan: Plan, columns: Sequence[str]) -> None:
+        """Go on from what `saved` gave, in the course of `plan`; `columns` are those of the log. Raises UserError where
+        it is not what this run would have given."""
         try:
-            self.trainer.network.load_state_dict(saved["network"])
-            self.trainer.restore(saved["training"])
-            torch.set_rng_state(saved["random"])
+            self._restore_progress(saved, plan, columns)
+            weights = like(saved["network"], self.trainer.network.state_dict(), "network")
+            if odd := checkpoints.odd_values(weights):
+                raise ValueError(odd)
+            self.trainer.network.load_state_dict(weights)
+            self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.step)
+            torch.set_rng_state(like(saved["random"], torch.get_rng_state(), "random"))
             if len(saved["random_cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(saved["random_cuda"])
-            self.log, self.best = saved["log"], saved["best"]
-            self.step, self._seconds = saved["step"], saved["seconds"]
-            self.sums.restore(saved["sums"])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"the training state does not fit the options of its run: {reason}") from error
+                torch.cuda.set_rng_state_all(like(saved["random_cuda"], torch.cuda.get_rng_state_all(), "random_cuda"))
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
+            reason = (str(e).splitlines() or [type(e).__name__])[0]
+            raise UserError(f"the training state does not fit the options of its run: {reason}") from e
+
+    def _restore_progress(self, saved: dict[str, Any], plan: Plan, columns: Sequence[str]) -> None:
+        """The log, and what of its next epoch is done; ValueError where there cannot be such."""
+        if odd := saved.keys() - {*self.saved(), *ELSEWHERE}:
+            raise ValueError(f"it has {', '.join(map(str, odd))}")
+        checkpoints.check_log(saved["log"], columns)
+        self.log, self.step = saved["log"], saved["step"]
+        left = plan.epochs - len(self.log)
+        if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):
+            raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
+        tested = [row[columns[-1]] for row in self.log if row[columns[-1]] is not None]
+        self.best = min(tested[-1:] if columns[-1].startswith("test") else tested, default=None)
+        if saved["best"] != self.best:
+            raise ValueError("the best error is not that of the log")
+        if not is_number(saved["seconds"], 0, math.inf):
+            raise ValueError("seconds is no time")
+        self._seconds = saved["seconds"]
+        sums = like(saved["sums"], self.sums.state(), "sums")
+        done = min(self.step * plan.batch_size, plan.pictures)
+        if sums["pictures"] != done or not ((sums["wrong"] >= 0) & (sums["wrong"] <= done)).all():
+            raise ValueError(f"sums are not those of {self.step} steps")
+        self.sums.restore(sums)

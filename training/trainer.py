@@ -16,10 +16,15 @@ from models.metrics import Sums
 from models.multiexit import MultiExit
 from system.arithmetic import autocast
 from system.devices import place
+from system.strict import is_number
+from training import optimizers
 from training.averaging import Average
 from training.finite import FiniteWatch
+from training.likeness import like
 from training.optimizers import Optimization
 from training.schedules import ExitWeights, LearningRate
+
+SCALER = ("scale", "_growth_tracker")  # what moves in the state of a gradient scaler
 
 
 class Trainer:
@@ -99,11 +104,19 @@ class Trainer:
             "average": average,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave. Raises KeyError or ValueError where it is that of another training."""
+    def restore(self, state: dict[str, Any], steps: int) -> None:
+        """Go on from what `state` gave after so many steps. Raises KeyError, TypeError or ValueError where it is not
+        what this training would have given."""
         saved = state["optimizers"] if "optimizers" in state else [state["optimizer"]]  # one, before there was Muon
-        for optimizer, saved_optimizer in zip(self.optimizers, saved, strict=True):
-            optimizer.load_state_dict(saved_optimizer)
-        self.scaler.load_state_dict(state["scaler"])
+        begun = steps > 0 and not self.scaler.is_enabled()  # a scaler may have skipped all of them
+        for number, (optimizer, momenta) in enumerate(zip(self.optimizers, saved, strict=True)):
+            optimizers.restore(optimizer, momenta, f"optimizers.{number}", begun)
+        own = self.scaler.state_dict()
+        scaler = like(state["scaler"], own, "scaler")
+        if own and not (is_number(scaler["scale"], 1e-30, 1e30) and is_number(scaler["_growth_tracker"], 0, 1e9, int)):
+            raise ValueError("scaler has a scale or a count that no scaler has")
+        self.scaler.load_state_dict({name: scaler[name] if name in SCALER else own[name] for name in own})
         if self.average:
             self.average.restore(state["average"])
+        if self.average and self.average.steps != steps:
+            raise ValueError(f"the average is that of {self.average.steps} steps, not of {steps}")

@@ -21,5 +21,5 @@ def test_the_average_follows_the_weights():
     fresh = Average(network("ResNet-8"), 0.9)
     fresh.restore(average.state())
     assert (fresh.steps, fresh.network.stem.weight.equal(average.network.stem.weight)) == (30, True)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="lacks"):
         fresh.restore({"weights": {}, "steps": 0})

@@ -1,0 +1,98 @@
+"""A run knows its data: what it remembers of them, and how those that it finds later differ."""
+
+from dataclasses import replace
+
+import pytest
+from conftest import write_pictures
+
+from datasets import identity, splits
+from system.errors import UserError
+
+CLASSES = {"cat": 4, "dog": 6}
+
+
+def remembered(root, val_size=0):
+    return identity.describe(splits.for_training(str(root), root / "data", True, None, val_size))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        write_pictures(tmp_path / split, CLASSES, seed=seed)
+    return tmp_path
+
+
+def test_the_same_data_are_the_same(folder):
+    identity.check_same(remembered(folder), remembered(folder))
+
+
+def rename(folder):
+    for split in ("train", "test"):
+        (folder / split / "dog").rename(folder / split / "wolf")
+
+
+def swap(folder):
+    """Two classes change their pictures: the same names, the same counts but for one."""
+    for split in ("train", "test"):
+        for old, new in (("dog", "x"), ("cat", "dog"), ("x", "cat")):
+            (folder / split / old).rename(folder / split / new)
+
+
+def add(split):
+    return lambda folder: write_pictures(folder / split, {"cat/more": 3}, seed=9)
+
+
+def replace_one(split):
+    return lambda folder: (folder / split / "dog" / "002.png").write_bytes(
+        (folder / split / "dog" / "003.png").read_bytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (rename, "classes wolf in place of dog"),
+        (swap, "6 of cat, there were 4, 4 of dog, there were 6"),
+        (add("train"), "training pictures: 7 of cat, there were 4"),
+        (add("test"), "test pictures: 7 of cat, there were 4"),
+        (replace_one("train"), "training pictures have changed"),
+        (replace_one("test"), "test pictures have changed"),
+    ],
+)
+def test_what_changed_is_named(change, words, folder):
+    before = remembered(folder)
+    change(folder)
+    with pytest.raises(UserError, match=words):
+        identity.check_same(remembered(folder), before)
+
+
+def test_pictures_that_are_held_out_count(folder):
+    before = remembered(folder, val_size=4)
+    assert sum(before["validation"]["counts"]) == 4
+    data = splits.for_training(str(folder), folder / "data", True, None, 4)
+    other = data.held_out.images.clone()
+    other[0, 0, 0, 0] ^= 1
+    changed = replace(data, held_out=replace(data.held_out, images=other))
+    with pytest.raises(UserError, match="validation pictures have changed"):
+        identity.check_same(identity.describe(changed), before)
+
+
+@pytest.mark.parametrize("lie", [None, 3, {}, {"classes": 1}, {"classes": ["cat", "dog"]}, [["cat"]]])
+def test_what_no_run_remembers_is_refused(lie, folder):
+    with pytest.raises(UserError, match="the data are not those"):
+        identity.check_same(remembered(folder), lie)
+
+
+@pytest.mark.parametrize(("change", "word"), [({"mean": [1.0, 1.0, 1.0]}, "normalisation"), ({"std": None}, "normal")])
+def test_normalisation_counts(change, word, folder):
+    before = remembered(folder)
+    with pytest.raises(UserError, match=word):
+        identity.check_same(before, {**before, **change})
+
+
+def test_pixels_that_are_not_contiguous_are_the_same_pixels(folder):
+    data = splits.for_training(str(folder), folder / "data", True, None, 0)
+    turned = data.train.images.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3)
+    assert not turned.is_contiguous()
+    changed = replace(data, train=replace(data.train, images=turned))
+    assert identity.describe(changed) == identity.describe(data)
