@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> None:
     title = f"{model.header['name']}, {held.dataset} pictures"
     early_exit.write_policy(out / early_exit.FILE, policy)
     write(out / "adaptive.csv", adaptive.as_csv(rows))
-    write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
     print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
     print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
+    write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
     print(f"written: {early_exit.FILE}, adaptive.csv and adaptive.png in {out}/")
 
 

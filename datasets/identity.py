@@ -52,12 +52,14 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
     """In words."""
     classes, old = now["classes"], before["classes"]
     if classes != old:
-        gone, new = (
-            [name for name in these if name not in set(others)] for these, others in ((old, classes), (classes, old))
+        gone = [name for name in old if name not in set(classes)]
+        new = [name for name in classes if name not in set(old)]
+        without = f"no class {_some(gone)}" if gone else ""
+        yield (
+            f"classes {_some(new)}{f' in place of {_some(gone)}' if gone else ''}" if new else without or "their order"
         )
-        yield f"classes {_some(new) or 'in another order'}" + (f" in place of {_some(gone)}" if gone else "")
         return
-    for split in now.keys() - {"classes", "mean", "std"}:
+    for split in (name for name in now if name not in ("classes", "mean", "std")):
         yield from _differing_pictures(split, classes, now[split], before[split])
 
 

@@ -29,10 +29,10 @@ def as_csv(rows: Rows) -> bytes:
     return text.getvalue().encode()
 
 
+@style()
 def draw(title: str, rows: Rows, macs: float, error: float) -> bytes:
     """The plot of a sweep, with the policy that was chosen at these multiply-adds and this error."""
-    with style():
-        return png(_figure(title, rows, macs, error))
+    return png(_figure(title, rows, macs, error))
 
 
 def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":

@@ -34,10 +34,10 @@ def exit_points(card: Card) -> list[Point]:
     return [Point(f"exit {e.position}", e.macs, e.error_percent) for e in card.exits]
 
 
+@style()
 def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]]) -> bytes:
     """Error against multiply-adds: each series of points, by name, in a colour; its Pareto-optimal ones joined."""
-    with style():
-        return png(_tradeoff(title, series))
+    return png(_tradeoff(title, series))
 
 
 def _tradeoff(title: str, series: Mapping[str, Sequence[Point]]) -> "Figure":
@@ -74,11 +74,11 @@ def _add_points(axes: "Axes", name: str, points: Sequence[Point], colour: Colour
         axes.annotate(text, (point.macs, point.error), fontsize="small", color=GREY, **offset)
 
 
+@style()
 def draw_confusion(title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """Which class (row) is taken for which (column), in percent of the pictures of the row; `confusion` is in numbers
     of pictures."""
-    with style():
-        return png(_confusion(title, confusion, classes))
+    return png(_confusion(title, confusion, classes))
 
 
 def _confusion(title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":

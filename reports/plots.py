@@ -1,16 +1,19 @@
 """Plots as PNG files: the error of each exit against epochs, of one run, or as means over runs of one configuration."""
 
 import io
+import logging
 import statistics
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+from system.errors import UserError
 
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -60,6 +63,20 @@ class _Group:
     style: str
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """A context in which figures are made and drawn: any text is shown as it is, and nothing is told of fonts, folders
+    and layouts. Raises UserError where matplotlib fails, whatever the reason."""
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
+    try:
+        import matplotlib  # takes half a second
+
+        with matplotlib.rc_context(PLAIN_TEXT), warnings.catch_warnings(action="ignore"):
+            yield
+    except Exception as error:  # of settings, fonts, files and arithmetic
+        raise UserError(f"no plot could be drawn: {type(error).__name__}: {error}") from error
+
+
 def averaged(label: str, runs: Sequence[Rows], column: str) -> Curve:
     """One column of the logs of several runs, as far as all of them have come, where all of them have a value."""
     rows = enumerate(zip(*([row[column] for row in rows] for rows in runs), strict=False), 1)
@@ -73,6 +90,7 @@ def deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+@style()
 def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> bytes:
     """The plot of one run: a colour for each exit; solid what `held_out` ("test" or "validation") pictures gave,
     dashed the training pictures."""
@@ -86,10 +104,10 @@ def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> byt
         )
         for name, column, style in ((held_out, held_out, "-"), ("training", "train", "--"))
     ]
-    with style():
-        return png(_figure(title, groups))
+    return png(_figure(title, groups))
 
 
+@style()
 def draw_groups(title: str, groups: Mapping[str, Sequence[Curve]]) -> bytes:
     """The plot of several groups of curves, by heading, with bands of one standard deviation: a colour for each group,
     its shades from the first curve, the palest, to the last. A group that is alone has a colour for each curve."""
@@ -103,15 +121,7 @@ def draw_groups(title: str, groups: Mapping[str, Sequence[Curve]]) -> bytes:
         )
         for index, (heading, curves) in enumerate(groups.items())
     ]
-    with style():
-        return png(_figure(title, drawn))
-
-
-def style() -> "AbstractContextManager[None]":
-    """A context in which figures are made and drawn: any text is shown as it is."""
-    import matplotlib  # takes half a second
-
-    return matplotlib.rc_context(PLAIN_TEXT)
+    return png(_figure(title, drawn))
 
 
 def png(figure: "Figure") -> bytes:

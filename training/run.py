@@ -125,7 +125,7 @@ class Run:
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices)
-        self.state = State(self.trainer)
+        self.state, self.drawn = State(self.trainer), True
         if saved:
             columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
             self.state.restore(saved, self.plan, columns)
@@ -151,6 +151,8 @@ class Run:
         self.files.write_options(vars(self.options))
         if not self.state.log and not self.state.step:
             self.save_state()
+        if self.state.log:
+            self._draw()  # the last time, it may not have come to that
         self.batches = self._batches()
 
     def _introduce(self) -> None:
@@ -230,7 +232,7 @@ class Run:
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
-        the best so far), the log, the curves and, last, the state to resume from."""
+        the best so far), the log, the state to resume from, and then the curves."""
         state, exits, name = self.state, self.configuration.exits, self.data.held_out_name
         seconds = state.seconds()
         state.log.append(checkpoints.log_row(epoch, seconds, exits, trained, name, held_out))
@@ -239,10 +241,20 @@ class Run:
             state.best = held_out.errors[-1]
             self.files.write_exits(self.kept, self._header(), held_out.errors)
         self.files.write_log(state.log)
-        title = f"{self.configuration.name} on {opts.label(self.options.data)}"
-        self.files.write_curves(plots.draw_run(title, state.log, exits, name))
         self.save_state()
+        self._draw()
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
+
+    def _draw(self) -> None:
+        """Draw the curves. A picture is no reason to stop: where there can be none, the run says so once."""
+        title = f"{self.configuration.name} on {opts.label(self.options.data)}"
+        try:
+            plot = plots.draw_run(title, self.state.log, self.configuration.exits, self.data.held_out_name)
+            self.files.write_curves(plot)
+        except UserError as error:
+            if self.drawn:
+                warn(f"{error}; the run goes on")
+            self.drawn = False
 
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""

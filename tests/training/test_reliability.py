@@ -18,6 +18,7 @@ from conftest import PROJECT, SMALL, assert_one_line_error, script, write_pictur
 import checkpoints
 import main
 from benchmarks.soak import soak
+from reports import plots
 from system.errors import UserError
 from system.lock import locked
 from training.finite import FiniteWatch, NotFinite
@@ -185,7 +186,8 @@ def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, 
         options = ["--nEpochs", "2", "--nThreads", "0", "--save", str(tmp_path), *(["--resume"] if begun else [])]
         try:
             main.main([*SMALL, *options])
-            break
+            if next(calls) <= fail_at:
+                break
         except UserError as error:
             assert "could not be written: No space left on device" in str(error)
         assert not list(tmp_path.rglob("*.tmp"))
@@ -208,6 +210,37 @@ def test_a_full_disk_is_one_line(tmp_path):
     lines = [line for line in process.stderr.splitlines() if "no GPU" not in line]
     assert len(lines) == 1, process.stderr
     assert f"{tmp_path / FOLDER / 'latest.pt'} could not be written: File too large" in lines[0]
+
+
+@pytest.mark.parametrize("fault", ["drawing", "writing"])
+def test_a_picture_that_cannot_be_made_does_not_stop_a_run(fault, tmp_path):
+    """matplotlib does not know its backend, or a folder lies in the way of the file."""
+    folder = tmp_path / FOLDER
+    if fault == "writing":
+        (folder / "curves.png").mkdir(parents=True)
+    process = subprocess.run(
+        [sys.executable, "main.py", *SMALL, "--nEpochs", "2", "--save", str(tmp_path)],
+        cwd=PROJECT, capture_output=True, text=True,
+        env={**os.environ, "MPLBACKEND": "nonsense" if fault == "drawing" else "agg"},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert len(process.stderr.splitlines()) == 1, process.stderr
+    assert process.stderr.endswith("; the run goes on\n")
+    assert (folder / "README.md").exists()
+    if fault == "writing":
+        (folder / "curves.png").rmdir()
+    assert script("main.py", "--resume", folder).returncode == 0
+    assert (folder / "curves.png").is_file()
+
+
+def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "draw_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main.main([*SMALL, "--nEpochs", "1", "--save", str(tmp_path)])
+    assert len(checkpoints.read_state(tmp_path / FOLDER, pytest.fail)["log"]) == 1
 
 
 def test_a_folder_that_is_removed_during_the_run(tmp_path):
