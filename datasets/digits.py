@@ -3,13 +3,17 @@
 Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (the test part of it).
 """
 
+import warnings
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from datasets.pictures import SIDE, Pictures, balanced_order
+
+with warnings.catch_warnings():  # that processes, which are not used, cannot be started without shared memory
+    warnings.simplefilter("ignore")
+    from sklearn.datasets import load_digits
 
 TRAIN_SHARE = 0.8
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from system.errors import UserError
 from system.files import regular
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
+GROUP = 2000  # pictures that decoding threads are given at a time
 DECODING = f"1 {SIDE} {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
 
@@ -135,12 +137,24 @@ def decode(paths: Sequence[str], title: str) -> Tensor:
     Raises UserError that names the file for a picture that cannot be read or is unreasonably large.
     """
     images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
-    with bounded(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        decoded = pool.map(decode_one, paths)
+    with decoders() as pool:
+        groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
+        decoded = chain.from_iterable(pool.map(decode_one, group) for group in groups)
         bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
         for index, pixels in enumerate(bar):
             images[index] = torch.from_numpy(pixels)
     return images
+
+
+@contextmanager
+def decoders() -> Iterator[ThreadPoolExecutor]:
+    """Threads that call `decode_one`. Left early, as by Ctrl-C, they do not begin what they were given."""
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside Python's lock
+    try:
+        with bounded():
+            yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

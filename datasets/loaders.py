@@ -1,21 +1,18 @@
-"""The stream of training batches: one loader for the whole run, one random stream for every batch."""
+"""The stream of training batches: workers for the whole run, one random stream for every batch."""
 
-import os
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from datasets.pictures import Pictures, balanced_order
 from datasets.transforms import Augmentation, augment, shrink
+from system.workers import Workers
 
 FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2  # in seeds, stand where the number of an epoch does; no run has as many
 
@@ -38,8 +35,16 @@ class Batch(NamedTuple):
     images: Tensor
     targets: Tensor
 
+    def __reduce__(self) -> tuple[Callable[..., "Batch"], tuple[Step, np.ndarray, np.ndarray]]:
+        """How a batch comes from a worker: as bytes. PyTorch would send tensors through shared memory."""
+        return _received, (self.step, self.images.numpy(), self.targets.numpy())
 
-class AugmentedBatches(Dataset[Batch]):
+
+def _received(step: Step, images: np.ndarray, targets: np.ndarray) -> Batch:
+    return Batch(step, torch.from_numpy(images), torch.from_numpy(targets))
+
+
+class AugmentedBatches:
     """Pictures served a batch at a time: a step in, its batch out.
 
     What happens to a batch depends on (seed, epoch, index) alone, whichever worker it is made in.
@@ -49,7 +54,8 @@ class AugmentedBatches(Dataset[Batch]):
         self.pictures, self.seed, self.augmentation = pictures, seed, augmentation
         self.first_flips = np.random.default_rng([seed, FLIPS]).random(len(pictures)) < 0.5
 
-    def __getitem__(self, step: Step) -> Batch:
+    def __call__(self, step: Step) -> Batch:
+        """The batch of a step."""
         chosen, how = self.pictures.take(step.indices), self.augmentation
         images = chosen.images
         if how.pad or how.flip or how.cutout:
@@ -69,24 +75,20 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The batches of all steps, as one stream: the workers are started once and work ahead across epochs.
 
-    Batches are in pinned memory if `pin`. With no workers they are made in this process; the result is the same.
+    Batches are in pinned memory if `pin`. With no workers they are made in this process; the result is the same. That
+    is done, too, and said, where the system starts no workers. Closing the stream ends the workers. Raises WorkerDied.
     """
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # the user chose the number
-    loader = DataLoader(
-        AugmentedBatches(pictures, seed, augmentation),
-        sampler=steps,
-        batch_size=None,  # an item is a batch already
-        num_workers=workers,
-        pin_memory=pin,
-        generator=torch.Generator(),  # leaves the global generator, which dropout draws from, alone
-        worker_init_fn=_on_its_own,
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,  # dies with this process
-    )
-    batches = iter(loader)
-    if workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        # PyTorch would raise the death of a worker wherever the program is, even within native code, which aborts it.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it still notices within five seconds of waiting for a batch
-    return batches
+    with closing(_crew(AugmentedBatches(pictures, seed, augmentation), workers)) as crew:
+        for step, images, targets in crew.map(steps):
+            yield Batch(step, images.pin_memory(), targets.pin_memory()) if pin else Batch(step, images, targets)
+
+
+def _crew(make: AugmentedBatches, workers: int) -> Workers:
+    try:
+        return Workers(make, workers)
+    except OSError as error:
+        print(f"no loader workers ({error.strerror}): batches are made in this process", file=sys.stderr)
+        return Workers(make, 0)
 
 
 def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augmentation) -> Tensor:
@@ -94,9 +96,3 @@ def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augme
     training but of full size; always the same."""
     chosen = pictures.take(balanced_order(pictures.targets)[:count])
     return torch.from_numpy(augment(chosen.images.numpy(), augmentation, np.random.default_rng([seed, SAMPLE])))
-
-
-def _on_its_own(worker: int) -> None:
-    """A signal that the terminal or a scheduler sends to the whole group is for the program, not for its workers."""
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.folder import ENDINGS, bounded, decode_one
+from datasets.folder import ENDINGS, decode_one, decoders
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.classifier import Model, card, likeliest
@@ -90,7 +89,7 @@ def decoded_ahead(paths: Sequence[str]) -> Iterator[tuple[Sequence[str], list[np
     """The paths in batches, each with its pictures, 32×32×3 uint8, or with the reasons why they cannot be read. While
     one batch is used, the next ones are decoded in threads."""
     ahead = deque()
-    with bounded(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with decoders() as pool:
         for start in range(0, len(paths), BATCH):
             group = paths[start : start + BATCH]
             ahead.append((group, pool.map(_decode, group)))  # starts at once

@@ -5,7 +5,7 @@ Ctrl-C, a closed terminal (SIGHUP), SIGTERM, and SIGUSR1 and SIGUSR2, which batc
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -15,8 +15,11 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # not every syste
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
-class Stopped(Exception):
-    """Work was stopped by a signal; `status`, 128 + its number, is what the process is to end with."""
+class Stopped(BaseException):
+    """Work was stopped by a signal; `status`, 128 + its number, is what the process is to end with.
+
+    Like KeyboardInterrupt it is no `Exception`: it may be raised anywhere, and is no failure of what it breaks off.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -28,33 +31,63 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the first signal
+        self._breaking = False
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """Handle a signal. The second SIGINT ends the process at once."""
+        if self.number is not None and number == signal.SIGINT:
+            os._exit(128 + number)
+        self.number = number if self.number is None else self.number
+        if self._breaking:
+            self.check()
 
     def check(self) -> None:
         """Raise `Stopped` if the work is to stop."""
         if self.number is not None:
             raise Stopped(self.number)
 
-    def between(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, as long as the work is not to stop."""
-        for item in items:
+    @contextmanager
+    def breaking(self) -> Iterator[None]:
+        """For work that waits, or that can be done anew: while open, a signal raises `Stopped` wherever the work is."""
+        before, self._breaking = self._breaking, True
+        try:
             self.check()
+            yield
+        finally:
+            self._breaking = before
+
+    def awaiting(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items; the wait for each is broken off by a signal."""
+        while True:
+            with self.breaking():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
             yield item
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """While open, signals are noted instead of ending the process. The second SIGINT ends it at once."""
+    """While open, signals are noted instead of ending the process, and answered where the work can bear it."""
     stop = Stop()
-
-    def note(number: int, _: FrameType | None) -> None:
-        if stop.number is not None and number == signal.SIGINT:
-            os._exit(128 + number)
-        stop.number = number if stop.number is None else stop.number
-
     heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
-    before = {number: signal.signal(number, note) for number in heard}
+    before = {number: signal.signal(number, stop.note) for number in heard}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Processes that are started in here never hear of these signals, but for SIGTERM, by which they may be ended."""
+    if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(SIGNALS) - {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

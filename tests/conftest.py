@@ -90,13 +90,13 @@ def log(folder):
 
 
 def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):
-    """Let this process get a signal in the given call, counted from 1, of a method."""
+    """Let this process get a signal in the given call, counted from 1, of a method or function."""
     real, calls = getattr(owner, method), itertools.count(1)
 
-    def signalled(self, *arguments):
+    def signalled(*arguments, **options):
         if next(calls) == call:
             os.kill(os.getpid(), number)
-        return real(self, *arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(owner, method, signalled)
 

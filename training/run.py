@@ -34,6 +34,7 @@ from system import arithmetic, devices
 from system.errors import UserError
 from system.lock import locked
 from system.stopping import Stop, Stopped, stoppable
+from system.workers import WorkerDied
 from training import introduction, setup
 from training.state import State
 
@@ -56,22 +57,24 @@ def started(
         raise UserError(f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save")
     checkpoints.check_folder(folder, options.resume is not None)
     stopped = None
-    with locked(folder, warn), stoppable() as stop:
-        run = Run(options, configuration, loss_weights, folder, stop)
+    with stoppable() as stop, locked(folder, warn):
+        try:
+            with stop.breaking():
+                run = Run(options, configuration, loss_weights, folder, stop)
+        except Stopped as reason:
+            warn(f"stopped by {reason} before the first step; the same command starts again")
+            sys.exit(reason.status)
         try:
             run.begin()
             yield run
         except Stopped as reason:
             run.save_state()
             stopped = reason
-        except RuntimeError as error:
-            _, worker, fate = str(error).partition("DataLoader worker")
-            if not worker:
-                raise
-            text = f"a loader worker died ({worker + fate}); go on with {run.resume_command} --nThreads 0"
+        except WorkerDied as error:
+            text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
             raise UserError(text) from error
         finally:
-            run.progress.close()
+            run.close()
     if stopped:
         warn(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
         sys.exit(stopped.status)
@@ -124,13 +127,14 @@ class Run:
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
-        self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices)
+        self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
         self.state, self.drawn = State(self.trainer), True
         if saved:
             columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
             self.state.restore(saved, self.plan, columns)
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
+        self.batches = self._batches()
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
 
     @staticmethod
@@ -146,14 +150,13 @@ class Run:
         return f"python main.py --resume {shlex.quote(f'./{folder}' if folder.startswith('-') else folder)}"
 
     def begin(self) -> None:
-        """Say what is going to happen, write what a resume needs before the first step, start the loader."""
+        """Say what is going to happen, write what a resume needs before the first step."""
         self._introduce()
         self.files.write_options(vars(self.options))
         if not self.state.log and not self.state.step:
             self.save_state()
         if self.state.log:
             self._draw()  # the last time, it may not have come to that
-        self.batches = self._batches()
 
     def _introduce(self) -> None:
         options, before, state = self.options, self.before, self.state
@@ -185,7 +188,7 @@ class Run:
         self.state.start_clock()
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
         self.progress.epoch(epoch, "training")
-        left = islice(self.batches, self.plan.steps - self.state.step)
+        left = islice(self.stop.awaiting(self.batches), self.plan.steps - self.state.step)
         for step in self.trainer.steps(left, self.state.sums):
             self.state.step = step.index + 1
             self.progress.step(len(step.indices), self._result)
@@ -208,7 +211,8 @@ class Run:
         if (epoch + 1) % self.options.testEvery and not last:
             return None
         self.progress.epoch(epoch, "testing")
-        self.kept = self._network_to_keep(epoch)
+        with self.stop.breaking():
+            self.kept = self._network_to_keep(epoch)
         return self._evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
 
     def _network_to_keep(self, epoch: int) -> MultiExit:
@@ -223,12 +227,13 @@ class Run:
         batches = sample.chunk(math.ceil(len(sample) / evaluation.BATCH))  # of one size, as all count alike
         network = copy.deepcopy(average.network if average else network)
         device = self.devices[0]
-        return evaluation.measure_statistics(network, self.trainer.normalise, self.stop.between(batches), device)
+        return evaluation.measure_statistics(network, self.trainer.normalise, batches, device)
 
     def _evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
-        model = evaluation.ready(network, self.trainer.normalise, self.devices)
-        batches = self.stop.between(pictures.batches(evaluation.BATCH))
-        return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
+        with self.stop.breaking():
+            model = evaluation.ready(network, self.trainer.normalise, self.devices)
+            batches = pictures.batches(evaluation.BATCH)
+            return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
@@ -292,8 +297,15 @@ class Run:
         if self.trainer.dtype:
             self.errors = self._evaluate(network, self.data.held_out).errors
             self.files.write_errors(network, self.errors)
-        if test := self.data.test():
+        with self.stop.breaking():
+            test = self.data.test()
+        if test:
             self.errors, self.error_name = self._evaluate(network, test).errors, "test error"
+
+    def close(self) -> None:
+        """End the loader's workers, and take the bar away."""
+        self.batches.close()
+        self.progress.close()
 
     def report(self) -> None:
         """Print the table of exits: what each costs, how well it does, where its file is."""

@@ -12,6 +12,7 @@ from models import names, networks
 from models.losses import Objective
 from system import arithmetic
 from system.errors import UserError
+from system.stopping import Stop
 from training.optimizers import Optimization
 from training.plan import Plan
 from training.schedules import ExitWeights, LearningRate
@@ -72,6 +73,7 @@ def trainer(
     normalise: Normalise,
     loss_weights: Sequence[float],
     devices: Sequence[torch.device],
+    stop: Stop | None = None,
 ) -> Trainer:
     """A fresh network, seeded, and what trains it."""
     torch.manual_seed(options.manualSeed)
@@ -88,4 +90,5 @@ def trainer(
         dtype=arithmetic.DTYPES[options.precision],
         average=options.ema,
         compiled_batch=options.batchsize if options.compile else 0,
+        stop=stop,
     )

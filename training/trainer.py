@@ -4,7 +4,9 @@ Losses and errors are summed on the device; the host reads them when it shows th
 between it only hands over work, so that a GPU never waits for it.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,8 +16,10 @@ from datasets.loaders import Batch, Step
 from models.losses import Objective
 from models.metrics import Sums
 from models.multiexit import MultiExit
+from system import world
 from system.arithmetic import autocast
 from system.devices import place
+from system.stopping import Stop, Stopped
 from system.strict import is_number
 from training import optimizers
 from training.averaging import Average
@@ -32,7 +36,8 @@ class Trainer:
 
     `normalise` turns N×H×W×3 uint8 pictures into the network's input; pictures travel as bytes. `dtype` is what the
     network computes in (None: float32), `average` the decay of the weights' moving average (0: none). With
-    `compiled_batch`, batches of that size are trained on with compiled code; it is made for one size.
+    `compiled_batch`, batches of that size are trained on with compiled code; it is made for one size. `stop` may break
+    a step off, and then it leaves no trace.
     """
 
     def __init__(
@@ -48,18 +53,23 @@ class Trainer:
         dtype: torch.dtype | None = None,
         average: float = 0.0,
         compiled_batch: int = 0,
+        stop: Stop | None = None,
     ) -> None:
         self.network, self.normalise, self.device = network, normalise, devices[0]
         self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
         self.dtype, self.compiled_batch = dtype, compiled_batch
         self.model = place(nn.Sequential(normalise, network), devices)
+        warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
         self.compiled = torch.compile(self.model, dynamic=False) if compiled_batch else self.model
         self.average = Average(network, average) if average else None
         muon_dtype = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
         self.optimizers = (optimization or Optimization()).of(network, self.learning_rate.peak, muon_dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
+        self.stop = stop or Stop()
+        for parameter in network.parameters():
+            parameter.register_post_accumulate_grad_hook(_breath)
 
     def steps(self, batches: Iterable[Batch], sums: Sums) -> Iterator[Step]:
         """Train on one batch after another; yields each step when it is done, its loss and errors added to `sums`.
@@ -81,19 +91,40 @@ class Trainer:
         """One backward pass through the weighted sum of all losses, one step: the loss that was made smaller, the loss
         of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3 uint8, `targets` N."""
         model = self.compiled if len(targets) == self.compiled_batch else self.model
-        with autocast(self.device, self.dtype):
-            logits = model(images)
-        logits = [z.float() for z in logits]
-        loss, losses = self.objective(logits, targets, weights)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        with self._traceless():
+            with autocast(self.device, self.dtype):
+                logits = model(images)
+            logits = [z.float() for z in logits]
+            loss, losses = self.objective(logits, targets, weights)
+            self.scaler.scale(loss).backward()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
         if self.average:
             self.average.update()
         return loss, losses, logits
+
+    @contextmanager
+    def _traceless(self) -> Iterator[None]:
+        """For what comes before the weights move, which may take minutes where it is compiled: a signal breaks it off,
+        and what it has changed, batch norm statistics and the state of dropout's generators, is as it was."""
+        if world.size() > 1:  # the others would wait for this one
+            yield
+            return
+        buffers = list(self.network.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        random, random_cuda = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+        try:
+            with self.stop.breaking():
+                yield
+        except Stopped:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            torch.set_rng_state(random)
+            torch.cuda.set_rng_state_all(random_cuda)
+            raise
 
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""
@@ -120,3 +151,7 @@ class Trainer:
             self.average.restore(state["average"])
         if self.average and self.average.steps != steps:
             raise ValueError(f"the average is that of {self.average.steps} steps, not of {steps}")
+
+
+def _breath(_: Tensor) -> None:
+    """After each gradient: Python hears of signals between steps of its own only, and a backward pass has none."""

@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,17 @@ def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     assert again.train.images.equal(first.train.images)
     assert again.held_out.images.equal(first.held_out.images)
     assert first.test().images.equal(tests.images)
+
+
+def test_decoding_that_is_broken_off_is_not_gone_on_with():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt), folder.decoders() as pool:
+        results = pool.map(work, range(1000))
+        next(results)
+        raise KeyboardInterrupt
+    assert len(begun) < 100

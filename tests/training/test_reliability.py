@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import multiprocessing.process
 import os
 import resource
 import shlex
@@ -10,14 +11,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, script, write_pictures
+from conftest import PROJECT, SMALL, assert_one_line_error, script, signal_during, write_pictures
 
 import checkpoints
 import main
 from benchmarks.soak import soak
+from datasets import splits
 from reports import plots
 from system.errors import UserError
 from system.lock import locked
@@ -296,17 +299,87 @@ def test_a_state_is_not_saved_after_such_a_step(tmp_path, monkeypatch):
     assert state["step"] == 0
 
 
-def test_a_loader_worker_that_dies_is_named(tmp_path):
-    process = start(tmp_path, "--nThreads", "1")
+def workers(process):
+    """The loader workers of a run."""
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     assert children
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
+    return [int(child) for child in children]
+
+
+def test_a_loader_worker_that_dies_is_named(tmp_path):
+    process = start(tmp_path, "--nThreads", "1")
+    for worker in workers(process):
+        os.kill(worker, signal.SIGKILL)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1
     last = text.splitlines()[-1]
     assert "a loader worker died" in last
+    assert "killed by SIGKILL" in last
     assert "--nThreads 0" in last
+
+
+def test_a_run_that_waits_for_a_stopped_worker_answers_signals(tmp_path):
+    process = start(tmp_path, "--nThreads", "2")
+    for worker in workers(process):
+        os.kill(worker, signal.SIGSTOP)
+    time.sleep(1)
+    process.terminate()
+    _, text = process.communicate(timeout=5)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; the state is saved" in text
+
+
+def test_workers_do_not_outlive_a_killed_run_even_if_they_are_stopped(tmp_path):
+    process = start(tmp_path, "--nThreads", "2")
+    orphans = workers(process)
+    os.kill(orphans[0], signal.SIGSTOP)
+    process.kill()
+    _, text = process.communicate(timeout=60)  # when nobody is left to write
+    assert "Traceback" not in text
+    assert not [orphan for orphan in orphans if alive(orphan)]
+
+
+def alive(process):
+    """Whether a process runs; one that has ended and is not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_signal_before_the_first_step_ends_the_run_at_once(tmp_path, monkeypatch, capsys):
+    signal_during(monkeypatch, splits, "for_training", 1)
+    with pytest.raises(SystemExit) as ended:
+        main.main([*SMALL, "--save", str(tmp_path / "new")])
+    assert ended.value.code == 143
+    assert "stopped by SIGTERM before the first step; the same command starts again" in capsys.readouterr().err
+    assert not (tmp_path / "new" / FOLDER).exists()
+
+
+@pytest.mark.parametrize("size", ["4k", "64k"])
+def test_a_run_needs_no_shared_memory(size, tmp_path):
+    """In a mount namespace of its own, with a /dev/shm of one or a few pages, or full."""
+    mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting a file system takes root, and a kernel that lets it")
+    line = shlex.join([sys.executable, "main.py", *SMALL, "--nEpochs", "1", "--nThreads", "2", "--save", str(tmp_path)])
+    process = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount}; head -c 1M /dev/zero > /dev/shm/full 2>&-; {line}"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_without_workers_to_be_had_a_run_goes_on(tmp_path, finished, monkeypatch, capsys):
+    def start(self):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    main.main([*SMALL, "--nEpochs", "2", "--nThreads", "2", "--save", str(tmp_path)])
+    assert "no loader workers (Resource temporarily unavailable): batches are made" in capsys.readouterr().err
+    for name in ("exit-5.safetensors", "exit-14.safetensors"):
+        ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (tmp_path / FOLDER, finished[1]))
+        assert ours == theirs
 
 
 def test_more_epochs_change_the_learning_rate_and_say_so(run_copy, capsys):

@@ -1,10 +1,12 @@
 """What makes training fast changes nothing: compiled steps, 16 bits, and a host that does not wait."""
 
 import argparse
+import os
+import signal
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, network
+from conftest import CPU, NORMALISE, SMALL, network, signal_during
 from safetensors.torch import load_file
 
 import checkpoints
@@ -14,6 +16,7 @@ from datasets.loaders import training_batches
 from datasets.transforms import Augmentation
 from models.metrics import Sums
 from system.arithmetic import DTYPES
+from system.stopping import Stopped, stoppable
 from training.plan import Plan
 from training.trainer import Trainer
 
@@ -22,8 +25,9 @@ pytestmark = pytest.mark.slow
 BATCH = 8  # half precision is slow on most processors
 
 
-def trainer(precision="float", compiled=False):
-    return Trainer(network("AuxResNet-8-2"), NORMALISE, CPU, dtype=DTYPES[precision], compiled_batch=BATCH * compiled)
+def trainer(precision="float", compiled=False, name="AuxResNet-8-2", stop=None):
+    batch = BATCH * compiled
+    return Trainer(network(name), NORMALISE, CPU, dtype=DTYPES[precision], compiled_batch=batch, stop=stop)
 
 
 def batches(count):
@@ -73,9 +77,37 @@ def test_the_host_reads_results_at_the_end_of_an_epoch_only(precision, monkeypat
     assert counts == [3, 3]  # the wrong answers, the loss, whether all was finite
 
 
+def terminate(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def counting(method, reads):
     def counted(tensor, *arguments, **options):
         reads.count += 1
         return method(tensor, *arguments, **options)
 
     return counted
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_step_that_is_broken_off_leaves_no_trace(where, monkeypatch):
+    """Batch norm statistics have moved by then, and dropout has drawn random numbers."""
+    results = []
+    for broken_off in (False, True):
+        torch.manual_seed(3)
+        with stoppable() as stop:
+            run, given = trainer(stop=stop, name="AuxResNet-8-2-dropout"), list(batches(3))
+            if broken_off:
+                with monkeypatch.context() as patch:
+                    if where == "forward":
+                        signal_during(patch, torch.nn.BatchNorm2d, "forward", 3)
+                    else:
+                        (signalled := run.network.stem.weight).register_hook(terminate)
+                    with pytest.raises(Stopped):
+                        train(run, iter(given))
+                if where == "backward":
+                    signalled._backward_hooks.clear()
+                stop.number = None
+            train(run, iter(given))
+        results.append(run.network.state_dict())
+    assert all(results[0][name].equal(tensor) for name, tensor in results[1].items())

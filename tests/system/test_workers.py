@@ -1,0 +1,90 @@
+"""Workers: the same results in the same order, and nothing that becomes of them is waited for."""
+
+import errno
+import os
+import signal
+import time
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from system.workers import WorkerDied, Workers
+
+
+def square(number):
+    return os.getpid(), number * number
+
+
+def test_results_come_in_the_order_of_the_items_from_as_many_processes():
+    with closing(Workers(square, 3)) as crew:
+        found = list(crew.map(range(20)))
+    assert [value for _, value in found] == [number * number for number in range(20)]
+    assert len({process for process, _ in found}) == 3
+    assert not {process for process, _ in found} & {os.getpid()}
+
+
+def test_without_workers_this_process_computes():
+    with closing(Workers(square, 0)) as crew:
+        assert list(crew.map([3])) == [(os.getpid(), 9)]
+
+
+def test_large_items_and_results_do_not_wait_for_each_other():
+    with closing(Workers(lambda item: item, 2)) as crew:
+        for sent, received in zip(range(6), crew.map(np.full(2_000_000, n) for n in range(6)), strict=True):
+            assert (received == sent).all()
+
+
+def test_what_a_worker_raises_is_raised_here():
+    with closing(Workers(lambda item: item.missing, 1)) as crew, pytest.raises(AttributeError, match="missing"):
+        next(crew.map([1]))
+
+
+def test_a_worker_that_dies_is_named_with_its_signal():
+    with closing(Workers(lambda _: os.kill(os.getpid(), signal.SIGKILL), 1)) as crew:
+        with pytest.raises(WorkerDied, match=r"process \d+ was killed by SIGKILL"):
+            next(crew.map([1]))
+        with pytest.raises(WorkerDied):
+            next(crew.map([1]))
+
+
+def test_stopped_workers_end_when_they_are_closed():
+    crew = Workers(square, 2)
+    processes = [process for process, _ in crew.map(range(2))]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    crew.close()
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_signals_to_the_group_do_not_reach_workers():
+    def patient(seconds):
+        time.sleep(seconds)
+        return os.getpid()
+
+    with closing(Workers(patient, 1)) as crew:
+        (process,) = crew.map([0])
+        results = crew.map([0.2])
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(process, number)
+        assert next(results) == process
+
+
+def test_where_one_process_cannot_be_started_the_others_end(monkeypatch):
+    started = []
+
+    def start(self):
+        if started:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        real(self)
+        started.append(self)
+
+    import multiprocessing.process
+
+    real = multiprocessing.process.BaseProcess.start
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    with pytest.raises(OSError, match="temporarily"):
+        Workers(square, 2)
+    assert not started[0].is_alive()
