@@ -95,6 +95,7 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     """
     from inference import evaluation, latency, saved
     from inference.calibration import HeldOut
+    from models import metrics
     from system import arithmetic, devices
 
     chosen = devices.choose(options.nGPU)
@@ -103,6 +104,8 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
         print(note, file=sys.stderr)
     dtype = arithmetic.DTYPES[precision]
     logits, targets = evaluation.collect(saved.ready(model, chosen), saved.shown(pictures), chosen[0], dtype)
+    for position, of_exit in zip(model.files, logits, strict=True):
+        metrics.check_finite(of_exit, f"exit {position}")
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = HeldOut([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from models.metrics import Result
 from models.multiexit import MultiExit
+from system import strict
 from system.errors import UserError
 from system.files import read, regular, write
 from system.strict import is_number
@@ -35,20 +36,38 @@ EXIT_FORMAT = 1
 STATE_FORMAT = 3
 STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
 SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
-HEADER_FIELDS = {
-    "network": dict,
-    "name": str,
-    "dataset": str,
-    "classes": list,
-    "mean": list,
-    "std": list,
-    "position": int,
-    "error": float,
-    "errorOn": str,
-    "epochs": int,
-}
+MAX_CLASSES = 100_000
+CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 20  # bytes
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
+
+
+def _are_names(value: Any) -> bool:
+    return (
+        type(value) is list
+        and 1 <= len(value) <= MAX_CLASSES
+        and all(type(name) is str and name for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _are_three(low: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and len(value) == 3 and all(is_number(v, low, 255) for v in value)
+
+
+# What the header of an exit file has: for each field whether a value is right, and what it has to be.
+HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "network": (lambda value: type(value) is dict, "the fields of a network"),
+    "name": (lambda value: type(value) is str, "a text"),
+    "dataset": (lambda value: type(value) is str, "a text"),
+    "classes": (_are_names, f"1 to {MAX_CLASSES:,} different names"),
+    "mean": (_are_three(0), "three numbers from 0 to 255"),
+    "std": (_are_three(1e-6), "three numbers above 0, up to 255"),
+    "position": (lambda value: is_number(value, 1, 99999, int), "a whole number from 1 on"),
+    "error": (lambda value: is_number(value, 0, 100), "a number from 0 to 100"),
+    "errorOn": (lambda value: value in ("test", "validation"), "test or validation"),
+    "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),
+}
 
 
 def holds_run(folder: Path) -> bool:
@@ -153,17 +172,37 @@ def write_exit(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, A
     """Write one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
     metadata = {"format": "auxresnet-exit", "formatVersion": str(EXIT_FORMAT), "program": f"AuxResNet {VERSION}"}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write(path, _in_order(save(tensors, {**metadata, "header": json.dumps(header)})))
+    write(path, _sealed(save(tensors, {**metadata, "header": json.dumps(header)})))
 
 
-def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its description in alphabetical order: the library writes metadata in any order, but the
-    same model is to be the same bytes. The format: the description's length in 8 bytes, JSON padded with spaces to a
-    multiple of 8, then the tensors."""
+def _sealed(content: bytes) -> bytes:
+    """A safetensors file with a checksum, and with its description in alphabetical order: the library writes metadata
+    in any order, but the same model is to be the same bytes. The format: the description's length in 8 bytes, JSON
+    padded with spaces to a multiple of 8, then the tensors."""
     start = 8 + int.from_bytes(content[:8], "little")
-    description = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    description += b" " * (-len(description) % 8)
-    return len(description).to_bytes(8, "little") + description + content[start:]
+    description = json.loads(content[8:start])
+    checksum = hashlib.sha256(_in_order(description) + content[start:]).hexdigest()
+    description["__metadata__"][CHECKSUM] = checksum
+    text = _in_order(description)
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
+
+
+def _in_order(description: Mapping[str, Any]) -> bytes:
+    return json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
+
+
+def check_seal(path: Path) -> None:
+    """Raise UserError where an exit file is not, to the bit, what was written. One without a checksum is of an older
+    version; nothing is known about it."""
+    with path.open("rb") as file:
+        description = strict.loads(file.read(int.from_bytes(file.read(8), "little")))
+        written = description["__metadata__"].pop(CHECKSUM, None)
+        digest = hashlib.sha256(_in_order(description))
+        while written and (part := file.read(1 << 20)):
+            digest.update(part)
+    if written and digest.hexdigest() != written:
+        raise UserError(f"{path} is damaged: its checksum is not that of what it holds; copy or train it anew")
 
 
 def _opened(path: Path) -> Any:
@@ -184,14 +223,15 @@ def read_header(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} has format version {version}; this program reads {EXIT_FORMAT}")
         if len(metadata["header"]) > MAX_HEADER:
             raise UserError(f"{path}: the header has more than {MAX_HEADER} bytes")
-        header = json.loads(metadata["header"])
-        wrong = [field for field, kind in HEADER_FIELDS.items() if not isinstance(header.get(field), kind)]
-    except (OSError, SafetensorError, KeyError, AttributeError, ValueError, RecursionError) as error:
+        header = strict.loads(metadata["header"])
+        wrong = [field for field, (right, _) in HEADER_FIELDS.items() if not right(header.get(field))]
+    except (OSError, SafetensorError, KeyError, AttributeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
     if wrong:
-        raise UserError(f"{path}: the header lacks, or has in a wrong form: {', '.join(wrong)}")
+        described = "; ".join(f"{field} is not {HEADER_FIELDS[field][1]}" for field in wrong)
+        raise UserError(f"{path}: the header is not that of an exit: {described}")
     return header
 
 
@@ -214,12 +254,17 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
                 shape = tuple(file.get_slice(name).get_shape())
                 if shape != tuple(tensor.shape):
                     raise UserError(f"{path}: {name} has shape {shape}, its header makes it {tuple(tensor.shape)}")
+            check_seal(path)  # now that it is known to be of a size that is worth reading
             weights = {name: file.get_tensor(name) for name in expected}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
     for name, tensor in expected.items():
         if weights[name].dtype != tensor.dtype:
             raise UserError(f"{path}: {name} is of type {weights[name].dtype}, not {tensor.dtype}")
+    if odd := odd_values(weights):
+        raise UserError(f"{path} is damaged: {odd}; copy or train it anew")
     return weights
 
 
@@ -313,7 +358,10 @@ class RunFiles:
             write_exit(path, network.exit_state(position), {**header, "position": position, "error": error})
 
     def read_errors(self) -> list[float]:
-        """The errors in the headers, in percent, shallow to deep."""
+        """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged."""
+        for path in self.exits.values():
+            read_header(path)
+            check_seal(path)
         return [read_header(path)["error"] for path in self.exits.values()]
 
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:

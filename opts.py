@@ -23,7 +23,7 @@ from options.values import boolean, boolean_or_auto, number
 from system import strict
 from system.errors import UsageError, UserError
 from system.files import read
-from system.output import shown
+from system.output import printable
 from system.strict import is_number
 
 BOTH = ("main.py", "test.py")
@@ -283,7 +283,7 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
         if not checkpoints.holds_state(folder):
             raise
         options = from_saved(checkpoints.read_state(folder, lambda text: None).get("options"), data)
-        print(f"{shown(error, 2000)}; going on with the options in the training state", file=sys.stderr)
+        print(f"{printable(error, 2000)}; going on with the options in the training state", file=sys.stderr)
         return options
 
 
@@ -332,13 +332,13 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     """The options of a run from what it saved, checked like a command line; UserError where they are none. `data` is
     where a folder of pictures is now, if not where it was."""
     if not isinstance(saved, dict) or not all(map(_is_saved, saved, saved.values())):
-        raise UserError(f"the saved options are not those of a run, but {shown(saved, 80)}")
+        raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name != "resume"}
     place = str(named.get("data", NAMES[0]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place
         if not values.holds(place, "train"):
-            raise UserError(f"the pictures of the run are no longer in {shown(place)}; give --data with their folder")
+            raise UserError(f"the run's pictures are no longer in {printable(place)}; give --data with their folder")
     try:
         return _complete(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
     except UsageError as error:
@@ -428,7 +428,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
     there are none. They are not checked: their data set need not be here."""
     saved, defaults = load(folder), MAIN.resolved({})
-    if not isinstance(saved, dict) or not saved.keys() <= defaults.keys() or "depth" not in saved:
+    if not isinstance(saved, dict) or not all(map(_is_saved, saved, saved.values())) or "depth" not in saved:
         raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
     return {**defaults, **saved}
 
@@ -439,11 +439,29 @@ def shaping(options: argparse.Namespace) -> dict[str, Any]:
     return {**shaped, "data": label(options.data)}
 
 
+def known(shaped: Any) -> dict[str, Any]:
+    """What the header of an exit file says of its run's options, as far as this program knows them and they can be so;
+    None stands for the default."""
+    saved = shaped.items() if isinstance(shaped, dict) else ()
+    return {name: value for name, value in saved if _is_saved(name, value) and _is_legal(name, value)}
+
+
+def _is_legal(name: str, value: Any) -> bool:
+    """Whether a command line could give an option this value; a data set, as a label, may be called anything."""
+    (option,) = (option for option in MAIN.options if option.name == name)
+    if value is None or name == "data":
+        return value is None or type(value) is str
+    try:
+        read = option.kind(as_text(value))
+    except argparse.ArgumentTypeError:
+        return False
+    return not option.free_on_resume and (option.choices is None or read in option.choices)
+
+
 def command(shaped: Mapping[str, Any]) -> str:
     """The command line that trains with the options that `shaping` gave, for a folder of pictures with its path left
     open: what differs from the defaults of its data set and recipe. What this program does not know is left out."""
-    known = {option.name for option in MAIN.options} - set(FREE_ON_RESUME)
-    given = {name: value for name, value in shaped.items() if name in known and value is not None}
+    given = {name: value for name, value in known(shaped).items() if value is not None}
     presets = {**RECIPES.get(given.get("recipe"), {}), **BY_DATASET.get(given.get("data"), {})}
     for name, value in list(given.items()):
         others = {other: kept for other, kept in given.items() if other != name}

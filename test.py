@@ -87,12 +87,13 @@ def tell_error(
 
     network = saved.ready(model, devices, options.mirror, options.exit == "ensemble")
     (logits,), targets = evaluation.collect(network, saved.shown(pictures), devices[0], dtype)
+    who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
+    metrics.check_finite(logits, who)
     print(f"error {metrics.top_error(logits, targets):.2f}")
     if options.perClass:
         confusion = metrics.confusion(logits, targets).tolist()
         print(f"\n{cards.class_table(confusion, pictures.classes)}")
         if options.plot:
-            who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
             title = f"{who} of {model.header['name']} on {model.header['dataset']}"
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 

@@ -9,7 +9,7 @@ import torch
 from datasets.pictures import Pictures
 from datasets.splits import TrainingData
 from system.errors import UserError
-from system.output import shown
+from system.output import printable
 
 NAMED = 3  # differences of a kind that are told one by one
 
@@ -67,7 +67,7 @@ def _differing_pictures(
     split: str, classes: Sequence[str], now: Mapping[str, Any], before: Mapping[str, Any]
 ) -> Iterator[str]:
     counts = zip(classes, now["counts"], before["counts"], strict=True)
-    changed = [f"{count:,} of {shown(name)}, there were {old:,}" for name, count, old in counts if count != old]
+    changed = [f"{count:,} of {printable(name)}, there were {old:,}" for name, count, old in counts if count != old]
     if changed:
         more = f", and so on for {len(changed)} classes" if len(changed) > NAMED else ""
         yield f"{split} pictures: {', '.join(changed[:NAMED])}{more}"
@@ -78,4 +78,4 @@ def _differing_pictures(
 def _some(names: Sequence[str]) -> str:
     """Some of the names in words."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(shown, names[:NAMED])) + more
+    return ", ".join(map(printable, names[:NAMED])) + more

@@ -13,7 +13,6 @@ from models import metrics
 from models.networks import cost
 from reports.cards import Card, ExitCard, pareto
 from system.arithmetic import DTYPES
-from system.errors import UserError
 
 TOP = 5  # the top-5 error is told where there are more classes
 
@@ -50,11 +49,7 @@ def measure(
 
 def quality(logits: Tensor, targets: Tensor, position: int) -> dict[str, Any]:
     """The fields of an exit's card that follow from its logits for all pictures, N×classes, and the N targets."""
-    if not logits.isfinite().all():
-        raise UserError(
-            f"exit {position} answers with numbers that are not finite; its weights are damaged, or too large for "
-            "--precision half: give float"
-        )
+    metrics.check_finite(logits, f"exit {position}")
     return {
         "error_percent": metrics.top_error(logits, targets),
         "top5_error_percent": metrics.top_error(logits, targets, TOP) if logits.shape[1] > TOP else None,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import checkpoints
 from datasets.folder import as_pixels, bounded, decode_one
+from models import metrics
 from system.errors import UserError
 
 Picture = Tensor | np.ndarray | Image.Image | str | Path
@@ -93,7 +94,9 @@ def card(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def likeliest(probabilities: Tensor, classes: Sequence[str], count: int) -> list[list[tuple[str, float]]]:
-    """For each row of N×classes probabilities the `count` likeliest classes, likeliest first, each with its own."""
+    """For each row of N×classes probabilities the `count` likeliest classes, likeliest first, each with its own.
+    Raises UserError where the network gives none."""
+    metrics.check_finite(probabilities, "the network")
     values, indices = probabilities.topk(min(count, len(classes)))
     rows = zip(values.tolist(), indices.tolist(), strict=True)
     return [[(classes[index], value) for value, index in zip(*row, strict=True)] for row in rows]

@@ -20,13 +20,14 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.nn.utils import parametrize
 
+from checkpoints import HEADER_FIELDS
 from datasets.pictures import SIDE
 from datasets.transforms import Normalise
 from inference import archive
 from inference.classifier import Classifier, Model, card
-from inference.saved import MAX_CLASSES, SavedModel
+from inference.saved import SavedModel
 from models.folding import folded
-from system import devices
+from system import devices, strict
 from system.errors import UserError
 
 CARD = "AuxResNet"
@@ -173,12 +174,11 @@ def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Tensor], 
 def _card(text: str, path: Path) -> dict[str, Any]:
     """The card in a file's metadata; UserError where there is none."""
     try:
-        found = json.loads(text)
-        classes = found["classes"]
-        right = type(found["position"]) is int and all(type(name) is str for name in classes)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = strict.loads(text)
+        right = all(HEADER_FIELDS[field][0](found.get(field)) for field in ("classes", "position"))
+    except (ValueError, AttributeError):
         right = False
-    if not right or not 1 <= len(classes) <= MAX_CLASSES:
+    if not right:
         raise UserError(f"{path} is not of export.py: it does not say which classes it tells apart")
     return found
 

@@ -79,6 +79,8 @@ def compare(
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
     logits, targets = evaluation.collect(saved.ready(model, [device]), saved.shown(pictures), device, dtype)
+    for position, of_exit in zip(policy.positions, logits, strict=True):
+        metrics.check_finite(of_exit, f"exit {position}")
     errors = [metrics.top_error(z, targets) for z in logits]
     as_good = next((i for i, error in enumerate(errors) if error <= figures["error"]), -1)
     chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}

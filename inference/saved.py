@@ -1,6 +1,5 @@
 """Saved models: found, rebuilt from the files of one or several exits, made ready to be tested."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,7 @@ from models import names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
 from system.errors import UserError
-
-MAX_CLASSES = 100_000
+from system.output import printable
 
 
 @dataclass(frozen=True)
@@ -93,19 +91,12 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
     """The network that a header describes; UserError where it makes no sense."""
     try:
         configuration = names.from_fields(header["network"])
-        if header["position"] not in configuration.exits:
-            raise UserError(f"{configuration.name} has no exit {header['position']}")
-        if not 1 <= len(header["classes"]) <= MAX_CLASSES or not all(type(c) is str for c in header["classes"]):
-            raise UserError(f"its classes are not 1 to {MAX_CLASSES} names")
-        if not all(len(header[name]) == 3 and all(map(_is_number, header[name])) for name in ("mean", "std")):
-            raise UserError("its mean and std are not three numbers each")
     except UserError as error:
         raise UserError(f"{path}: the header describes no network: {error}") from error
+    if header["name"] != configuration.name or header["position"] not in configuration.exits:
+        found = f"{printable(header['name'])} with an exit {header['position']}"
+        raise UserError(f"{path}: the header describes {configuration.name}, and calls it {found}")
     return configuration
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def pictures(model: SavedModel, data: str, root: Path) -> Pictures:

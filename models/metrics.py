@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from system.errors import UserError
+
 
 @dataclass(frozen=True)
 class Result:
@@ -45,6 +47,15 @@ class Sums:
         self.loss.copy_(state["loss"])
         self.wrong.copy_(state["wrong"])
         self.pictures = state["pictures"]
+
+
+def check_finite(answers: Tensor, who: str) -> None:
+    """Raise UserError where logits or probabilities, N×classes, are not finite."""
+    if not answers.isfinite().all():
+        raise UserError(
+            f"{who} answers with numbers that are not finite; its weights are damaged, or too large for "
+            "--precision half: give float"
+        )
 
 
 def top_error(logits: Tensor, targets: Tensor, k: int = 1) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reports.plots import RESOLUTION, TITLE_WIDTH, distinct, fitted, png, style
 from reports.tables import amount, table
-from system.output import shown
+from system.output import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def verdict(rows: Rows, macs: float, error: float, pictures: int, dataset: str) 
     chance = np.interp(macs, [row["macs"] for row in exits], [row["error"] for row in exits])
     return (
         f"policy: error {error:.2f} % at {amount(round(macs))} multiply-adds on average, on {pictures:,} pictures "
-        f"({shown(dataset)})\n"
+        f"({printable(dataset)})\n"
         f"the last exit: {last['error']:.2f} % at {amount(last['macs'])}; neighbouring exits by chance: "
         f"{chance:.2f} % at the policy's"
     )

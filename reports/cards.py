@@ -14,7 +14,7 @@ from models import names
 from models.names import Configuration
 from models.networks import cost
 from reports.tables import amount, table
-from system.output import shown
+from system.output import printable
 
 LISTED = 20  # classes that a page names
 
@@ -86,9 +86,9 @@ def exit_card(card: Card, folder: Path) -> str:
         "file": [e.file for e in exits],
     }
     return (
-        f"{shown(card.network)} on {shown(card.data)}: {card.pictures:,} test pictures{mirror}; "
+        f"{printable(card.network)} on {printable(card.data)}: {card.pictures:,} test pictures{mirror}; "
         f"timed on {card.device}, {threads}, {card.precision}\n"
-        f"folder: {shown(str(_near(folder)))}/\n\n{table(columns, words={'file'})}"
+        f"folder: {printable(str(_near(folder)))}/\n\n{table(columns, words={'file'})}"
     )
 
 
@@ -136,11 +136,11 @@ def run_card(files: Mapping[int, Path]) -> str:
     no path of the machine and no time of day. UserError, naming the file, where one cannot be read."""
     headers = {position: checkpoints.read_header(path) for position, path in files.items()}
     header, program = headers[max(files)], checkpoints.written_by(files[max(files)])
-    configuration, options = names.from_fields(header["network"]), header.get("options", {})
-    epochs, recipe = options.get("nEpochs", header["epochs"]), options.get("recipe", "paper")
-    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {shown(program)} wrote the files."
+    configuration, options = names.from_fields(header["network"]), opts.known(header.get("options"))
+    epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
+    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {printable(program)} wrote the files."
     parts = (
-        f"# {shown(header['name'])} on {shown(header['dataset'])}",
+        f"# {printable(header['name'])} on {printable(header['dataset'])}",
         f"{_subject(configuration)} {_task(header['classes'])}",
         _exit_rows(headers, configuration),
         f"An exit is named by its position, the layer that it follows. Parameters and multiply-adds (for one picture) "
@@ -163,7 +163,7 @@ def _subject(configuration: Configuration) -> str:
 
 
 def _task(classes: Sequence[str]) -> str:
-    listed = ", ".join(map(shown, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
+    listed = ", ".join(map(printable, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
     return f"Pictures are 32×32 pixels in colour, of {len(classes)} classes: {listed}."
 
 
@@ -187,20 +187,20 @@ def _kept(header: Mapping[str, Any]) -> str:
     after = f"The models are those of epoch {header['epochs']}"
     if header["errorOn"] == "test":
         return f"{after}, the last."
-    held_out = header.get("options", {}).get("valSize", 0)
+    held_out = opts.known(header.get("options")).get("valSize") or 0
     return f"{after}, which did best on {held_out:,} held-out training pictures; the errors are those on these."
 
 
 def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
     """Commands and code; they name the folder as the run named it."""
     data, last = header["dataset"], configuration.exits[-1]
-    folder = shown(names.run_folder(data, configuration))
+    folder = printable(names.run_folder(data, configuration))
     argument = shlex.quote(data if data in catalog.NAMES else f"path/to/{data}")
     mean, std = (", ".join(f"{value:.6g}" for value in header[name]) for name in ("mean", "std"))
     return f"""From the folder that holds this one (give the path of AuxResNet's programs where they are elsewhere):
 
 ```
-python test.py {shown(argument)} {shlex.quote(folder)} --exit all
+python test.py {printable(argument)} {shlex.quote(folder)} --exit all
 python predict.py {shlex.quote(folder)} picture.png
 ```
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tqdm.utils import disp_len  # columns on a terminal: a Chinese character takes two
 
 from models.names import Configuration
-from system.output import shown
+from system.output import printable
 
 if TYPE_CHECKING:
     from models.metrics import Result
@@ -61,7 +61,7 @@ def table(columns: Mapping[str, Sequence[str]], words: Collection[str] = ()) -> 
     """Columns of text under their titles, flush right; those named in `words` flush left. Columns without any text are
     left out. A character that a terminal cannot show, or that would break the line, becomes a �."""
     drawn = [
-        _column(title, [shown(cell) for cell in cells], left=title in words)
+        _column(title, [printable(cell) for cell in cells], left=title in words)
         for title, cells in columns.items()
         if any(cells)
     ]

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 LONGEST = 200  # characters of one name, wherever it is from
 
 
-def shown(text: object, longest: int = LONGEST) -> str:
+def printable(text: object, longest: int = LONGEST) -> str:
     """What a name, or whatever else comes from a file, is printed as: a � in place of each character that a terminal
     cannot show, or that would move its cursor or break the line, and the end cut off where it is very long."""
     try:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import struct
@@ -10,7 +11,8 @@ import struct
 import pytest
 import torch
 from conftest import SMALL, assert_one_line_error, script
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save
 
 import checkpoints
 from inference import saved
@@ -36,6 +38,8 @@ def lies(header, tensors):
     """What a forger may change, and a word of the answer."""
     network = header["network"]
     deep = {"depth": 1796, "exits": [5, 1796], "widen": 100, "dropout": 0.0, "shortcut": "B"}
+    deeper = {**header, "network": deep, "name": "AuxResNet-1796-2/100"}
+    wild = {name: torch.full_like(tensor, -1) for name, tensor in tensors.items() if name.endswith("running_var")}
     renamed = {f"x{name}": tensor for name, tensor in tensors.items()}
     fewer = dict(list(tensors.items())[1:])
     return {
@@ -43,14 +47,27 @@ def lies(header, tensors):
         "no class": ({**header, "classes": []}, tensors, "classes"),
         "another number of classes": ({**header, "classes": ["a", "b"]}, tensors, "has shape"),
         "classes without names": ({**header, "classes": [1, 2]}, tensors, "names"),
-        "a deeper network": ({**header, "network": deep}, tensors, "has|lacks|shape"),
+        "a deeper network": (deeper, tensors, "has|lacks|shape"),
         "no network": ({**header, "network": {**network, "depth": 57}}, tensors, "depth 57"),
         "a huge widen factor": ({**header, "network": {**network, "widen": 10**9}}, tensors, "widen factor"),
         "exits without end": ({**header, "network": {**network, "exits": [5] * 10**5}}, tensors, "header"),
         "fields of other types": ({**header, "network": {**network, "depth": "14"}}, tensors, "described by"),
         "another position": ({**header, "position": 9}, tensors, "renamed"),
         "no position": ({**header, "position": None}, tensors, "position"),
-        "a mean of nothing": ({**header, "mean": [float("nan")] * 3}, tensors, "three numbers"),
+        "a mean of nothing": ({**header, "mean": [float("nan")] * 3}, tensors, "not finite: NaN"),
+        "a mean beyond all pictures": ({**header, "mean": [1e300] * 3}, tensors, "three numbers from 0 to 255"),
+        "a mean of 400 digits": ({**header, "mean": [10**400] * 3}, tensors, "number of 401 digits"),
+        "no deviation": ({**header, "std": [0.0, 1.0, 1.0]}, tensors, "std is not three numbers above 0"),
+        "an error of more than all": ({**header, "error": 100.5}, tensors, "error is not a number from 0 to 100"),
+        "an error that is true": ({**header, "error": True}, tensors, "error is not a number"),
+        "epochs below 0": ({**header, "epochs": -1}, tensors, "epochs is not a whole number from 0 on"),
+        "an error on nothing": ({**header, "errorOn": "hope"}, tensors, "errorOn is not test or validation"),
+        "one class twice": ({**header, "classes": ["a"] * 10}, tensors, "classes is not 1 to 100,000 different names"),
+        "a class of no name": ({**header, "classes": [""]}, tensors, "different names"),
+        "another name": ({**header, "name": "AuxResNet-56-5"}, tensors, "calls it AuxResNet-56-5"),
+        "a name that is none": ({**header, "name": 3}, tensors, "name is not a text"),
+        "weights that are not finite": (header, {**tensors, "stem.weight": tensors["stem.weight"] / 0}, "not finite"),
+        "variances below 0": (header, {**tensors, **wild}, "running_var is below 0"),
         "a missing tensor": (header, fewer, "lacks"),
         "an extra tensor": (header, {**tensors, "more": torch.zeros(1)}, "has more"),
         "other names": (header, renamed, "it (has|lacks)"),
@@ -71,6 +88,51 @@ def test_headers_that_lie_are_refused_before_memory_is_taken(genuine, tmp_path):
             load(folder / FIRST)
         assert str(folder / FIRST) in str(caught.value), lie
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_a_bit_that_flipped_is_refused_by_name(finished, tmp_path):
+    """Wherever it is: in a weight, in an error that is still a number, in the name of a class."""
+    content, path = (finished[1] / FIRST).read_bytes(), tmp_path / FIRST
+    path.write_bytes(content)
+    assert script("test.py", "DIGITS", path).returncode == 0
+    in_header = [re.search(pattern, content).start(1) for pattern in (rb'error\\": (\d)', rb"classes.*?(7)")]
+    for at in (len(content) - 2, len(content) // 2, *in_header):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(UserError, match=f"{path} is damaged: its checksum"):
+            load(path)
+    export = ("export.py", "DIGITS", path, "--check=0")
+    for program in (("test.py", "DIGITS", path), ("predict.py", path, path), export):
+        assert_one_line_error(script(*program), 1, f"{path} is damaged")
+
+
+def test_a_finished_run_with_a_damaged_exit_file_is_refused_by_name(finished, tmp_path):
+    folder = tmp_path / finished[1].name
+    shutil.copytree(finished[1], folder)
+    content = bytearray((folder / FIRST).read_bytes())
+    content[-1] ^= 1
+    (folder / FIRST).write_bytes(content)
+    with pytest.raises(UserError, match=f"{folder / FIRST} is damaged"):
+        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors()
+
+
+def test_weights_without_an_answer_give_no_error(genuine, tmp_path):
+    tensors, header = genuine
+    path = tmp_path / FIRST
+    wild = {name: tensor * 1e30 if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
+    checkpoints.write_exit(path, wild, header)
+    picture = tmp_path / "grey.png"
+    Image.new("L", (32, 32), 99).save(picture)
+    for program in (("test.py", "DIGITS", path), ("predict.py", path, picture)):
+        assert_one_line_error(script(*program), 1, "answers with numbers that are not finite")
+
+
+def test_two_values_under_one_name_are_refused(genuine, tmp_path):
+    tensors, header = genuine
+    twice = json.dumps(header)[:-1] + ', "error": 0.0}'
+    content = checkpoints._sealed(save(tensors, {"format": "auxresnet-exit", "formatVersion": "1", "header": twice}))
+    (tmp_path / FIRST).write_bytes(content)
+    with pytest.raises(UserError, match="one name twice"):
+        load(tmp_path / FIRST)
 
 
 def claims(header, metadata):

@@ -186,7 +186,7 @@ def test_data_that_changed_are_noticed_and_data_that_moved_are_not(tmp_path):
     assert script("main.py", *line, "--data", "./pets", "--nEpochs", "1", cwd=tmp_path).returncode == 0
     folder = tmp_path / "pets-AuxResNet-8-2"
     again = ("main.py", "--resume", folder, "--nEpochs", "2")
-    assert_one_line_error(script(*again), 1, "pictures of the run are no longer in ./pets", "--data")
+    assert_one_line_error(script(*again), 1, "the run's pictures are no longer in ./pets", "--data")
     pictures = pictures.rename(tmp_path / "moved")
     (pictures / "train" / "dog").rename(pictures / "train" / "wolf")
     (pictures / "test" / "dog").rename(pictures / "test" / "wolf")
