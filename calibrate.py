@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     model = saved.load(saved.find(options.model, folder, [Path(options.save), PRETRAINED]))
     out = target(options, model)
     held, milliseconds = ask(options, model, held_out(options, model))
-    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     goal = calibration.Goal(*options.goal, options.confidence)
     policy = calibration.make_policy(goal, held, model.network, macs, milliseconds or macs)
     rows = calibration.sweep(held, policy, macs)
@@ -70,7 +70,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
 
     header, run = model.header, next(iter(model.files.values())).parent
     if options.heldOut:
-        pictures = splits.of_folder(Path(options.heldOut))
+        pictures = splits.of_folder(Path(options.heldOut), model.sizing)
     else:
         known = header.get("options") if isinstance(header.get("options"), dict) else {}
         size, extra = known.get("valSize"), known.get("svhnExtra", True)
@@ -79,7 +79,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 f"{run}/ was trained without held-out pictures; train with --valSize 5000, say, or give --heldOut with "
                 "a folder of pictures that were neither trained on nor are test pictures"
             )
-        pictures = splits.held_out(options.data, Path(options.dataDir), bool(extra), size)
+        pictures = splits.held_out(options.data, Path(options.dataDir), bool(extra), size, model.sizing)
     if list(pictures.classes) != header["classes"]:
         where = options.heldOut or options.data
         raise UserError(f"{where} has other classes than {run}/, which was trained on {header['dataset']}")
@@ -111,7 +111,8 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     if not options.heldOut:
         check_split(held, model)
     alone = [saved.standalone(model, position) for position in model.files] if options.budgetMs else []
-    return held, [latency.latency(saved.ready(one, chosen[:1]), chosen[0], dtype).median for one in alone]
+    side, device = model.sizing.side, chosen[0]
+    return held, [latency.latency(saved.ready(one, [device]), side, device, dtype).median for one in alone]
 
 
 def check_split(held: "HeldOut", model: "SavedModel") -> None:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from datasets.sizing import FITS, SIDES
 from models.metrics import Result
 from models.multiexit import MultiExit
 from system import strict
@@ -55,12 +56,18 @@ def _are_three(low: float) -> Callable[[Any], bool]:
     return lambda value: type(value) is list and len(value) == 3 and all(is_number(v, low, 255) for v in value)
 
 
+def _is_input(value: Any) -> bool:
+    return type(value) is list and value in [[3, side, side] for side in SIDES] and all(type(v) is int for v in value)
+
+
 # What the header of an exit file has: for each field whether a value is right, and what it has to be.
 HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (lambda value: type(value) is dict, "the fields of a network"),
     "name": (lambda value: type(value) is str, "a text"),
     "dataset": (lambda value: type(value) is str, "a text"),
     "classes": (_are_names, f"1 to {MAX_CLASSES:,} different names"),
+    "input": (_is_input, f"[3, N, N], where N is a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"),
+    "fit": (lambda value: value in FITS, " or ".join(FITS)),
     "mean": (_are_three(0), "three numbers from 0 to 255"),
     "std": (_are_three(1e-6), "three numbers above 0, up to 255"),
     "position": (lambda value: is_number(value, 1, 99999, int), "a whole number from 1 on"),
@@ -68,6 +75,7 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "errorOn": (lambda value: value in ("test", "validation"), "test or validation"),
     "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),
 }
+UNSAID = {"input": [3, 32, 32], "fit": "squeeze"}  # what older versions did, and did not write into a header
 
 
 def holds_run(folder: Path) -> bool:
@@ -223,9 +231,9 @@ def read_header(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} has format version {version}; this program reads {EXIT_FORMAT}")
         if len(metadata["header"]) > MAX_HEADER:
             raise UserError(f"{path}: the header has more than {MAX_HEADER} bytes")
-        header = strict.loads(metadata["header"])
+        header = {**UNSAID, **strict.loads(metadata["header"])}
         wrong = [field for field, (right, _) in HEADER_FIELDS.items() if not right(header.get(field))]
-    except (OSError, SafetensorError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error

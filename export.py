@@ -4,7 +4,7 @@ python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx   # for onnxru
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.pt2    # for torch.export.load
 python export.py CIFAR10 path/to/run --to small.onnx --half         # weights in 16 bits
 
-Pictures go in as N×32×32×3 bytes, probabilities of the classes come out; normalisation is inside. The file is asked
+Pictures go in as N×side×side×3 bytes, probabilities of the classes come out; normalisation is inside. The file is asked
 about the test pictures and is put in its place only if it answers as the exit does.
 """
 
@@ -71,7 +71,7 @@ def compare(options: Namespace, model: "SavedModel", runs: "Model") -> "Comparis
     from inference import comparison, saved
 
     if options.check == 0:
-        return comparison.compare(model, runs, comparison.noise())
+        return comparison.compare(model, runs, comparison.noise(model.sizing.side))
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
     chosen = pictures if options.check is None else pictures.take(balanced_order(pictures.targets)[: options.check])
     return comparison.compare(model, runs, saved.shown(chosen))
@@ -99,7 +99,7 @@ def report(model: "SavedModel", runs: "Model", compared: "Comparison", target: P
     from inference.latency import latency
 
     (source,) = model.files.values()
-    times = [latency(ask, CPU).median for ask in (saved.ready(model, [CPU]), runs.probabilities)]
+    times = [latency(ask, model.sizing.side, CPU).median for ask in (saved.ready(model, [CPU]), runs.probabilities)]
     columns = {
         "file": [str(source), str(target)],
         "MB": [f"{path.stat().st_size / 1e6:.2f}" for path in (source, target)],

@@ -3,7 +3,7 @@
 model = torch.hub.load("path/to/this/folder", "auxresnet", dataset="CIFAR10", name="AuxResNet-56-5", exit=45,
                        source="local")
 model.predict(["cat.png"])                                   # [("cat", 0.98)]
-model(torch.cat([model.preprocess(p) for p in pictures]))    # N×32×32×3 uint8 -> N×classes probabilities
+model(torch.cat([model.preprocess(p) for p in pictures]))    # N×side×side×3 uint8 -> N×classes probabilities
 """
 
 import sys
@@ -29,7 +29,7 @@ def auxresnet(
     save: str = "./",
     data_dir: str = "./data",
 ) -> "Classifier":
-    """One exit (None: the last) of a network, as a module from N×32×32×3 uint8 pictures to N×classes probabilities.
+    """One exit (None: the last) of a network, as a module from N×side×side×3 uint8 pictures to N×classes probabilities.
 
     It has `classes`, `preprocess`, `predict` and `card`; its `network` gives logits of normalised pictures.
 

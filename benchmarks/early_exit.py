@@ -39,7 +39,7 @@ def fitted(model: SavedModel, images: Tensor, targets: Tensor, budget: float) ->
     """A policy of this many multiply-adds."""
     batches = zip(images.split(evaluation.BATCH), targets.split(evaluation.BATCH), strict=True)
     held = calibration.HeldOut(*evaluation.collect(saved.ready(model, [CPU]), batches, CPU), "CIFAR10 training")
-    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     model = load()
     pictures = splits.for_training("CIFAR10", arguments.dataDir, True, FITTED_ON + TIMED_ON, 0).train
     images = pictures.images[FITTED_ON:]
-    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], macs[-1] / 2)
     found = routing.router(model, policy, CPU, None)(images).figures(pictures.targets[FITTED_ON:], macs)
     exits = ", ".join(map(str, policy.positions))

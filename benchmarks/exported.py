@@ -17,7 +17,6 @@ from torch import Tensor
 
 import checkpoints
 from benchmarks.timing import Case, interleaved, machine, timed
-from datasets.pictures import SIDE
 from datasets.transforms import Normalise
 from inference import comparison, exported, quantised, saved
 from inference.classifier import Classifier, card
@@ -32,12 +31,11 @@ def content(form: str, model: saved.SavedModel) -> bytes:
     """The file of a form that is exported; 8-bit ranges are those of noise, as they do not matter for speed."""
     suffix, _, option = form.partition(" ")
     whole = exported.write(model, suffix, half=option == "--half")
-    return quantised.int8(whole, comparison.noise()[0][0]) if option == "--int8" else whole
+    return quantised.int8(whole, comparison.noise(model.sizing.side)[0][0]) if option == "--int8" else whole
 
 
-def built(form: str, path: Path) -> Callable[[Tensor], Tensor]:
-    """The exit in a form, from N×32×32×3 uint8 to probabilities or, for those that are not exported, logits."""
-    model = saved.load({checkpoints.position_of(path): path})
+def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:
+    """The exit in a form, from N×side×side×3 uint8 to probabilities or, for those that are not exported, logits."""
     if form == "eager":
         normalise = Normalise(model.header["mean"], model.header["std"])
         return Classifier(model.network.to(memory_format=torch.contiguous_format), normalise, card(model.header)).eval()
@@ -48,8 +46,9 @@ def built(form: str, path: Path) -> Callable[[Tensor], Tensor]:
 
 def case(form: str, path: Path, count: int) -> Case:
     """A form over `count` pictures, `PASSES` times."""
-    run = built(form, path)
-    images = torch.randint(0, 256, (count, SIDE, SIDE, 3), dtype=torch.uint8)
+    model = saved.load({checkpoints.position_of(path): path})
+    run, side = built(form, model), model.sizing.side
+    images = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
 
     @torch.inference_mode()
     def work() -> None:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.predicting
 
-The files are 32×32 pictures of noise, which decode no faster than real ones.
+The files are pictures of noise, of the size that the network takes, which decode no faster than real ones.
 """
 
 import argparse
@@ -17,28 +17,29 @@ from PIL import Image
 import checkpoints
 from benchmarks.exported import EXIT
 from benchmarks.timing import Case, interleaved, machine, timed
-from datasets.pictures import SIDE
+from datasets.sizing import Sizing
 from inference import prediction, saved
 from inference.exported import CPU
 
 PICTURES = 2000
 
 
-def written(folder: Path) -> list[str]:
-    """The paths of as many PNG files, written into a folder."""
+def written(folder: Path, side: int) -> list[str]:
+    """The paths of as many PNG files of side×side pixels, written into a folder."""
     rng = np.random.default_rng(0)
     paths = [str(folder / f"{index}.png") for index in range(PICTURES)]
     for path in paths:
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
     return paths
 
 
 def case(what: str, exit: Path, paths: list[str]) -> Case:
     """`reading` the files, `classifying` as many pictures in memory, or `both`, as predict.py does it."""
     model = prediction.of_saved(saved.load({checkpoints.position_of(exit): exit}), [CPU], None)
-    images = torch.zeros(len(paths), SIDE, SIDE, 3, dtype=torch.uint8).split(prediction.BATCH)
+    side = model.sizing.side
+    images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(prediction.BATCH)
     work = {
-        "reading": lambda: list(prediction.decoded_ahead(paths)),
+        "reading": lambda: list(prediction.decoded_ahead(paths, model.sizing)),
         "classifying": lambda: list(map(model.probabilities, images)),
         "both": lambda: list(prediction.answers(model, paths, 1)),
     }
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = written(Path(folder))
+        paths = written(Path(folder), Sizing.of(checkpoints.read_header(arguments.exit)).side)
         cases = {what: partial(case, what, arguments.exit, paths) for what in ("reading", "classifying", "both")}
         seconds = interleaved(cases, arguments.rounds, warm_up=1)
     print(f"{arguments.exit}, {PICTURES:,} PNG files; {machine()}; median of {arguments.rounds}\n")

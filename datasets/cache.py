@@ -5,6 +5,7 @@ is parsed or unpickled. A file that differs from that in any byte counts as none
 """
 
 import hashlib
+import math
 import os
 import sys
 from contextlib import suppress
@@ -14,14 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.pictures import SIDE
-
 KEY = CHECKSUM = hashlib.sha256().digest_size  # bytes
 
 
-def read(path: Path, key: bytes, count: int) -> Tensor | None:
-    """The `count`×32×32×3 uint8 pictures that were kept under this key; None where there are none, or damaged ones."""
-    pixels = np.empty(count * SIDE * SIDE * 3, np.uint8)
+def read(path: Path, key: bytes, shape: tuple[int, ...]) -> Tensor | None:
+    """The uint8 pictures of this shape that were kept under this key; None where there are none, or damaged ones."""
+    pixels = np.empty(math.prod(shape), np.uint8)
     try:
         if path.stat().st_size != KEY + CHECKSUM + pixels.nbytes:  # before it is opened: opening a pipe would wait
             return None
@@ -34,11 +33,11 @@ def read(path: Path, key: bytes, count: int) -> Tensor | None:
         return None
     if hashlib.sha256(pixels).digest() != checksum:
         return None
-    return torch.from_numpy(pixels.reshape(count, SIDE, SIDE, 3))
+    return torch.from_numpy(pixels.reshape(shape))
 
 
 def write(path: Path, key: bytes, images: Tensor) -> None:
-    """Keep N×32×32×3 uint8 pictures under a key of 32 bytes, atomically; where that fails, say so and go on.
+    """Keep N×H×W×3 uint8 pictures under a key of 32 bytes, atomically; where that fails, say so and go on.
 
     The file is not forced onto the disk: what a power cut leaves of it does not have its checksum.
     """

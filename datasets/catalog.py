@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from datasets.sizing import USUAL, Sizing
+
 
 @dataclass(frozen=True)
 class Source:
@@ -58,18 +60,19 @@ def row(data: str) -> Source:
     return SOURCES.get(data, FOLDER)
 
 
-def find(data: str, root: Path, extra: bool = True) -> tuple[Source, Path]:
+def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL) -> tuple[Source, Path]:
     """The source of a data set and the folder it reads: a name of `NAMES`, or the path of a picture folder.
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
-    the same preparation. `extra` False leaves out the extra pictures of SVHN.
+    the same preparation. `extra` False leaves out the extra pictures of SVHN; `sizing` is for folders.
     """
+    arguments = {"data_dir": root, "sizing": sizing}
     if data not in SOURCES:
-        return replace(FOLDER, arguments={"data_dir": root}), Path(data)
+        return replace(FOLDER, arguments=arguments), Path(data)
     source = SOURCES[data]
     unpacked = root / data.lower()
     if any((unpacked / split).is_dir() for split in ("train", "test", "val")):
-        return replace(source, loader=FOLDER.loader, arguments={"data_dir": root}), unpacked
+        return replace(source, loader=FOLDER.loader, arguments=arguments), unpacked
     if data == "SVHN" and not extra:
         source = replace(source, arguments={"extra": False})
     return source, root

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from datasets.pictures import SIDE, Pictures, balanced_order
+from datasets.pictures import Pictures, balanced_order
+from datasets.sizing import SIDE
 
 with warnings.catch_warnings():  # that processes, which are not used, cannot be started without shared memory
     warnings.simplefilter("ignore")

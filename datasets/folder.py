@@ -5,11 +5,9 @@ A split is listed first. Its files are decoded when they are taken, and a split 
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NoReturn
@@ -17,18 +15,19 @@ from typing import NoReturn
 import numpy as np
 import PIL
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from datasets import cache
-from datasets.pictures import SIDE, Pictures
+from datasets.decoding import decode_one, decoders
+from datasets.pictures import Pictures
+from datasets.sizing import USUAL, Sizing
 from system.errors import UserError
 from system.files import regular
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
 GROUP = 2000  # pictures that decoding threads are given at a time
-DECODING = f"1 {SIDE} {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
+DECODING = f"2 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Listing:
     paths: tuple[str, ...]
     targets: Tensor
     classes: tuple[str, ...]
+    sizing: Sizing
     key: bytes
     kept: Path | None
 
@@ -50,7 +50,7 @@ class Listing:
         """All the pictures."""
         images = self._read_kept()
         if images is None:
-            images = decode(self.paths, str(self.folder))
+            images = decode(self.paths, self.sizing, str(self.folder))
             if self.kept:
                 cache.write(self.kept, self.key, images)
         return Pictures(images, self.targets, self.classes)
@@ -59,16 +59,17 @@ class Listing:
         """The pictures at these indices, in this order; no others are decoded."""
         images = self._read_kept()
         if images is None:
-            images = decode([self.paths[index] for index in indices], str(self.folder))
+            images = decode([self.paths[index] for index in indices], self.sizing, str(self.folder))
         else:
             images = torch.from_numpy(images.numpy()[indices])
         return Pictures(images, torch.from_numpy(self.targets.numpy()[indices]), self.classes)
 
     def _read_kept(self) -> Tensor | None:
-        return cache.read(self.kept, self.key, len(self.paths)) if self.kept else None
+        side = self.sizing.side
+        return cache.read(self.kept, self.key, (len(self.paths), side, side, 3)) if self.kept else None
 
 
-def load(root: Path, split: str, data_dir: Path | None = None) -> Listing | None:
+def load(root: Path, split: str, data_dir: Path | None = None, sizing: Sizing = USUAL) -> Listing | None:
     """The pictures of `root/split`; the classes are the names of its folders, sorted. Where `test/` is missing, `val/`
     is taken for it. None where there is no such folder.
 
@@ -88,7 +89,8 @@ def load(root: Path, split: str, data_dir: Path | None = None) -> Listing | None
         raise UserError(f"{folder}: no pictures in {', '.join(empty)}; their names end in {', '.join(ENDINGS)}")
     paths = tuple(path for paths in members for path in paths)
     targets = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(paths) for paths in members]))
-    return Listing(folder, paths, targets, classes, _key(folder, paths), _cache_file(root, folder, data_dir))
+    key, kept = _key(folder, paths, sizing), _cache_file(root, folder, sizing, data_dir)
+    return Listing(folder, paths, targets, classes, sizing, key, kept)
 
 
 def _picture_files(folder: Path) -> list[str]:
@@ -108,13 +110,13 @@ def _stop(error: OSError) -> NoReturn:
     raise error
 
 
-def _key(folder: Path, paths: Sequence[str]) -> bytes:
+def _key(folder: Path, paths: Sequence[str], sizing: Sizing) -> bytes:
     """32 bytes that stand for the names, sizes and times of files, and for how they are decoded.
 
     Modification times can be set by hand and survive a copy. The number of a file and the time at which that last
     changed, which cannot, tell apart files that were swapped or written over.
     """
-    key = hashlib.sha256(DECODING.encode())
+    key = hashlib.sha256(f"{DECODING} {sizing}".encode())
     for path in paths:
         status = regular(Path(path))
         name = os.fsencode(path[len(str(folder)) :])
@@ -123,70 +125,24 @@ def _key(folder: Path, paths: Sequence[str]) -> bytes:
     return key.digest()
 
 
-def _cache_file(root: Path, folder: Path, data_dir: Path | None) -> Path | None:
+def _cache_file(root: Path, folder: Path, sizing: Sizing, data_dir: Path | None) -> Path | None:
     """Where the decoded pictures of a split are kept; None means nowhere."""
     if data_dir is None or data_dir.resolve().is_relative_to(root.resolve()):
         return None  # nothing is written among the user's pictures
     place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    return data_dir / "decoded" / f"{folder.name}-{place}.pixels"
+    return data_dir / "decoded" / f"{folder.name}-{sizing.side}-{sizing.fit}-{place}.pixels"
 
 
-def decode(paths: Sequence[str], title: str) -> Tensor:
-    """Picture files of any size as N×32×32×3 uint8, with a progress bar that says `reading <title>`.
+def decode(paths: Sequence[str], sizing: Sizing, title: str) -> Tensor:
+    """Picture files of any size as N×side×side×3 uint8, with a progress bar that says `reading <title>`.
 
     Raises UserError that names the file for a picture that cannot be read or is unreasonably large.
     """
-    images = torch.empty(len(paths), SIDE, SIDE, 3, dtype=torch.uint8)
+    images = torch.empty(len(paths), sizing.side, sizing.side, 3, dtype=torch.uint8)
     with decoders() as pool:
         groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
-        decoded = chain.from_iterable(pool.map(decode_one, group) for group in groups)
+        decoded = chain.from_iterable(pool.map(partial(decode_one, sizing=sizing), group) for group in groups)
         bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
         for index, pixels in enumerate(bar):
             images[index] = torch.from_numpy(pixels)
     return images
-
-
-@contextmanager
-def decoders() -> Iterator[ThreadPoolExecutor]:
-    """Threads that call `decode_one`. Left early, as by Ctrl-C, they do not begin what they were given."""
-    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside Python's lock
-    try:
-        with bounded():
-            yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def bounded() -> Iterator[None]:
-    """While open, Pillow refuses pictures of unreasonably many pixels, and does not warn of anything else."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata: the pixels are all that is wanted
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-def decode_one(path: str) -> np.ndarray:
-    """The first frame of a picture as 32×32×3 uint8, transparency left out. Raises UserError naming the file."""
-    regular(Path(path))
-    try:
-        with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
-            return as_pixels(file)
-    except Exception as error:  # Pillow's decoders answer broken files with many kinds of error
-        raise UserError(f"{path} is no picture that can be read: {error or type(error).__name__}") from error
-
-
-def as_pixels(picture: Image.Image) -> np.ndarray:
-    """A picture of any size and mode as 32×32×3 uint8. Raises ValueError where its values are of more than 16 bits."""
-    picture = (_eight_bits(picture) if picture.mode[0] in "IF" else picture).convert("RGB")
-    if picture.size != (SIDE, SIDE):
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.array(picture)
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16-bit values, which Pillow would clip, scaled to 8. Raises ValueError for a wider range."""
-    values = np.asarray(picture)
-    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError("its values are neither of 8 nor of 16 bits; convert it to one of them")
-    return Image.fromarray((values / 257).round().astype(np.uint8))

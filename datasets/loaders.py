@@ -92,7 +92,7 @@ def _crew(make: AugmentedBatches, workers: int) -> Workers:
 
 
 def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augmentation) -> Tensor:
-    """At most `count` of the pictures, N×32×32×3 uint8, the classes in the proportions of the whole, varied as in
+    """At most `count` of the pictures, N×side×side×3 uint8, the classes in the proportions of the whole, varied as in
     training but of full size; always the same."""
     chosen = pictures.take(balanced_order(pictures.targets)[:count])
     return torch.from_numpy(augment(chosen.images.numpy(), augmentation, np.random.default_rng([seed, SAMPLE])))

@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SIDE = 32
-
 
 @dataclass(frozen=True)
 class Pictures:
     """N labelled pictures of one split.
 
-    `images` is N×32×32×3 uint8: with channels last in memory, a batch becomes a channels_last N×3×32×32 tensor
+    `images` is N×H×W×3 uint8: with channels last in memory, a batch becomes a channels_last N×3×H×W tensor
     without moving a byte. `targets` is N int64 class indices into `classes`.
     """
 
@@ -36,7 +34,7 @@ class Pictures:
         return replace(self, images=images, targets=targets)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All pictures in order, as N×32×32×3 uint8 images and N targets; the last batch takes what is left."""
+        """All pictures in order, as N×H×W×3 uint8 images and N targets; the last batch takes what is left."""
         return zip(self.images.split(size), self.targets.split(size), strict=True)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 
 from datasets.catalog import FOLDER, Source, find
 from datasets.pictures import Pictures, Split, balanced_order
+from datasets.sizing import USUAL, Sizing
 from system.errors import UserError
 
 
@@ -43,14 +44,16 @@ class TrainingData:
         return None if self.test_split is None else self.test_split.whole()
 
 
-def for_training(data: str, root: Path, extra: bool, train_size: int | None, val_size: int) -> TrainingData:
+def for_training(
+    data: str, root: Path, extra: bool, train_size: int | None, val_size: int, sizing: Sizing = USUAL
+) -> TrainingData:
     """Load a data set for training; of a seeded, class-balanced order of its training pictures, the first
     `train_size` (None: all that are left) are trained on and the last `val_size` are held out.
 
-    `root` is the folder of data sets, `data` and `extra` are as for `catalog.find`. Raises UserError where there are
-    not that many pictures, none to test on, or where a class is not both in training and in test.
+    `root` is the folder of data sets; `data`, `extra` and `sizing` are as for `catalog.find`. Raises UserError where
+    there are not that many pictures, none to test on, or where a class is not both in training and in test.
     """
-    source, folder = find(data, root, extra)
+    source, folder = find(data, root, extra, sizing)
     train_split, test_split = _load(source, folder, "train"), _load(source, folder, "test")
     if train_split is None:
         raise UserError(f"{folder} has no train/; training needs {folder / 'train'}/<class>/*")
@@ -65,24 +68,24 @@ def for_training(data: str, root: Path, extra: bool, train_size: int | None, val
     return TrainingData(source, train, held_out, validation is not None, test_split, mean, std)
 
 
-def for_testing(data: str, root: Path) -> Pictures:
+def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:
     """The test pictures of a data set, as `for_training` takes them; there need be none to train on.
 
     Raises UserError where there are no test pictures.
     """
-    source, folder = find(data, root)
+    source, folder = find(data, root, sizing=sizing)
     split = _load(source, folder, "test")
     if split is None:
         raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
     return split.whole()
 
 
-def held_out(data: str, root: Path, extra: bool, val_size: int) -> Pictures:
+def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing = USUAL) -> Pictures:
     """The `val_size` training pictures that `for_training` holds out; no others are read.
 
     Raises UserError where there are no training pictures, or not that many.
     """
-    source, folder = find(data, root, extra)
+    source, folder = find(data, root, extra, sizing)
     split = _load(source, folder, "train")
     count = 0 if split is None else len(split.targets)
     if count <= val_size:
@@ -90,11 +93,11 @@ def held_out(data: str, root: Path, extra: bool, val_size: int) -> Pictures:
     return split.take(balanced_order(split.targets)[count - val_size :])
 
 
-def of_folder(folder: Path) -> Pictures:
+def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
     place = folder.resolve()
     root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)
-    return resolve_name(FOLDER.loader)(root, split).whole()
+    return resolve_name(FOLDER.loader)(root, split, sizing=sizing).whole()
 
 
 def _load(source: Source, folder: Path, split: str) -> Split | None:

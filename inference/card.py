@@ -60,7 +60,7 @@ def quality(logits: Tensor, targets: Tensor, position: int) -> dict[str, Any]:
 
 def _cost(model: SavedModel, position: int, mirror: bool) -> dict[str, Any]:
     """The fields of an exit's card that say what it takes to store it and to run it."""
-    price = cost(model.configuration, len(model.header["classes"]), position)
+    price = cost(model.configuration, len(model.header["classes"]), position, model.sizing.side)
     file = model.files[position]
     return {
         "file": file.name,
@@ -72,10 +72,10 @@ def _cost(model: SavedModel, position: int, mirror: bool) -> dict[str, Any]:
 
 def _speed(alone: SavedModel, device: torch.device, dtype: torch.dtype | None, mirror: bool) -> dict[str, float]:
     """The fields of an exit's card that are times, of its standalone model."""
-    model = saved.ready(alone, [device], mirror)
-    one = latency.latency(model, device, dtype)
+    model, side = saved.ready(alone, [device], mirror), alone.sizing.side
+    one = latency.latency(model, side, device, dtype)
     return {
         "latency_median_ms": one.median,
         "latency_p95_ms": one.p95,
-        "pictures_per_second": latency.throughput(model, device, dtype),
+        "pictures_per_second": latency.throughput(model, side, device, dtype),
     }

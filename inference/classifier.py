@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import checkpoints
-from datasets.folder import as_pixels, bounded, decode_one
+from datasets.decoding import as_pixels, bounded, decode_one
+from datasets.sizing import Sizing
 from models import metrics
 from system.errors import UserError
 
@@ -22,7 +23,7 @@ Picture = Tensor | np.ndarray | Image.Image | str | Path
 class Model:
     """Something that classifies, whatever it was read from; `card` is as that of `Classifier`."""
 
-    probabilities: Callable[[Tensor], Tensor]  # N×32×32×3 uint8 -> N×classes float32, on the CPU
+    probabilities: Callable[[Tensor], Tensor]  # N×side×side×3 uint8 -> N×classes float32, on the CPU
     card: dict[str, Any]
 
     @property
@@ -30,9 +31,14 @@ class Model:
         """The names of the classes, in the order of the probabilities."""
         return tuple(self.card["classes"])
 
+    @property
+    def sizing(self) -> Sizing:
+        """How its pictures are brought to size."""
+        return Sizing.of(self.card)
+
 
 class Classifier(nn.Module):
-    """N×32×32×3 uint8 pictures -> N×classes probabilities, float32.
+    """N×side×side×3 uint8 pictures -> N×classes probabilities, float32.
 
     `network` turns such pictures, or with `normalise` normalised ones, into the logits of its exits, of which the last
     is taken. `card` is what there is to know: the header of an exit file, without the options of the run.
@@ -47,25 +53,30 @@ class Classifier(nn.Module):
         """The names of the classes, in the order of the probabilities."""
         return tuple(self.card["classes"])
 
+    @property
+    def sizing(self) -> Sizing:
+        """How its pictures are brought to size."""
+        return Sizing.of(self.card)
+
     def forward(self, images: Tensor) -> Tensor:
-        """N×32×32×3 uint8 -> N×classes."""
+        """N×side×side×3 uint8 -> N×classes."""
         return self.network(self.normalise(images))[-1].float().softmax(1)
 
-    @staticmethod
-    def preprocess(picture: Picture) -> Tensor:
-        """A picture of any size as 1×32×32×3 uint8: a PIL image, the path of a file, or H×W×3 or H×W values of uint8.
+    def preprocess(self, picture: Picture) -> Tensor:
+        """A picture of any size as 1×side×side×3 uint8: a PIL image, the path of a file, or H×W×3 or H×W values of
+        uint8.
 
         Raises UserError, which is a ValueError, for anything else.
         """
         with bounded():
             if isinstance(picture, str | Path):
-                return torch.from_numpy(decode_one(str(picture)))[None]
+                return torch.from_numpy(decode_one(str(picture), self.sizing))[None]
             if isinstance(picture, Image.Image):
-                return torch.from_numpy(as_pixels(picture))[None]
+                return torch.from_numpy(as_pixels(picture, self.sizing))[None]
             values = np.asarray(picture)
             if values.dtype != np.uint8 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)):
                 raise UserError(f"a picture is H×W×3 or H×W values of uint8, not {values.shape} of {values.dtype}")
-            return torch.from_numpy(as_pixels(Image.fromarray(values)))[None]
+            return torch.from_numpy(as_pixels(Image.fromarray(values), self.sizing))[None]
 
     @torch.inference_mode()
     def predict(self, images: Tensor | Picture | Sequence[Picture]) -> list[tuple[str, float]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.pictures import SIDE
 from datasets.transforms import Normalise
 from inference.classifier import Model
 from inference.saved import SavedModel
@@ -26,7 +25,7 @@ class Comparison:
 
 @torch.inference_mode()
 def compare(model: SavedModel, exported: Model, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
-    """Ask both about batches of N×32×32×3 uint8 pictures and N targets; the exit as it was trained, nothing folded."""
+    """Ask both about batches of N×H×W×3 uint8 pictures and N targets; the exit as it was trained, nothing folded."""
     normalise = Normalise(model.header["mean"], model.header["std"])
     pictures, difference, wrong = 0, 0.0, [0, 0]
     for images, targets in batches:
@@ -39,9 +38,9 @@ def compare(model: SavedModel, exported: Model, batches: Iterable[tuple[Tensor, 
     return Comparison(pictures, difference, before, after)
 
 
-def noise() -> list[tuple[Tensor, Tensor]]:
-    """Pictures for a comparison where there are no others: always the same, of every value, with targets that mean
-    nothing."""
+def noise(side: int) -> list[tuple[Tensor, Tensor]]:
+    """Pictures of side×side pixels for a comparison where there are no others: always the same, of every value, with
+    targets that mean nothing."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (NOISE, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (NOISE, side, side, 3), dtype=torch.uint8, generator=generator)
     return [(images, torch.zeros(NOISE, dtype=torch.int64))]

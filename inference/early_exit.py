@@ -122,12 +122,12 @@ def _room(staying: int, pictures: int) -> int:
     return -(-staying // step) * step
 
 
-def macs_to_exits(configuration: Configuration, network: MultiExit) -> list[int]:
-    """The multiply-adds for a picture that leaves at each exit: those of the exit's standalone model, and those of the
-    heads that it passes on the way."""
+def macs_to_exits(configuration: Configuration, network: MultiExit, side: int) -> list[int]:
+    """The multiply-adds for a picture of side×side pixels that leaves at each exit: those of the exit's standalone
+    model, and those of the heads that it passes on the way."""
     heads = [head.linear for head in network.heads.values()]
     passed = itertools.accumulate((head.weight.numel() for head in heads[:-1]), initial=0)
-    alone = (cost(configuration, heads[0].out_features, position).macs for position in network.exits)
+    alone = (cost(configuration, heads[0].out_features, position, side).macs for position in network.exits)
     return [sum(parts) for parts in zip(alone, passed, strict=True)]
 
 

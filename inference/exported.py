@@ -1,7 +1,8 @@
 """One exit as a file that runs without this program: a .pt2 of torch.export, or an ONNX file.
 
-Both take N×32×32×3 uint8 pictures, any N, and give N×classes probabilities; normalisation is inside, batch norms are
-folded. Both hold a card, as JSON under the name `CARD`: network, data set, classes, normalisation, position, error.
+Both take N×side×side×3 uint8 pictures, any N, and give N×classes probabilities; normalisation is inside, batch norms
+are folded. Both hold a card, as JSON under the name `CARD`: network, data set, classes, size of the input,
+normalisation, position, error.
 """
 
 import io
@@ -20,8 +21,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.nn.utils import parametrize
 
-from checkpoints import HEADER_FIELDS
-from datasets.pictures import SIDE
+from checkpoints import HEADER_FIELDS, UNSAID
 from datasets.transforms import Normalise
 from inference import archive
 from inference.classifier import Classifier, Model, card
@@ -69,7 +69,8 @@ def _halve(module: nn.Module) -> None:
 
 def _program(classifier: Classifier) -> ExportedProgram:
     """The classifier as a graph of operators for any number of pictures, without a trace of where it was made."""
-    pictures = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)  # 2, as 1 would be taken for a constant
+    side = classifier.sizing.side
+    pictures = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # 2, as 1 would be taken for a constant
     with torch.no_grad():
         program = torch.export.export(classifier.eval(), (pictures,), dynamic_shapes=({0: Dim("N", min=1)},))
     for node in program.graph.nodes:
@@ -122,10 +123,11 @@ def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
     """The classifier that such a file holds; UserError naming `path` where it is none."""
     run, text = _read_pt2(content, path, device) if path.suffix == ".pt2" else _read_onnx(content, path)
     model = Model(run, _card(text, path))
+    side = model.sizing.side
     try:
-        shape = tuple(run(torch.zeros(3, SIDE, SIDE, 3, dtype=torch.uint8)).shape)
+        shape = tuple(run(torch.zeros(3, side, side, 3, dtype=torch.uint8)).shape)
     except Exception as error:  # runtimes answer a strange graph with many kinds of error
-        raise UserError(f"{path} does not take N×32×32×3 pictures of uint8; export it anew") from error
+        raise UserError(f"{path} does not take N×{side}×{side}×3 pictures of uint8; export it anew") from error
     if shape != (3, len(model.classes)):
         raise UserError(f"{path} gives {shape} for 3 pictures and {len(model.classes)} classes; export it anew")
     return model
@@ -174,12 +176,12 @@ def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Tensor], 
 def _card(text: str, path: Path) -> dict[str, Any]:
     """The card in a file's metadata; UserError where there is none."""
     try:
-        found = strict.loads(text)
-        right = all(HEADER_FIELDS[field][0](found.get(field)) for field in ("classes", "position"))
-    except (ValueError, AttributeError):
+        found = {**UNSAID, **strict.loads(text)}
+        right = all(HEADER_FIELDS[field][0](found.get(field)) for field in ("classes", "position", *UNSAID))
+    except (ValueError, TypeError):
         right = False
     if not right:
-        raise UserError(f"{path} is not of export.py: it does not say which classes it tells apart")
+        raise UserError(f"{path} is not of export.py: it does not say which classes it tells apart, of what pictures")
     return found
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from datasets.pictures import SIDE
 from system.arithmetic import autocast
 
 PASSES = 60  # of one picture; 95 % of them are 57
@@ -24,23 +23,29 @@ class Latency:
     p95: float
 
 
-def latency(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> Latency:
-    """The latency of a model that takes 1×32×32×3 uint8 and computes in `dtype` (None: float32), over `PASSES`."""
-    milliseconds = [1000 * s for s in _seconds(model, 1, WARM_UP, PASSES, device, dtype)]
+def latency(model: nn.Module, side: int, device: torch.device, dtype: torch.dtype | None = None) -> Latency:
+    """The latency of a model that takes 1×side×side×3 uint8 and computes in `dtype` (None: float32), over `PASSES`."""
+    milliseconds = [1000 * s for s in _seconds(model, (1, side, side, 3), WARM_UP, PASSES, device, dtype)]
     return Latency(statistics.median(milliseconds), statistics.quantiles(milliseconds, n=20, method="inclusive")[-1])
 
 
-def throughput(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> float:
+def throughput(model: nn.Module, side: int, device: torch.device, dtype: torch.dtype | None = None) -> float:
     """Pictures per second in batches of `BATCH`, from their bytes to the host's logits; the median of some batches."""
-    return BATCH / statistics.median(_seconds(model, BATCH, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
+    shape = (BATCH, side, side, 3)
+    return BATCH / statistics.median(_seconds(model, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
 
 
 @torch.inference_mode()
 def _seconds(
-    model: nn.Module, count: int, warm_up: int, passes: int, device: torch.device, dtype: torch.dtype | None
+    model: nn.Module,
+    shape: tuple[int, ...],
+    warm_up: int,
+    passes: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
 ) -> list[float]:
-    """The seconds that each of `passes` takes over `count` pictures, after some that are not counted."""
-    pictures = torch.zeros(count, SIDE, SIDE, 3, dtype=torch.uint8)
+    """The seconds that each of `passes` takes over pictures of this shape, after some that are not counted."""
+    pictures = torch.zeros(shape, dtype=torch.uint8)
     seconds = []
     for _ in range(warm_up + passes):
         start = time.perf_counter()

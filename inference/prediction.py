@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.folder import ENDINGS, decode_one, decoders
+from datasets.decoding import decode_one, decoders
+from datasets.folder import ENDINGS
+from datasets.sizing import Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.classifier import Model, card, likeliest
@@ -77,7 +80,7 @@ def of_saved(model: SavedModel, devices: Sequence[torch.device], dtype: torch.dt
 
 def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | UserError]:
     """For each path in order the `top` likeliest classes, or the reason why it cannot be read."""
-    for group, decoded in decoded_ahead(paths):
+    for group, decoded in decoded_ahead(paths, model.sizing):
         pictures = [picture for picture in decoded if not isinstance(picture, UserError)]
         images = torch.from_numpy(np.stack(pictures)) if pictures else None
         found = iter([] if images is None else likeliest(model.probabilities(images), model.classes, top))
@@ -85,22 +88,22 @@ def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | U
             yield picture if isinstance(picture, UserError) else Answer(path, next(found))
 
 
-def decoded_ahead(paths: Sequence[str]) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:
-    """The paths in batches, each with its pictures, 32×32×3 uint8, or with the reasons why they cannot be read. While
-    one batch is used, the next ones are decoded in threads."""
+def decoded_ahead(paths: Sequence[str], sizing: Sizing) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:
+    """The paths in batches, each with its pictures, side×side×3 uint8, or with the reasons why they cannot be read.
+    While one batch is used, the next ones are decoded in threads."""
     ahead = deque()
     with decoders() as pool:
         for start in range(0, len(paths), BATCH):
             group = paths[start : start + BATCH]
-            ahead.append((group, pool.map(_decode, group)))  # starts at once
+            ahead.append((group, pool.map(partial(_decode, sizing=sizing), group)))  # starts at once
             if len(ahead) > AHEAD:
                 group, pictures = ahead.popleft()
                 yield group, list(pictures)
         yield from ((group, list(pictures)) for group, pictures in ahead)
 
 
-def _decode(path: str) -> np.ndarray | UserError:
+def _decode(path: str, sizing: Sizing) -> np.ndarray | UserError:
     try:
-        return decode_one(path)
+        return decode_one(path, sizing)
     except UserError as error:
         return error

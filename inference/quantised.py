@@ -18,8 +18,8 @@ PICTURES, BATCH = 512, 64
 
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
-    """Training pictures of all classes to measure ranges on, N×32×32×3 uint8."""
-    return splits.for_training(data, root, True, PICTURES, 0).train.images
+    """Training pictures of all classes to measure ranges on, N×side×side×3 uint8."""
+    return splits.for_training(data, root, True, PICTURES, 0, model.sizing).train.images
 
 
 class _Batches(CalibrationDataReader):

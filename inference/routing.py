@@ -21,7 +21,7 @@ BATCH, BATCHES = 128, 20
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
 
-Classify = Callable[[Tensor], Tensor]  # N×32×32×3 uint8 on the host -> N classes on the host
+Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N classes on the host
 
 
 class Speed(NamedTuple):
@@ -46,7 +46,7 @@ def read(file: Path, model: SavedModel) -> Policy:
 def router(
     model: SavedModel, policy: Policy, device: torch.device, dtype: torch.dtype | None
 ) -> Callable[[Tensor], Routing]:
-    """What routes N×32×32×3 uint8 pictures by a policy, computing in `dtype` (None: float32)."""
+    """What routes N×side×side×3 uint8 pictures by a policy, computing in `dtype` (None: float32)."""
     normalise, network = saved.ready(model, [device])
 
     def route(images: Tensor) -> Routing:
@@ -73,7 +73,7 @@ def compare(
 ) -> tuple[list[Contender], tuple[int, ...]]:
     """The policy on test pictures, beside the last exit and the cheapest one that errs no more than the policy; and how
     many pictures leave at each exit."""
-    macs = early_exit.macs_to_exits(model.configuration, model.network)
+    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     route = router(model, policy, device, dtype)
     parts = [route(images) for images, _ in pictures.batches(BATCH)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))

@@ -12,6 +12,7 @@ from tqdm import tqdm
 import checkpoints
 from datasets import splits
 from datasets.pictures import Pictures
+from datasets.sizing import Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
@@ -30,6 +31,11 @@ class SavedModel:
     configuration: names.Configuration
     header: dict[str, Any]
     files: dict[int, Path]  # by position, shallow to deep
+
+    @property
+    def sizing(self) -> Sizing:
+        """How its pictures are brought to size."""
+        return Sizing.of(self.header)
 
 
 def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
@@ -101,7 +107,7 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
 
 def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
     """The test pictures of a data set; UserError where its classes are not those of the model."""
-    found = splits.for_testing(data, root)
+    found = splits.for_testing(data, root, model.sizing)
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
     if found.classes != classes:
         raise UserError(
@@ -127,7 +133,7 @@ def _some(classes: Sequence[str]) -> str:
 def ready(
     model: SavedModel, devices: Sequence[torch.device], mirror: bool = False, ensemble: bool = False
 ) -> nn.Module:
-    """What turns N×32×32×3 uint8 pictures into the logits of each exit, as fast as can be, on its devices: with
+    """What turns N×side×side×3 uint8 pictures into the logits of each exit, as fast as can be, on its devices: with
     `mirror` from each picture and its mirror image, with `ensemble` from all exits, as if they were one."""
     normalise = Normalise(model.header["mean"], model.header["std"])
     whole = evaluation.ready(model.network, normalise, devices)

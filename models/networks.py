@@ -44,14 +44,14 @@ class Cost:
     macs: int
 
 
-def cost(configuration: Configuration, classes: int, position: int) -> Cost:
-    """The cost of one exit's standalone model on a 3×32×32 picture, counted without allocating the network.
+def cost(configuration: Configuration, classes: int, position: int, side: int) -> Cost:
+    """The cost of one exit's standalone model on a 3×side×side picture, counted without allocating the network.
 
     AuxResNet-56-5 with 10 classes: 33,338 / 93,914 / 186,714 / 483,098 / 853,018 parameters.
     """
     with torch.device("meta"):
         network = build(configuration, classes, (position,)).eval()
-        picture = torch.empty(1, 3, 32, 32)
+        picture = torch.empty(1, 3, side, side)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(picture)
     return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)

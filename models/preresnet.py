@@ -87,7 +87,7 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Co
 
 
 def trunk(configuration: Configuration) -> Trunk:
-    """Stem (layer 1: N×3×32×32 -> N×16×32×32) and blocks of a configuration, with the positions that exits can have."""
+    """Stem (layer 1: N×3×H×W -> N×16×H×W) and blocks of a configuration, with the positions that exits can have."""
     layers = exits.layers_per_block(configuration.depth)
     per_stage = (configuration.depth - 2) // (layers * len(STAGE_CHANNELS))
     blocks, channels, inputs = [], [], STEM_CHANNELS

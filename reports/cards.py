@@ -10,6 +10,7 @@ from typing import Any
 import checkpoints
 import opts
 from datasets import catalog
+from datasets.sizing import Sizing
 from models import names
 from models.names import Configuration
 from models.networks import cost
@@ -141,7 +142,7 @@ def run_card(files: Mapping[int, Path]) -> str:
     trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {printable(program)} wrote the files."
     parts = (
         f"# {printable(header['name'])} on {printable(header['dataset'])}",
-        f"{_subject(configuration)} {_task(header['classes'])}",
+        f"{_subject(configuration)} {_task(header)}",
         _exit_rows(headers, configuration),
         f"An exit is named by its position, the layer that it follows. Parameters and multiply-adds (for one picture) "
         f"are those of its model alone; the error is top-1. {_kept(header)}",
@@ -162,9 +163,10 @@ def _subject(configuration: Configuration) -> str:
     )
 
 
-def _task(classes: Sequence[str]) -> str:
+def _task(header: Mapping[str, Any]) -> str:
+    classes, side = header["classes"], Sizing.of(header).side
     listed = ", ".join(map(printable, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
-    return f"Pictures are 32×32 pixels in colour, of {len(classes)} classes: {listed}."
+    return f"Pictures are {side}×{side} pixels in colour, of {len(classes)} classes: {listed}."
 
 
 def _file(position: int) -> str:
@@ -175,7 +177,7 @@ def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configur
     """The exits as a Markdown table."""
     lines = []
     for position, header in headers.items():
-        price = cost(configuration, len(header["classes"]), position)
+        price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
         cells = (position, f"{price.parameters:,}", f"{price.macs:,}", _percent(header["error"]), _file(position))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"
@@ -194,7 +196,7 @@ def _kept(header: Mapping[str, Any]) -> str:
 def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
     """Commands and code; they name the folder as the run named it."""
     data, last = header["dataset"], configuration.exits[-1]
-    folder = printable(names.run_folder(data, configuration))
+    folder, side = printable(names.run_folder(data, configuration)), Sizing.of(header).side
     argument = shlex.quote(data if data in catalog.NAMES else f"path/to/{data}")
     mean, std = (", ".join(f"{value:.6g}" for value in header[name]) for name in ("mean", "std"))
     return f"""From the folder that holds this one (give the path of AuxResNet's programs where they are elsewhere):
@@ -204,7 +206,7 @@ python test.py {printable(argument)} {shlex.quote(folder)} --exit all
 python predict.py {shlex.quote(folder)} picture.png
 ```
 
-In Python, for pictures as N×3×32×32, their values from 0 to 255 normalised by channel, (value - mean) / std:
+In Python, for pictures as N×3×{side}×{side}, their values from 0 to 255 normalised by channel, (value - mean) / std:
 
 ```python
 from pathlib import Path

@@ -38,15 +38,17 @@ def exit_errors(exits: Sequence[int], errors: Sequence[float]) -> str:
 def exit_table(
     configuration: Configuration,
     classes: int,
+    side: int,
     errors: Sequence[float | None],
     files: Mapping[int, Path],
     error_name: str = "test error",
 ) -> str:
-    """A row for each exit of `files`: what its standalone model costs, its error in percent (None: it has none yet)
+    """A row for each exit of `files`: what its standalone model costs on a picture of
+    `side` pixels, its error in percent (None: it has none yet)
     under the title `error_name`, its file."""
     from models.networks import cost
 
-    costs = [cost(configuration, classes, position) for position in files]
+    costs = [cost(configuration, classes, position, side) for position in files]
     columns = {
         "exit": [str(position) for position in files],
         "parameters": [amount(price.parameters) for price in costs],

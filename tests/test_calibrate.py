@@ -57,7 +57,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     logits, targets = evaluation.collect(saved.ready(model, CPU), held.batches(250), CPU[0])
     policy = early_exit.read_policy(folder / "policy.json")
     figures = early_exit.simulate(logits, policy).figures(
-        targets, early_exit.macs_to_exits(model.configuration, model.network)
+        targets, early_exit.macs_to_exits(model.configuration, model.network, 32)
     )
     assert figures == {name: getattr(policy, name) for name in figures}
     assert 100 * (logits[-1].argmax(1) != targets).float().mean().item() == pytest.approx(model.header["error"])

@@ -21,7 +21,8 @@ import opts
 from datasets import identity, splits
 from datasets.catalog import NAMES
 from datasets.loaders import Batch, training_batches, varied_sample
-from datasets.pictures import SIDE, Pictures
+from datasets.pictures import Pictures
+from datasets.sizing import Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from models import names
@@ -115,13 +116,14 @@ class Run:
             options = opts.keep_chosen(options, self.before)
             opts.check_resumable(options, self.before)
         self.devices = devices.choose(options.nGPU)
+        self.sizing = Sizing()
         self.data = splits.for_training(
-            options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize
+            options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize, self.sizing
         )
         self.identity = identity.describe(self.data)
         if saved and "data" in saved:
             identity.check_same(self.identity, saved["data"])
-        self.macs = setup.training_macs(configuration, self.data, options.nEpochs)
+        self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         self.options = options = setup.choose(options, self.macs, self.devices)
         self.augmentation = setup.augmentation(options, self.data)
@@ -221,7 +223,7 @@ class Run:
         Unless the epoch gave it batch norm statistics for its weights, on pictures of full size, these are measured.
         """
         network, average = self.trainer.network, self.trainer.average
-        if self.plan.side_at(epoch) == SIDE and not average:
+        if self.plan.side_at(epoch) == self.plan.side and not average:
             return network
         sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
         batches = sample.chunk(math.ceil(len(sample) / evaluation.BATCH))  # of one size, as all count alike
@@ -273,7 +275,7 @@ class Run:
             "network": asdict(self.configuration),
             "dataset": opts.label(self.options.data),
             "classes": self.data.classes,
-            "input": [3, SIDE, SIDE],
+            **self.sizing.fields(),
             "mean": self.data.mean,
             "std": self.data.std,
             "errorOn": self.data.held_out_name,
@@ -310,4 +312,6 @@ class Run:
     def report(self) -> None:
         """Print the table of exits: what each costs, how well it does, where its file is."""
         classes, files = len(self.data.classes), self.files.exits
-        print(f"\n{tables.exit_table(self.configuration, classes, self.errors, files, error_name=self.error_name)}")
+        side = self.sizing.side
+        table = tables.exit_table(self.configuration, classes, side, self.errors, files, self.error_name)
+        print(f"\n{table}")

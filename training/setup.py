@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from datasets.pictures import SIDE
+from datasets.sizing import SIDE
 from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
 from models import names, networks
@@ -21,9 +21,9 @@ from training.trainer import Trainer
 REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
 
 
-def training_macs(configuration: names.Configuration, data: TrainingData, epochs: int) -> int:
+def training_macs(configuration: names.Configuration, data: TrainingData, side: int, epochs: int) -> int:
     """The multiply-adds of a training, forward and backward; a backward pass takes twice those of a forward pass."""
-    forward = networks.cost(configuration, len(data.classes), configuration.exits[-1]).macs
+    forward = networks.cost(configuration, len(data.classes), configuration.exits[-1], side).macs
     return 3 * forward * len(data.train) * epochs
 
 

@@ -122,8 +122,8 @@ def test_pictures_without_a_number_leave_at_the_first_exit():
 
 def test_multiply_adds_count_the_heads_on_the_way():
     configuration = names.parse("AuxResNet-14-3")
-    found = early_exit.macs_to_exits(configuration, networks.build(configuration, 10))
-    alone = [networks.cost(configuration, 10, position).macs for position in EXITS]
+    found = early_exit.macs_to_exits(configuration, networks.build(configuration, 10), 32)
+    alone = [networks.cost(configuration, 10, position, 32).macs for position in EXITS]
     assert found == [alone[0], alone[1] + 160, alone[2] + 160 + 320]
 
 

@@ -31,19 +31,19 @@ def gradients(network, images, targets, weights):
     ("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)]
 )
 def test_parameters_of_plain_networks(depth, parameters):
-    assert cost(names.parse(f"ResNet-{depth}"), 10, depth).parameters == parameters
+    assert cost(names.parse(f"ResNet-{depth}"), 10, depth, 32).parameters == parameters
 
 
 def test_parameters_of_the_exits_of_56_5():
     configuration = names.parse("AuxResNet-56-5")
-    counts = [cost(configuration, 10, position).parameters for position in configuration.exits]
+    counts = [cost(configuration, 10, position, 32).parameters for position in configuration.exits]
     assert counts == [33_338, 93_914, 186_714, 483_098, 853_018]
     assert [count // 10_000 for count in counts] == [3, 9, 18, 48, 85]  # the paper's table: 0.03 … 0.85 M, cut off
 
 
 def test_resnet_1001_has_its_published_size():
-    assert cost(names.parse("ResNet-1001"), 10, 1001).parameters == 10_285_722  # He et al. give 10.2 M
-    assert round(cost(names.parse("ResNet-164"), 10, 164).parameters / 1e6, 1) == 1.7
+    assert cost(names.parse("ResNet-1001"), 10, 1001, 32).parameters == 10_285_722  # He et al. give 10.2 M
+    assert round(cost(names.parse("ResNet-164"), 10, 164, 32).parameters / 1e6, 1) == 1.7
 
 
 def count_macs(network):
@@ -69,7 +69,7 @@ def test_cost_is_that_of_the_standalone_model():
     configuration = names.parse("AuxResNet-26-2")
     for position in configuration.exits:
         alone = networks.build(configuration, 10, (position,))
-        price = cost(configuration, 10, position)
+        price = cost(configuration, 10, position, 32)
         assert price.parameters == sum(p.numel() for p in alone.parameters())
         assert price.macs == count_macs(alone)
 

@@ -31,16 +31,16 @@ def test_names_cannot_break_a_table():
 
 
 def test_the_table_of_exits_names_what_was_measured():
-    tested = exit_table(NETWORK, 10, (5.0, 3.914), FILES).splitlines()
+    tested = exit_table(NETWORK, 10, 32, (5.0, 3.914), FILES).splitlines()
     assert tested[0].split("  ") == ["exit", "parameters", "multiply-adds", "test error", "file"]
     assert tested[3].split()[0] == "14"
     assert tested[3].endswith("  3.91 %  run/exit-14.safetensors")
-    validated = exit_table(NETWORK, 10, (5.0, 3.914), FILES, "validation error").splitlines()
+    validated = exit_table(NETWORK, 10, 32, (5.0, 3.914), FILES, "validation error").splitlines()
     assert "multiply-adds  validation error  file" in validated[0]
 
 
 def test_an_error_that_is_not_known_yet_is_not_none():
-    assert "none yet  run/exit-9.safetensors" in exit_table(NETWORK, 10, (None, 3.9), FILES)
+    assert "none yet  run/exit-9.safetensors" in exit_table(NETWORK, 10, 32, (None, 3.9), FILES)
 
 
 def test_counts_have_three_digits():

@@ -1,0 +1,62 @@
+"""A picture of any size and kind as the bytes that a network sees."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.sizing import Sizing
+from system.errors import UserError
+from system.files import regular
+
+
+@contextmanager
+def decoders() -> Iterator[ThreadPoolExecutor]:
+    """Threads that call `decode_one`. Left early, as by Ctrl-C, they do not begin what they were given."""
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside Python's lock
+    try:
+        with bounded():
+            yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """While open, Pillow refuses pictures of unreasonably many pixels, and does not warn of anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata: the pixels are all that is wanted
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode_one(path: str, sizing: Sizing) -> np.ndarray:
+    """The first frame of a picture as side×side×3 uint8, transparency left out. Raises UserError naming the file."""
+    regular(Path(path))
+    try:
+        with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
+            return as_pixels(file, sizing)
+    except Exception as error:  # Pillow's decoders answer broken files with many kinds of error
+        raise UserError(f"{path} is no picture that can be read: {error or type(error).__name__}") from error
+
+
+def as_pixels(picture: Image.Image, sizing: Sizing) -> np.ndarray:
+    """A picture of any size and mode as side×side×3 uint8. Raises ValueError where its values are of more than 16
+    bits."""
+    picture = (_eight_bits(picture) if picture.mode[0] in "IF" else picture).convert("RGB")
+    if picture.size != (sizing.side, sizing.side):
+        picture = picture.resize((sizing.side, sizing.side), Image.Resampling.BILINEAR)
+    return np.array(picture)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16-bit values, which Pillow would clip, scaled to 8. Raises ValueError for a wider range."""
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("its values are neither of 8 nor of 16 bits; convert it to one of them")
+    return Image.fromarray((values / 257).round().astype(np.uint8))
