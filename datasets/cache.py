@@ -6,14 +6,15 @@ is parsed or unpickled. A file that differs from that in any byte counts as none
 
 import hashlib
 import math
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from system import files
+from system.errors import UserError
 
 KEY = CHECKSUM = hashlib.sha256().digest_size  # bytes
 
@@ -42,15 +43,9 @@ def write(path: Path, key: bytes, images: Tensor) -> None:
     The file is not forced onto the disk: what a power cut leaves of it does not have its checksum.
     """
     pixels = images.numpy().reshape(-1)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")  # two runs may write at the same time
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(key + hashlib.sha256(pixels).digest())
-            file.write(pixels)
-        temporary.replace(path)
-    except OSError as error:
-        print(f"{path.parent}: the decoded pictures are not kept ({error.strerror})", file=sys.stderr)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        files.write(path, key + hashlib.sha256(pixels).digest(), pixels.data, durable=False)
+    except (OSError, UserError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        print(f"{path.parent}: the decoded pictures are not kept ({reason.strerror})", file=sys.stderr)

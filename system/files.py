@@ -1,12 +1,22 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step. And
-files that are read: regular ones only, because a pipe would be waited for."""
+"""Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step. No
+link is followed on the way, so nothing is written but the file that was asked for. And files that are read: regular
+ones only, because a pipe would be waited for."""
 
+import errno
 import os
+import secrets
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from system.errors import UserError
+
+TEMPORARY, ENDING = ".auxresnet-", ".tmp"  # of the names of files on their way
+OLDER = (".latest.pt.tmp", ".opt.json.tmp", ".log.csv.tmp", ".curves.png.tmp", ".README.md.tmp")  # their names before
+PASSING = (errno.ESTALE, errno.EBUSY, errno.EAGAIN, errno.EINTR)  # what a network file system may say and take back
+PAUSES = (0.1, 0.5, 1.0, None)  # seconds between attempts
+NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of what a file system cannot do at all
 
 
 def regular(path: Path) -> os.stat_result:
@@ -30,23 +40,74 @@ def read(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def write(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Put a file in its place, whole and durably, and the one that was there at `keep`, if that is given. A run has its
-    folder to itself, so one temporary name will do. Raises UserError where the disk is full or the folder gone."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, durable: bool = True) -> None:
+    """Put a file in its place, whole and, if `durable`, for good, and the one that was there at `keep`, if that is
+    given. Links are not followed: where one has the name of the file, it is replaced.
+
+    Raises UserError where the disk is full or the folder gone.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{ENDING}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
+        with temporary.open("xb") as file:  # a name that is there already, were it a link, would be an error
+            for part in parts:
+                file.write(part)
             file.flush()
-            os.fsync(file.fileno())
-        if keep and path.exists():
-            path.replace(keep)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+            if durable:
+                _sync(file.fileno())
+            identity = os.fstat(file.fileno()).st_ino
+        if keep and os.path.lexists(path):
+            _move(path, keep)
+        _move(temporary, path, identity)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writes that were cut off have left in the folder of a run."""
+    for left in [*folder.glob(f"{TEMPORARY}*{ENDING}"), *(folder / name for name in OLDER)]:
+        with suppress(OSError):
+            left.unlink()
+
+
+def _move(source: Path, target: Path, identity: int | None = None) -> None:
+    """`os.replace`, which network file systems may refuse for a moment, or may have done where they say that there is
+    no `source`: then the target has its `identity`."""
+    for pause in PAUSES:
+        try:
+            source.replace(target)
+            return
+        except FileNotFoundError:
+            if identity is None or target.lstat().st_ino != identity:
+                raise
+            return
+        except OSError as error:
+            if error.errno not in PASSING or pause is None:
+                raise
+        time.sleep(pause)
+
+
+def _sync(descriptor: int) -> None:
+    """Bring a file or a folder to the disk, where its file system can do that."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder may be writable and not readable
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_target(path: Path) -> None:
@@ -58,11 +119,3 @@ def check_target(path: Path) -> None:
         raise UserError(f"{path} is no regular file and is not replaced by one; give another")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path} cannot be written: {path.parent} is read-only; give another folder")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,13 +1,17 @@
 """A folder for one run at a time."""
 
+import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from system.errors import UserError
+from system.files import NOT_THERE, sweep
+from system.output import LONGEST, printable
 
 try:
     import fcntl
@@ -15,6 +19,7 @@ except ImportError:  # not a POSIX system: two runs on one folder are not kept a
     fcntl = None
 
 LOCK_FILE = ".lock"
+ATTEMPTS = 5  # to make the folder and the file in it
 
 
 @contextmanager
@@ -22,18 +27,22 @@ def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Make the folder, if need be, and keep every other process from opening it here until the block ends.
 
     The lock file names the process and its host. The system drops the lock of a process that dies; who finds its
-    name takes the folder over, and `warn` is told so. Raises UserError where another run is at work.
+    name takes the folder over, and `warn` is told so, and also where the file system has no locks. Raises UserError
+    where another run is at work, and where the lock file is not one.
     """
     existed = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a+") as file:
-        _take(file, folder)
+    with _opened(folder) as file:
+        alone = _take(file, folder)
         file.seek(0)
-        if owner := file.read().strip():
+        if not alone:
+            warn(f"{folder} is on a file system without locks: see to it that no second run uses it")
+        elif owner := _owner(file):
             warn(f"{folder} was left by {owner}, which has died")
+        file.seek(0)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
+        sweep(folder)
         try:
             yield
         finally:
@@ -43,14 +52,49 @@ def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
                     folder.rmdir()  # only if nothing was left in it
 
 
-def _take(file: TextIO, folder: Path) -> None:
+def _opened(folder: Path) -> BinaryIO:
+    """The lock file, made if need be. A link, or a file that has a second name elsewhere, is not written into."""
+    path = folder / LOCK_FILE
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    for attempt in range(ATTEMPTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, flags, 0o666)
+            break
+        except FileNotFoundError:  # a run that ends has removed the folder that it made
+            if attempt + 1 == ATTEMPTS:
+                raise
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+                raise
+            raise UserError(f"{path} is no lock file, but a link or something else; remove it") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise UserError(f"{path} is no lock file of its own, but another name of a file, or something else; remove it")
+    return os.fdopen(descriptor, "r+b")
+
+
+def _owner(file: BinaryIO) -> str:
+    """Who a lock file says that it is of."""
+    file.seek(0)
+    return printable(file.read(LONGEST).decode(errors="replace").strip())
+
+
+def _take(file: BinaryIO, folder: Path) -> bool:
+    """Lock the file; whether there are locks. Raises UserError where another process has it."""
+    if not fcntl:
+        return True
     try:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = os.fstat(file.fileno()).st_nlink > 0  # not the file that another run is just done with
     except (BlockingIOError, PermissionError):
         free = False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, *NOT_THERE):
+            raise
+        return False
     if not free:
-        file.seek(0)
-        owner = file.read().strip() or "another process"
+        owner = _owner(file) or "another process"
         raise UserError(f"{folder} is in use by {owner}; wait for it to end, or give another --save")
+    return True

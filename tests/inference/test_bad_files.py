@@ -95,9 +95,9 @@ def test_a_bit_that_flipped_is_refused_by_name(finished, tmp_path):
     content, path = (finished[1] / FIRST).read_bytes(), tmp_path / FIRST
     path.write_bytes(content)
     assert script("test.py", "DIGITS", path).returncode == 0
-    in_header = [re.search(pattern, content).start(1) for pattern in (rb'error\\": (\d)', rb"classes.*?(7)")]
-    for at in (len(content) - 2, len(content) // 2, *in_header):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    error, name = (re.search(pattern, content).start(1) for pattern in (rb'error\\": (\d)', rb"classes.*?(7)"))
+    for at, bit in ((len(content) - 2, 1), (len(content) // 2, 1), (error, 1), (name, 64)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
         with pytest.raises(UserError, match=f"{path} is damaged: its checksum"):
             load(path)
     export = ("export.py", "DIGITS", path, "--check=0")

@@ -1,0 +1,170 @@
+"""Writes that follow no link, and file systems that cannot do everything."""
+
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, script
+
+import main
+from system import files
+from system.errors import UserError
+from system.lock import locked
+
+OLD_RUN = PROJECT / "tests" / "fixtures" / "interrupted" / "DIGITS-AuxResNet-8-2"
+LINKS = {"symbolic": os.symlink, "hard": os.link}
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_link_in_the_place_of_a_file_is_replaced(link, durable, tmp_path):
+    precious, target = tmp_path / "precious", tmp_path / "target"
+    precious.write_text("mine")
+    LINKS[link](precious, target)
+    LINKS[link](precious, tmp_path / ".target.tmp")
+    files.write(target, b"new ", memoryview(b"content"), durable=durable)
+    assert (precious.read_text(), target.read_text()) == ("mine", "new content")
+    assert not target.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".target.tmp", "precious", "target"]
+
+
+def test_a_link_to_nothing_makes_nothing(tmp_path):
+    (tmp_path / "target").symlink_to(tmp_path / "elsewhere")
+    files.write(tmp_path / "target", b"content")
+    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "target").is_symlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", LINKS)
+def test_no_link_in_the_folder_of_a_run_leads_its_writes_elsewhere(link, tmp_path, capsys):
+    """Every file of a run, and every name that one has or had on its way, is another name of a file elsewhere."""
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(OLD_RUN, folder)
+    names = ["latest.pt", "opt.json", "log.csv", "previous.pt", "curves.png", "README.md", "exit-5.safetensors",
+             "exit-8.safetensors", *files.OLDER]  # fmt: skip
+    elsewhere.mkdir()
+    for name in names:
+        content = (folder / name).read_bytes() if (folder / name).exists() else b"mine"
+        (elsewhere / name).write_bytes(content)
+        (folder / name).unlink(missing_ok=True)
+        LINKS[link](elsewhere / name, folder / name)
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+    main.main(["--resume", str(folder)])
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
+    assert (folder / "README.md").read_text().startswith("# AuxResNet-8-2")
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", [*LINKS, "dangling", "pipe", "folder"])
+def test_a_lock_that_is_none_is_named_and_left_alone(kind, tmp_path):
+    precious, lock = tmp_path / "precious", tmp_path / "run" / ".lock"
+    precious.write_text("mine")
+    lock.parent.mkdir()
+    if kind in LINKS:
+        LINKS[kind](precious, lock)
+    elif kind == "dangling":
+        lock.symlink_to(tmp_path / "nothing")
+    else:
+        (os.mkfifo if kind == "pipe" else os.mkdir)(lock)
+    with pytest.raises(UserError, match=f"{lock} is no lock file.*remove it"), locked(lock.parent, pytest.fail):
+        pass
+    assert precious.read_text() == "mine"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch):
+    real, folder = os.open, tmp_path / "run"
+
+    def removed_first(path, *arguments):
+        monkeypatch.setattr(os, "open", real)
+        folder.rmdir()
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", removed_first)
+    with locked(folder, pytest.fail):
+        assert (folder / ".lock").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypatch):
+    def lockf(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    (tmp_path / ".lock").write_text("process 1 on elsewhere\n")
+    heard = []
+    with locked(tmp_path, heard.append):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert heard == [f"{tmp_path} is on a file system without locks: see to it that no second run uses it"]
+
+
+def test_a_lock_full_of_escapes_is_printed_as_one_short_line(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"\x1b[2J\n\xff" * 10**6)
+    heard = []
+    with locked(tmp_path, heard.append):
+        pass
+    assert heard[0].isprintable()
+    assert len(heard[0]) < 400
+
+
+def test_what_cut_off_writes_left_is_removed(tmp_path):
+    for name in (".auxresnet-0123.tmp", ".latest.pt.tmp", "mine.tmp"):
+        (tmp_path / name).write_text("half")
+    with locked(tmp_path, pytest.fail):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.tmp"]
+
+
+def failing(monkeypatch, owner, name, number, times, really=False):
+    """Let a method fail so many times; with `really` it does first what it is asked for."""
+    real, left = getattr(owner, name), [number] * times
+
+    def method(self, *arguments):
+        if left:
+            if really:
+                real(self, *arguments)
+            raise OSError(left.pop(), os.strerror(number))
+        return real(self, *arguments)
+
+    monkeypatch.setattr(owner, name, method)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EBUSY])
+def test_a_rename_that_fails_for_a_moment_is_tried_again(number, tmp_path, monkeypatch):
+    failing(monkeypatch, Path, "replace", number, 2)
+    files.write(tmp_path / "target", b"content")
+    assert (tmp_path / "target").read_bytes() == b"content"
+
+
+def test_a_rename_whose_answer_is_lost_was_done(tmp_path, monkeypatch):
+    failing(monkeypatch, Path, "replace", errno.ENOENT, 1, really=True)
+    files.write(tmp_path / "target", b"content")
+    assert (tmp_path / "target").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EROFS, errno.EIO])
+def test_a_rename_that_fails_leaves_the_old_file_and_no_other(number, tmp_path, monkeypatch):
+    (tmp_path / "target").write_bytes(b"old")
+    failing(monkeypatch, Path, "replace", number, 1)
+    with pytest.raises(UserError, match=f"target could not be written: {os.strerror(number)}"):
+        files.write(tmp_path / "target", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("target", b"old")]
+
+
+def test_a_file_system_that_does_not_know_fsync(tmp_path, monkeypatch):
+    failing(monkeypatch, os, "fsync", errno.EINVAL, 2)
+    files.write(tmp_path / "target", b"content")
+    assert (tmp_path / "target").read_bytes() == b"content"
+
+
+def test_a_plot_does_not_follow_a_link(tmp_path):
+    precious = tmp_path / "precious.png"
+    precious.write_text("mine")
+    (tmp_path / "runs.png").symlink_to(precious)
+    process = script("plot.py", OLD_RUN, "--out", tmp_path / "runs.png")
+    assert process.returncode == 0, process.stderr
+    assert precious.read_text() == "mine"
+    assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
