@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import resource
 import socket
 import time
 from pathlib import Path
@@ -220,9 +221,13 @@ def test_a_full_disk_keeps_nothing_and_is_no_error(kept, capsys):
     kept.load().whole()
     (file,) = kept.files()
     file.unlink()
-    file.with_name(f"{file.name}.{os.getpid()}").symlink_to("/dev/full")
-    assert kept.load().whole().images.equal(kept.pixels)
-    assert capsys.readouterr().err == f"{file.parent}: the decoded pictures are not kept (No space left on device)\n"
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))  # bytes of a file: the system refuses more
+    try:
+        assert kept.load().whole().images.equal(kept.pixels)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert capsys.readouterr().err == f"{file.parent}: the decoded pictures are not kept (File too large)\n"
     assert list(file.parent.iterdir()) == []
 
 
