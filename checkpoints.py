@@ -28,7 +28,7 @@ from datasets.sizing import FITS, SIDES
 from models.metrics import Result
 from models.multiexit import MultiExit
 from system import strict
-from system.errors import UserError
+from system.errors import UserError, is_shortage
 from system.files import read, regular, write
 from system.strict import is_number
 
@@ -309,6 +309,8 @@ def _read_state(path: Path) -> dict[str, Any]:
                 raise ValueError("it is packed; this program packs none")
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load answers a strange file with many kinds of error
+        if is_shortage(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, UnpicklingError):  # PyTorch's own words recommend to unpickle whatever it is
             reason = "it has something else in it than tensors and plain values"

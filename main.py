@@ -33,5 +33,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors("main.py"):
+    with one_line_errors("main.py", outlives_output=True):
         main(sys.argv[1:])

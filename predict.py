@@ -6,7 +6,6 @@ python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """
 
-import os
 import re
 import sys
 from argparse import Namespace
@@ -125,13 +124,8 @@ def write(pieces: Iterable[str], target: str | None) -> None:
         files.write(Path(target), "".join(pieces).encode(errors="surrogateescape"))
         return
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths are printed as the system has them
-    try:
-        for piece in pieces:
-            sys.stdout.write(piece)
-        sys.stdout.flush()
-    except BrokenPipeError:  # its reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    for piece in pieces:
+        sys.stdout.write(piece)
 
 
 if __name__ == "__main__":

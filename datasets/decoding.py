@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.sizing import Sizing
-from system.errors import UserError
+from system.errors import UserError, is_shortage
 from system.files import regular
 
 
@@ -42,6 +42,8 @@ def decode_one(path: str, sizing: Sizing) -> np.ndarray:
         with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
             return as_pixels(file, sizing)
     except Exception as error:  # Pillow's decoders answer broken files with many kinds of error
+        if is_shortage(error):
+            raise
         raise UserError(f"{path} is no picture that can be read: {error or type(error).__name__}") from error
 
 

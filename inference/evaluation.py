@@ -11,6 +11,7 @@ from models.metrics import Result, Sums
 from models.multiexit import MultiExit
 from system.arithmetic import autocast
 from system.devices import place
+from system.errors import memory_for
 
 BATCH = 250
 
@@ -77,5 +78,6 @@ def collect(
 ) -> tuple[list[Tensor], Tensor]:
     """The logits of each exit, each N×classes, and the N targets of all pictures, on the device, for what has to see
     them together; the arguments are those of `answers`."""
-    logits, targets = zip(*answers(model, batches, device, dtype), strict=True)
-    return [torch.cat(batch) for batch in zip(*logits, strict=True)], torch.cat(targets)
+    with memory_for("while asking the network", "a shallower exit needs less, and --nGPU 0 none of a GPU's"):
+        logits, targets = zip(*answers(model, batches, device, dtype), strict=True)
+        return [torch.cat(batch) for batch in zip(*logits, strict=True)], torch.cat(targets)

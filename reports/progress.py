@@ -42,6 +42,7 @@ class Progress:
         self.on_terminal = sys.stderr.isatty()
         self.pause = PAUSE_ON_TERMINAL if self.on_terminal else PAUSE_ELSEWHERE
         self.looked = clock()
+        self.place, self.before = "the beginning", 0
         # Paces are measured from the end of a first step on, because that step waits for loader workers and compilers.
         self.run_began: _Mark | None = None
         self.epoch_began: _Mark | None = None

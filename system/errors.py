@@ -1,5 +1,8 @@
 """What a user can get wrong: raised anywhere, printed once, as one line and an exit status."""
 
+import errno
+import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,22 +22,70 @@ class UsageError(UserError):
     status = 2
 
 
-@contextmanager
-def one_line_errors(program: str) -> Iterator[None]:
-    """Turn a `UserError`, an `OSError` or a Ctrl-C into one line on standard error and the exit status.
+# How a shortage of memory is told: by PyTorch on CPUs and GPUs, its libraries, ONNX Runtime, the linker, the system.
+SHORTAGES = re.compile(
+    "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc_failed|map segment|start new thread|ENOMEM"
+)
+ADVICE = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",
+    errno.ENFILE: "the whole machine has too many files open; end other programs",
+    errno.ENOMEM: "the memory is full; end other programs",
+}
 
-    The streams that the program prints to are made to last.
-    """
-    output.make_last()
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says, in one of many ways, that memory is short."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError) and bool(SHORTAGES.search(str(error)))
+    )
+
+
+@contextmanager
+def memory_for(what: str, advice: str) -> Iterator[None]:
+    """Turn a shortage of memory into a UserError that says what the memory was for, and what helps."""
     try:
         yield
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(f"out of memory {what}; {advice}") from error
+
+
+@contextmanager
+def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[None]:
+    """Turn a `UserError`, what the system refuses, a shortage of memory, a missing package or a Ctrl-C into one line on
+    standard error and the exit status. A program that `outlives_output` goes on when nobody reads what it prints."""
+    output.make_last(outlives_output)
+    try:
+        with memory_for(f"in {program}", "end other programs, or give fewer pictures or a smaller network"):
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+    except output.Unread:  # its reader, such as `head`, has seen enough
+        sys.exit(1)
     except UserError as error:
-        _stop(program, f"error: {error}", error.status)
+        _stop(program, f"error: {error}{_advice(error)}", error.status)
     except OSError as error:
         known = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
-        _stop(program, f"error: {known}", UserError.status)
+        _stop(program, f"error: {known}{_advice(error)}", UserError.status)
+    except ImportError as error:
+        _stop(program, f"error: {error}; pip install -r requirements.txt installs what is needed", UserError.status)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process without a word
         _stop(program, "interrupted", 130)
+
+
+def _advice(error: BaseException) -> str:
+    """What helps where an error comes down to a limit of the system."""
+    seen: BaseException | None = error
+    while seen:
+        if isinstance(seen, OSError) and seen.errno in ADVICE:
+            return f"; {ADVICE[seen.errno]}"
+        seen = seen.__cause__
+    return ""
 
 
 def _stop(program: str, text: str, status: int) -> None:

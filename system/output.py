@@ -22,17 +22,23 @@ def printable(text: object, longest: int = LONGEST) -> str:
     return "".join(character if character.isprintable() else "�" for character in start)
 
 
-def make_last() -> None:
-    """Replace both streams by ones that never raise. Characters that their encoding lacks are written as escapes."""
-    sys.stdout, sys.stderr = _Lasting(sys.stdout, "standard output"), _Lasting(sys.stderr, "standard error")
+class Unread(Exception):
+    """Nobody reads standard output any more."""
+
+
+def make_last(outlives_output: bool) -> None:
+    """Replace both streams by ones whose characters, where their encoding lacks them, are written as escapes, and that
+    never raise; but where the program does not outlive its output, that raises Unread, or OSError on a full disk."""
+    sys.stdout, sys.stderr = _Lasting(sys.stdout, not outlives_output), _Lasting(sys.stderr, False)
 
 
 class _Lasting:
-    """A text stream that goes on to nowhere when it can no longer be written to, and says so where that is news."""
+    """A text stream that leads nowhere once it can no longer be written to, and then says so where that is news, or
+    raises."""
 
-    def __init__(self, stream: TextIO | None, name: str) -> None:
+    def __init__(self, stream: TextIO | None, raises: bool) -> None:
         self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115 (it lasts as long as the program)
-        self._name = name
+        self._raises = raises
         self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
@@ -58,5 +64,9 @@ class _Lasting:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+        if self._raises and isinstance(error, BrokenPipeError):
+            raise Unread from error
+        if self._raises:
+            raise OSError(error.errno, error.strerror, "standard output") from error
         if self is sys.stdout and not isinstance(error, BrokenPipeError):
-            print(f"{self._name}: {error.strerror}; what is printed from here on is lost", file=sys.stderr)
+            print(f"standard output: {error.strerror}; what is printed from here on is lost", file=sys.stderr)

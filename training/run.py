@@ -32,7 +32,7 @@ from models.names import Configuration
 from reports import cards, plots, tables
 from reports.progress import Progress
 from system import arithmetic, devices
-from system.errors import UserError
+from system.errors import UserError, is_shortage, memory_for
 from system.lock import locked
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
@@ -74,6 +74,10 @@ def started(
         except WorkerDied as error:
             text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
             raise UserError(text) from error
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+            raise UserError(f"out of memory in {run.progress.place}; {run.less_memory}") from error
         finally:
             run.close()
     if stopped:
@@ -117,9 +121,10 @@ class Run:
             opts.check_resumable(options, self.before)
         self.devices = devices.choose(options.nGPU)
         self.sizing = Sizing()
-        self.data = splits.for_training(
-            options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize, self.sizing
-        )
+        with memory_for(f"while reading the pictures of {options.data}", "--trainSize takes fewer of them"):
+            self.data = splits.for_training(
+                options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize, self.sizing
+            )
         self.identity = identity.describe(self.data)
         if saved and "data" in saved:
             identity.check_same(self.identity, saved["data"])
@@ -129,7 +134,8 @@ class Run:
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
-        self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
+        with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
+            self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
         self.state, self.drawn = State(self.trainer), True
         if saved:
             columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
@@ -150,6 +156,15 @@ class Run:
         """What the user types to go on."""
         folder = str(self.files.folder)
         return f"python main.py --resume {shlex.quote(f'./{folder}' if folder.startswith('-') else folder)}"
+
+    @property
+    def less_memory(self) -> str:
+        """What the user may do where memory is short. The result depends on the batch size."""
+        shares = "" if self.options.shareGradInput else " or --shareGradInput true"
+        return (
+            f"a new run with a smaller --batchsize than {self.options.batchsize}{shares} needs less, fewer --nThreads "
+            f"need less in this one; once there is more, go on with {self.resume_command}"
+        )
 
     def begin(self) -> None:
         """Say what is going to happen, write what a resume needs before the first step."""

@@ -9,7 +9,7 @@ import torch
 
 import checkpoints
 from models.metrics import Sums
-from system.errors import UserError
+from system.errors import UserError, is_shortage
 from system.strict import is_number
 from training.likeness import like
 from training.plan import Plan
@@ -77,6 +77,8 @@ class State:
             if len(saved["random_cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all(like(saved["random_cuda"], torch.cuda.get_rng_state_all(), "random_cuda"))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
+            if is_shortage(e):
+                raise
             reason = (str(e).splitlines() or [type(e).__name__])[0]
             raise UserError(f"the training state does not fit the options of its run: {reason}") from e
 

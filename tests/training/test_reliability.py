@@ -382,6 +382,43 @@ def test_without_workers_to_be_had_a_run_goes_on(tmp_path, finished, monkeypatch
         assert ours == theirs
 
 
+LIMITED = """
+import resource, sys
+import training.run, matplotlib.pyplot, sklearn.datasets
+import main
+from pathlib import Path
+from system.errors import one_line_errors
+taken = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, 2 * (taken + 400_000_000,))
+with one_line_errors("main.py"):
+    main.main(sys.argv[1:])
+"""
+
+
+def test_memory_that_does_not_suffice_for_a_step_is_one_line_and_the_run_can_go_on(tmp_path):
+    """A real shortage: the system gives 400 MB beyond what the program takes for itself."""
+    options = [*SMALL, "--trainSize", "1024", "--widen", "4", "--batchsize", "1024", "--nThreads", "0"]
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, *options, "--save", str(tmp_path)], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("main.py: error: out of memory in epoch 1/")
+    for word in ("training", "--batchsize than 1024", "--shareGradInput true", "--resume"):
+        assert word in line
+    (folder,) = tmp_path.iterdir()
+    checkpoints.read_state(folder, pytest.fail)
+
+
+def test_memory_that_is_short_is_not_taken_for_damage(run_copy, monkeypatch):
+    def load(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        resume(run_copy[0])
+
+
 def test_more_epochs_change_the_learning_rate_and_say_so(run_copy, capsys):
     save, _ = run_copy
     with pytest.raises(UserError, match="nEpochs is 3, was 2"):

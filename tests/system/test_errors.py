@@ -1,0 +1,100 @@
+"""One line for each failure: what was being done, and what helps."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT
+
+from system import files
+from system.errors import UserError, is_shortage, memory_for, one_line_errors
+
+SHORT = (
+    MemoryError(),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("can't start new thread"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+)
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """The streams of the process, put back after a program has replaced them."""
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+
+
+def told(error, capfd):
+    """The line that a program prints when this is raised in it, and its status."""
+    with pytest.raises(SystemExit) as ended, one_line_errors("test.py"):
+        raise error
+    return capfd.readouterr().err, ended.value.code
+
+
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_a_shortage_of_memory_is_told_in_one_line(error, capfd, streams):
+    with (
+        pytest.raises(UserError, match="memory while counting; count less"),
+        memory_for("while counting", "count less"),
+    ):
+        raise error
+    line, status = told(error, capfd)
+    assert (line.count("\n"), status) == (1, 1)
+    assert "out of memory in test.py; end other programs" in line
+
+
+def test_other_errors_are_not_taken_for_one():
+    assert not any(map(is_shortage, (RuntimeError("shape"), OSError(errno.ENOSPC, "full"), ImportError("no module"))))
+
+
+def test_a_package_that_is_missing_is_named(capfd, streams):
+    line, _ = told(ModuleNotFoundError("No module named 'safetensors'"), capfd)
+    assert line == (
+        "test.py: error: No module named 'safetensors'; pip install -r requirements.txt installs what is needed\n"
+    )
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_too_many_open_files_are_told_with_what_helps(wrapped, capfd, streams, monkeypatch, tmp_path):
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "some/file")
+    if wrapped:  # by what was being done
+
+        def refuse(*_, **__):
+            raise error
+
+        with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+            patch.setattr(Path, "open", refuse)
+            patch.setattr(os, "open", refuse)
+            files.write(tmp_path / "latest.pt", b"")
+        error = caught.value
+    line, _ = told(error, capfd)
+    assert "Too many open files" in line
+    assert "ulimit -n" in line
+    assert "--nThreads" in line
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("PROGRAM >/dev/full", 1, "test.py: error: standard output: No space left on device\n"),
+        ("PROGRAM | head -1 >/dev/null; exit ${PIPESTATUS[0]}", 1, ""),
+        ("PROGRAM >&-", 0, ""),
+    ],
+)
+def test_programs_that_only_print_end_with_their_reader(line, status, said):
+    """A run outlives it (test_output.py); what is made for a reader does not."""
+    code = "from system.errors import one_line_errors as e\nwith e('test.py'):\n for n in range(99999): print(n)"
+    line = line.replace("PROGRAM", f'"{sys.executable}" -c "$CODE"')
+    environment = {**os.environ, "CODE": code}
+    process = subprocess.run(
+        ["bash", "-c", line], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stderr) == (status, said)
