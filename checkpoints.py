@@ -158,9 +158,10 @@ def read_log(folder: Path) -> list[dict[str, float | None]]:
         rows = [{name: _cell(name, text) for name, text in row.items()} for row in lines]
     except (TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{folder / 'log.csv'} cannot be read as the log of a run: {error}") from error
-    errors = [value for row in rows for name, value in row.items() if "_error_" in name]
-    if not all(value is None or 0 <= value <= 100 for value in errors):  # false for NaN, too
-        raise UserError(f"{folder / 'log.csv'} has an error that is not a number from 0 to 100")
+    wrong = [name for row in rows for name, value in row.items() if value is not None and not _can_be(name, value)]
+    if wrong:
+        what = "an error that is not a number from 0 to 100" if "_error_" in wrong[0] else f"an odd {wrong[0]}"
+        raise UserError(f"{folder / 'log.csv'} has {what}")
     if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
         raise UserError(f"{folder / 'log.csv'} holds no epoch of a run")
     return rows

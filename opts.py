@@ -5,7 +5,6 @@ resumed run may change it, and whether runs that differ in it are of one configu
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from options.values import boolean, boolean_or_auto, number
 from system import strict
 from system.errors import UsageError, UserError
 from system.files import read
-from system.output import printable
+from system.output import printable, quoted
 from system.strict import is_number
 
 BOTH = ("main.py", "test.py")
@@ -283,7 +282,7 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
         if not checkpoints.holds_state(folder):
             raise
         options = from_saved(checkpoints.read_state(folder, lambda text: None).get("options"), data)
-        print(f"{printable(error, 2000)}; going on with the options in the training state", file=sys.stderr)
+        print(f"{error}; going on with the options in the training state", file=sys.stderr)
         return options
 
 
@@ -469,7 +468,7 @@ def command(shaped: Mapping[str, Any]) -> str:
             given = others
     if given.get("data", NAMES[0]) not in NAMES:
         given["data"] = f"path/to/{given['data']}"
-    return " ".join(["python main.py", *(f"--{name} {shlex.quote(as_text(value))}" for name, value in given.items())])
+    return " ".join(["python main.py", *(f"--{name} {quoted(as_text(value))}" for name, value in given.items())])
 
 
 def table(options: argparse.Namespace, verbose: bool) -> str:

@@ -123,7 +123,9 @@ def write(pieces: Iterable[str], target: str | None) -> None:
     if target:
         files.write(Path(target), "".join(pieces).encode(errors="surrogateescape"))
         return
-    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths are printed as the system has them
+    if not sys.stdout.isatty():  # paths are printed as the system has them, for other programs to read
+        sys.stdout.verbatim = True
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     for piece in pieces:
         sys.stdout.write(piece)
 

@@ -24,6 +24,7 @@ from datasets.pictures import Pictures
 from datasets.sizing import USUAL, Sizing
 from system.errors import UserError
 from system.files import regular
+from system.output import printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
 GROUP = 2000  # pictures that decoding threads are given at a time
@@ -142,7 +143,7 @@ def decode(paths: Sequence[str], sizing: Sizing, title: str) -> Tensor:
     with decoders() as pool:
         groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
         decoded = chain.from_iterable(pool.map(partial(decode_one, sizing=sizing), group) for group in groups)
-        bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
+        bar = tqdm(decoded, f"reading {printable(title, 80)}", len(paths), leave=False, unit="img", disable=None)
         for index, pixels in enumerate(bar):
             images[index] = torch.from_numpy(pixels)
     return images

@@ -19,8 +19,11 @@ from models.multiexit import MultiExit
 from models.names import Configuration
 from models.networks import cost
 from opts import GOALS
+from system import strict
 from system.errors import UserError
 from system.files import regular, write
+from system.output import printable
+from system.strict import is_number
 
 FILE = "policy.json"
 FORMAT, FORMAT_VERSION = "auxresnet-policy", 1
@@ -153,21 +156,21 @@ def read_policy(path: Path) -> Policy:
         regular(path)
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(MAX_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
+            content = strict.loads(file.read(MAX_BYTES))
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{path} cannot be read as a policy: {reason}; calibrate.py writes one") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a policy; calibrate.py writes one")
     version = content.pop("formatVersion", None)
     if version != FORMAT_VERSION or isinstance(version, bool):
-        raise UserError(f"{path} has format version {str(version)[:40]}; this program reads {FORMAT_VERSION}")
+        raise UserError(f"{path} has format version {printable(version, 40)}; this program reads {FORMAT_VERSION}")
     names = {field.name for field in fields(Policy)}
     if odd := sorted(names ^ content.keys()):
-        raise UserError(f"{path} is damaged: it {'lacks' if odd[0] in names else 'has'} {odd[0][:40]}")
+        raise UserError(f"{path} is damaged: it {'lacks' if odd[0] in names else 'has'} {printable(odd[0], 40)}")
     for name, right in _checks(content):
         if not right:
-            raise UserError(f"{path} is damaged: its {name} cannot be {str(content[name])[:80]}")
+            raise UserError(f"{path} is damaged: its {name} cannot be {printable(content[name], 80)}")
     return Policy(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
 
 
@@ -202,4 +205,4 @@ def _checks(policy: dict[str, Any]) -> Iterator[tuple[str, bool]]:
 
 def _numbers(values: Any, low: float, high: float, *kinds: type) -> bool:
     """Whether this is a list of numbers (of one of `kinds`, if given) from `low` to `high`; NaN is not."""
-    return isinstance(values, list) and all(type(v) in (kinds or (int, float)) and low <= v <= high for v in values)
+    return isinstance(values, list) and all(is_number(v, low, high, *kinds) for v in values)

@@ -126,7 +126,7 @@ def shown(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _some(classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:3]) + (", …" if len(classes) > 3 else "")
+    shown = ", ".join(printable(name, 40) for name in classes[:3]) + (", …" if len(classes) > 3 else "")
     return f"{len(classes)} classes ({shown})"
 
 

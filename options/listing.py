@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from options.declaration import Option, Program, as_text
+from system.output import printable
 
 WIDTH = 110  # columns of the table
 NO_BREAK = "\u00a0"  # stands in for a space at which no line may end
@@ -31,7 +32,7 @@ def listing(program: Program, options: argparse.Namespace, verbose: bool, withou
 
 
 def _pair(option: Option, value: Any) -> str:
-    text = f"({option.default.text})" if value is None else as_text(value)
+    text = f"({option.default.text})" if value is None else printable(as_text(value))
     return f"{option.name}={text}"
 
 

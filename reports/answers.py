@@ -5,13 +5,15 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
+from system.output import printable
+
 Answer = tuple[str, Sequence[tuple[str, float]]]  # the path of a picture; classes and probabilities, likeliest first
 
 
 def as_text(answers: Iterable[Answer]) -> Iterator[str]:
     """A line for each picture: `cat.png  cat 0.9871  dog 0.0102`."""
     for path, found in answers:
-        yield "  ".join([path, *(f"{name} {probability:.4f}" for name, probability in found)]) + "\n"
+        yield "  ".join([path, *(f"{printable(name)} {probability:.4f}" for name, probability in found)]) + "\n"
 
 
 def as_csv(answers: Iterable[Answer]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Cards: what the exits of a network cost and give, for a terminal and as JSON, and the page about a finished run."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from models import names
 from models.names import Configuration
 from models.networks import cost
 from reports.tables import amount, table
-from system.output import printable
+from system.output import printable, quoted
 
 LISTED = 20  # classes that a page names
 
@@ -197,13 +196,13 @@ def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
     """Commands and code; they name the folder as the run named it."""
     data, last = header["dataset"], configuration.exits[-1]
     folder, side = printable(names.run_folder(data, configuration)), Sizing.of(header).side
-    argument = shlex.quote(data if data in catalog.NAMES else f"path/to/{data}")
+    argument = quoted(data if data in catalog.NAMES else f"path/to/{data}")
     mean, std = (", ".join(f"{value:.6g}" for value in header[name]) for name in ("mean", "std"))
     return f"""From the folder that holds this one (give the path of AuxResNet's programs where they are elsewhere):
 
 ```
-python test.py {printable(argument)} {shlex.quote(folder)} --exit all
-python predict.py {shlex.quote(folder)} picture.png
+python test.py {argument} {quoted(folder)} --exit all
+python predict.py {quoted(folder)} picture.png
 ```
 
 In Python, for pictures as N×3×{side}×{side}, their values from 0 to 255 normalised by channel, (value - mean) / std:

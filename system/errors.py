@@ -11,9 +11,13 @@ from system import output
 
 
 class UserError(ValueError):
-    """A failure that its reader can mend; its text names what was given, what is legal and what to do."""
+    """A failure that its reader can mend; its text names what was given, what is legal and what to do. It is one line
+    of printable characters, and not endless, whatever of it is from a file."""
 
     status = 1
+
+    def __init__(self, text: object) -> None:
+        super().__init__(output.one_line(text))
 
 
 class UsageError(UserError):
@@ -89,5 +93,5 @@ def _advice(error: BaseException) -> str:
 
 
 def _stop(program: str, text: str, status: int) -> None:
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    print(f"{program}: {output.one_line(text)}", file=sys.stderr)
     sys.exit(status)

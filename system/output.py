@@ -1,14 +1,18 @@
 """Standard output and standard error that last: they may be closed, full, of a narrow encoding, or read by nobody.
 
-What is printed is for a person; a run must not end because that person looked away.
+What is printed is for a person; a run must not end because that person looked away. And what comes from a file, such as
+the name of a class, may not take over that person's terminal.
 """
 
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-LONGEST = 200  # characters of one name, wherever it is from
+LONGEST, LONGEST_MESSAGE = 200, 4000  # characters of one name, wherever it is from, and of a message
+BAR = re.compile(r"(\x1b\[A)+")  # what a progress bar moves up a line with, and writes by itself
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
@@ -22,6 +26,25 @@ def printable(text: object, longest: int = LONGEST) -> str:
     return "".join(character if character.isprintable() else "�" for character in start)
 
 
+def one_line(text: object) -> str:
+    """A message, which may hold several names, as one printable line that is not endless."""
+    return printable(" ".join(line.strip() for line in str(text).splitlines()), LONGEST_MESSAGE)
+
+
+def quoted(text: str) -> str:
+    """A word for a command line that works when it is pasted into a shell, on one line whatever is in it."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(_escaped(c) if c in "\\'" or not c.isprintable() else c for c in text)
+    return f"$'{escaped}'"  # of bash, zsh, ksh and POSIX 2024
+
+
+def _escaped(character: str) -> str:
+    if ord(character) < 128:
+        return f"\\x{ord(character):02x}"
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
 class Unread(Exception):
     """Nobody reads standard output any more."""
 
@@ -32,9 +55,21 @@ def make_last(outlives_output: bool) -> None:
     sys.stdout, sys.stderr = _Lasting(sys.stdout, not outlives_output), _Lasting(sys.stderr, False)
 
 
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\r\t" else "�" for c in text)
+
+
 class _Lasting:
     """A text stream that leads nowhere once it can no longer be written to, and then says so where that is news, or
-    raises."""
+    raises.
+
+    A � takes the place of characters that could move a terminal's cursor, or do worse; with `verbatim`, which is for
+    output that programs read, it does not.
+    """
+
+    verbatim = False
 
     def __init__(self, stream: TextIO | None, raises: bool) -> None:
         self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115 (it lasts as long as the program)
@@ -44,7 +79,8 @@ class _Lasting:
     def write(self, text: str) -> int:
         """As of any stream."""
         try:
-            return self._stream.write(text)
+            self._stream.write(text if self.verbatim or BAR.fullmatch(text) else _harmless(text))
+            return len(text)
         except OSError as error:
             self._give_up(error)
             return len(text)

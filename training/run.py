@@ -4,7 +4,6 @@ import argparse
 import copy
 import math
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from reports.progress import Progress
 from system import arithmetic, devices
 from system.errors import UserError, is_shortage, memory_for
 from system.lock import locked
+from system.output import quoted
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import introduction, setup
@@ -155,7 +155,7 @@ class Run:
     def resume_command(self) -> str:
         """What the user types to go on."""
         folder = str(self.files.folder)
-        return f"python main.py --resume {shlex.quote(f'./{folder}' if folder.startswith('-') else folder)}"
+        return f"python main.py --resume {quoted(f'./{folder}' if folder.startswith('-') else folder)}"
 
     @property
     def less_memory(self) -> str:

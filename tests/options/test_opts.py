@@ -256,7 +256,12 @@ def test_test_options():
         opts.parse_test("CIFAR10 ResNet-20 --exit last".split())
 
 
-@pytest.mark.parametrize("content", ["[1]", "3", '{"depth": "x"}', '{"depht": 8}', "{", "[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", "3", '{"depth": "x"}', '{"depht": 8}', "{", "[" * 100_000, '{"depth": 8, "depth": 8}', '{"LR": NaN}',
+     '{"LR": 1e999}', f'{{"depth": {10**400}}}', '{"depth": [[[8]]]}', '{"data": {}}'],
+    ids=range(12),
+)  # fmt: skip
 def test_saved_options_that_are_none(content, tmp_path):
     (tmp_path / "opt.json").write_text(content)
     with pytest.raises(UserError, match=r"saved options are not|does not hold a run"):

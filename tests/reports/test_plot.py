@@ -166,6 +166,8 @@ def test_a_run_given_twice_counts_once_and_one_without_a_log_is_left_out(runs, t
         ("epoch,seconds,train_error_14\n1,2,3\n", ["log.csv", "no epoch"]),
         ("epoch,seconds,test_error_14\n1,2,x\n", ["log.csv", "'x'"]),
         ("epoch,seconds,test_error_14\n1,2\n", ["log.csv"]),
+        ("epoch,seconds,test_error_14\n1,inf,3\n", ["log.csv", "an odd seconds"]),
+        ("epoch,seconds,test_error_14\n1,2,1e999\n", ["log.csv", "from 0 to 100"]),
     ],
 )
 def test_a_bad_log_is_named(log, words, runs):

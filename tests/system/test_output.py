@@ -1,11 +1,16 @@
 """A run goes on, whatever becomes of the streams that it prints to."""
 
+import argparse
+import re
 import shlex
 import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, SMALL
+from conftest import PROJECT, SMALL, script, write_pictures
+
+from system.errors import UserError
+from system.output import printable, quoted
 
 pytestmark = pytest.mark.slow
 
@@ -40,3 +45,53 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
     assert process.returncode == 0, process.stderr
     assert "\\u6f22/DIGITS" in process.stdout
     assert (tmp_path / "\u6f22" / FOLDER / "log.csv").exists()
+
+
+WILD = "\x1b[2J\x9b31m\u202edog\r\x07"
+
+
+def test_nothing_from_files_reaches_the_terminal_as_a_command_to_it(tmp_path):
+    """Names of folders, classes, pictures and a network's data are full of escapes, and of no end."""
+    pictures = tmp_path / f"pets{WILD}"
+    for split in ("train", "test"):
+        write_pictures(pictures / split, {"cat": 8, WILD: 8, "x" * 250: 8}, seed=len(split))
+    line = ("--depth", "8", "--nGPU", "0", "--nEpochs", "1", "--save", tmp_path)
+    printed = [script("main.py", "--data", pictures, *line)]
+    folder = tmp_path / f"{pictures.name}-AuxResNet-8-2"
+    printed += [
+        script("test.py", pictures, folder, "--perClass", "--nGPU", "0"),
+        script("test.py", pictures, folder, "--exit", "all", "--nGPU", "0"),
+        script("plot.py", folder, "--out", tmp_path / "runs.png"),
+    ]
+    assert [process.returncode for process in printed] == [0] * 4, printed[-1].stderr
+    told = script(
+        "predict.py", folder, tmp_path / "no such picture\x1b[2J.png", next(pictures.rglob("*.png")), "--top=3"
+    )
+    assert told.stdout.count("\x1b") == 2  # of the folder, whose name is for other programs to read
+    printed += [
+        script("test.py", "DIGITS", folder),
+        script("test.py", pictures, f"{folder}/exit-{WILD}.safetensors"),
+        script("main.py", "--resume", folder, "--LR", "3"),
+        argparse.Namespace(stdout="", stderr=told.stderr),
+    ]
+    for process in printed:
+        assert re.fullmatch(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]*", process.stdout + process.stderr)
+        assert max(map(len, f"{process.stdout}\n{process.stderr}".splitlines())) < 1500
+
+
+@pytest.mark.parametrize(
+    "name", ["pets", "-it's", "a  b", "new\nline\ttab", WILD, "\x1b'\\$`!\"", "猫\u202e"], ids=ascii
+)
+def test_a_quoted_word_is_one_line_and_the_same_word_in_a_shell(name):
+    assert quoted(name).isprintable()
+    process = subprocess.run(["bash", "-c", f"printf %s {quoted(name)}"], capture_output=True)
+    assert process.stdout.decode() == name
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, 10**5000, "\x1b" * 10**6, "a\nb\u2028c\rd"], ids=type)
+def test_an_error_is_one_line_that_ends(text):
+    message = str(UserError(f"{printable(text)} is wrong; give another"))
+    assert message.isprintable()
+    assert len(message) < 300
+    assert message.endswith(" is wrong; give another")
+    assert len(str(UserError(f"{text}" if isinstance(text, str) else "x"))) <= 4000
