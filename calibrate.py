@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import opts
 from models import names
 from system.errors import UserError, one_line_errors
-from system.files import write
+from system.files import check_target, write
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
@@ -60,6 +60,7 @@ def target(options: Namespace, model: "SavedModel") -> Path:
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or leave --out out to write into {run}/")
+    check_target(out / "policy.json")
     return out
 
 

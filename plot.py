@@ -15,7 +15,7 @@ from reports import plots
 from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
-from system.files import write
+from system.files import check_target, write
 
 NAMED = ("depth", "nOutputs", "widen")  # options that the name of a network tells
 HALF_NAMED = ("data", "dropout", "exits", "shortcutType")  # those that names of networks and data sets may leave open
@@ -65,6 +65,7 @@ class Group:
 def main(argv: Sequence[str]) -> None:
     """Read the runs, group them, draw, print."""
     options = opts.parse_plot(argv)
+    check_target(Path(options.out))
     folders = {Path(run).resolve(): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
     write(Path(options.out), draw(groups))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import opts
 from models import names
 from system.errors import one_line_errors
-from system.files import write
+from system.files import check_target, write
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,8 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 def main(argv: Sequence[str]) -> None:
     """Find the files, rebuild the network, test it, print."""
     options = opts.parse_test(argv)
+    for file in filter(None, (options.json, options.plot)):
+        check_target(Path(file))
     path = Path(options.model)
     is_path = path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors"))
     folder = None if is_path else names.find_folder(opts.label(options.data), options.model)

@@ -1,5 +1,6 @@
 """Saved models: found, rebuilt from the files of one or several exits, made ready to be tested."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,10 @@ from models import names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
 from system.errors import UserError
+from system.lock import LOCK_FILE
 from system.output import printable
+
+PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to read files that a run is writing
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,22 @@ def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
 
 
 def load(files: dict[int, Path]) -> SavedModel:
-    """Rebuild the network from exit files of one run; UserError, naming the file, where they do not fit together."""
-    files = dict(sorted(files.items()))
+    """Rebuild the network from exit files of one run; UserError, naming the file, where they do not fit together.
+
+    A run that is at work writes one file after another: where they do not fit, they may do so in a moment.
+    """
+    for pause in PAUSES:
+        try:
+            return _load(dict(sorted(files.items())))
+        except UserError:
+            if not any((path.parent / LOCK_FILE).exists() for path in files.values()):
+                raise
+        time.sleep(pause)
+    return _load(dict(sorted(files.items())))
+
+
+def _load(files: dict[int, Path]) -> SavedModel:
+    """The same from the files as they are now, shallow to deep."""
     weights: dict[str, Tensor] = {}
     for position, path in files.items():
         header = checkpoints.read_header(path)

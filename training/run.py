@@ -300,11 +300,24 @@ class Run:
 
     def finish(self) -> None:
         """Test what is kept, in float32, and write the page about the run."""
+        if not self.data.validates:
+            self._make_good()
         self.errors = self.files.read_errors()
         self.error_name = f"{self.data.held_out_name} error"
         if self.data.validates:
             self._test_best()
         self.files.write_card(cards.run_card(self.files.exits))
+
+    def _make_good(self) -> None:
+        """Write the exits of the last epoch anew if a file of theirs is missing or damaged: the training state has its
+        weights, the log its errors. (Of a best epoch nothing else is kept.)"""
+        try:
+            self.files.read_errors()
+        except UserError as error:
+            warn(f"{error}; the exits are written anew from the training state")
+            network, last = self._network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
+            errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
+            self.files.write_exits(network, self._header(), errors)
 
     def _test_best(self) -> None:
         """Test the epoch that did best on the validation split. Its validation error, too, is measured in float32, and

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import struct
+import time
 
 import pytest
 import torch
@@ -222,3 +223,18 @@ def test_a_folder_named_like_an_exit_file_and_files_of_other_names(finished, tmp
     shutil.copytree(finished[1], run)
     shutil.copy(run / "exit-5.safetensors", run / "exit-5 (copy).safetensors")
     assert script("test.py", "DIGITS", run).stdout.startswith("error ")
+
+
+def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, genuine, tmp_path, monkeypatch):
+    """The first exit is of the next epoch already, the others follow while the reader waits."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder)
+    tensors, header = genuine
+    newer = {name: tensor + 1 for name, tensor in tensors.items()}
+    checkpoints.write_exit(folder / FIRST, newer, header)
+    files = checkpoints.exit_files(folder)
+    with pytest.raises(UserError, match="another run or epoch"):
+        saved.load(files)
+    (folder / ".lock").write_text("process 1 on here\n")
+    monkeypatch.setattr(time, "sleep", lambda seconds: shutil.copy(finished[1] / FIRST, folder / FIRST))
+    assert saved.load(files).files == files

@@ -156,6 +156,13 @@ def test_the_page_says_what_was_held_out_and_whose_the_pictures_are(finished, tm
     header["options"] |= {"valSize": 500, "data": "pets\n#"}
     checkpoints.write_exit(path, load_file(source), header)
     page = cards.run_card({14: path})
-    for text in ("on pets�#\n", "validation error", "500 held-out", "c19, …", "path/to/pets�#", "A folder of pictures"):
+    for text in (
+        "on pets�#\n",
+        "validation error",
+        "500 held-out",
+        "c19, …",
+        "$'path/to/pets\\x0a#'",
+        "A folder of pictures",
+    ):
         assert text in page
     assert "\n#\n" not in page

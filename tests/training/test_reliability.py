@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, script, signal_during, write_pictures
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, write_pictures
 
 import checkpoints
 import main
@@ -234,6 +234,15 @@ def test_a_picture_that_cannot_be_made_does_not_stop_a_run(fault, tmp_path):
         (folder / "curves.png").rmdir()
     assert script("main.py", "--resume", folder).returncode == 0
     assert (folder / "curves.png").is_file()
+
+
+def test_exits_of_a_finished_run_that_are_missing_or_damaged_are_made_anew(run_copy, finished, capsys):
+    save, folder = run_copy
+    (folder / "exit-5.safetensors").unlink()
+    (folder / "exit-14.safetensors").write_bytes(flipped((folder / "exit-14.safetensors").read_bytes()))
+    resume(save)
+    assert "exit-5.safetensors cannot be read" in capsys.readouterr().err
+    assert exit_files(folder) == exit_files(finished[1])
 
 
 def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
