@@ -1,11 +1,13 @@
-"""Write one exit as a file that runs without this program: ONNX, or a .pt2 that PyTorch loads by itself.
+"""Write one exit, or a whole network that pictures leave early, as files that run without this program.
 
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx   # for onnxruntime, in any language
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.pt2    # for torch.export.load
 python export.py CIFAR10 path/to/run --to small.onnx --half         # weights in 16 bits
+python export.py CIFAR10 AuxResNet-56-5 --policy policy.json --to model.onnx    # all exits in a file that stops early
+python export.py CIFAR10 AuxResNet-56-5 --policy policy.json --bundle DIR       # a file for each segment, and a router
 
-Pictures go in as N×side×side×3 bytes, probabilities of the classes come out; normalisation is inside. The file is asked
-about the test pictures and is put in its place only if it answers as the exit does.
+Pictures go in as N×side×side×3 bytes, probabilities of the classes come out; normalisation is inside. The files are
+asked about the test pictures and are put in their place only if they answer as the exits do.
 """
 
 import sys
@@ -21,95 +23,110 @@ from system import files
 from system.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
-    from inference.classifier import Model
-    from inference.comparison import Comparison
+    from datasets.pictures import Pictures
+    from inference.comparison import Answers, Comparison
+    from inference.early_exit import Rule
     from inference.saved import SavedModel
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 ROUNDING = {False: 1e-4, True: 0.05}  # how far probabilities may move, by --half; seen: 2e-6 and 0.004
 INT8_COST = 1.0  # points of error that 8 bits may add
+TIMED = 200  # pictures
 
 
 def main(argv: Sequence[str]) -> None:
-    """Find the exit, write it, compare, put the file in its place, print."""
+    """Find the exits, write them, compare, put the files in their place, print."""
     options = opts.parse_export(argv)
-    path, target = Path(options.model), Path(options.to)
+    path, target = Path(options.model), Path(options.bundle or options.to)
     is_path = path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors"))
     folder = None if is_path else names.find_folder(opts.label(options.data), options.model)
-    files.check_target(target)
+    (files.check_new_folder if options.bundle else files.check_target)(target)
 
-    from inference import exported, saved  # imports PyTorch, which --help and mistakes need not wait for
+    from datasets.pictures import balanced_order  # these import PyTorch, which --help and mistakes need not wait for
+    from inference import comparison, early_exit, exported, latency, routing, saved
 
-    if target.suffix == ".onnx":
+    if target.suffix != ".pt2":
         exported.require_packages(target)
     found = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
-    model = saved.load(saved.choose(found, options.exit))
-    content = written(options, model)
-    runs = exported.runnable(content, target)
-    compared = compare(options, model, runs)
-    check(compared, options)
-    files.write(target, content)
-    print(report(model, runs, compared, target, on_noise=options.check == 0))
+    model = saved.load(saved.choose(found, "all" if options.policy else options.exit))
+    rule = routing.read(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
+    content, answers = made(options, model, rule)
+    pictures = shown(options, model)
+    compared = comparison.compare(model, rule, answers, saved.shown(pictures))
+    check(compared, options, target)
+    (files.write_folder if options.bundle else files.write)(target, content)
+    some = pictures.take(balanced_order(pictures.targets)[:TIMED]).images
+    times = latency.one_by_one([routing.router(model, rule, exported.CPU, None), answers], some)
+    print(report(options, list(model.files.values()), rule.positions, compared, times))
 
 
-def written(options: Namespace, model: "SavedModel") -> bytes:
-    """The content of the file that the options ask for."""
-    from inference import exported
+def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes | dict[str, bytes], Answers]":
+    """What the options ask for: the content of a file, or of each file of a folder by its name; and what that answers
+    to pictures."""
+    from inference import bundle, conditional, exported
 
-    content = exported.write(model, Path(options.to).suffix, options.half)
-    if not options.int8:
-        return content
-    from inference import quantised  # imports onnx
+    if options.bundle:
+        content = bundle.write(model, rule, options.half)
+        return content, bundle.answers(content)
+    target = Path(options.to)
+    if options.policy:
+        content = conditional.write(model, rule, options.half)
+        return content, conditional.answers(content, target)
+    content = exported.write(model, target.suffix, options.half)
+    if options.int8:
+        from inference import quantised  # imports onnx
 
-    return quantised.int8(content, quantised.training_pictures(model, options.data, Path(options.dataDir)))
+        content = quantised.int8(content, quantised.training_pictures(model, options.data, Path(options.dataDir)))
+    return content, exported.answers(content, target)
 
 
-def compare(options: Namespace, model: "SavedModel", runs: "Model") -> "Comparison":
-    """The exit beside its exported file: on all test pictures, on `--check` N of all classes, or, where N is 0, on
-    noise."""
+def shown(options: Namespace, model: "SavedModel") -> "Pictures":
+    """The pictures to compare on: those of the test, `--check` N of them of all classes, or, where N is 0, noise."""
     from datasets.pictures import balanced_order
     from inference import comparison, saved
 
     if options.check == 0:
-        return comparison.compare(model, runs, comparison.noise(model.sizing.side))
+        return comparison.noise(model)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
-    chosen = pictures if options.check is None else pictures.take(balanced_order(pictures.targets)[: options.check])
-    return comparison.compare(model, runs, saved.shown(chosen))
+    return pictures if options.check is None else pictures.take(balanced_order(pictures.targets)[: options.check])
 
 
-def check(compared: "Comparison", options: Namespace) -> None:
-    """Raise UserError where an exported file does not answer as the exit does."""
+def check(compared: "Comparison", options: Namespace, target: Path) -> None:
+    """Raise UserError where what was made does not answer as the exits do."""
     told = f"on {compared.pictures:,} pictures"
     if options.int8 and not compared.after <= compared.before + INT8_COST:
         raise UserError(
-            f"{options.to} is not written: 8 bits raise the error {told} from {compared.before:.2f} to "
+            f"{target} is not written: 8 bits raise the error {told} from {compared.before:.2f} to "
             f"{compared.after:.2f}; leave out --int8"
         )
     if not options.int8 and not compared.difference <= ROUNDING[options.half]:
         raise UserError(
-            f"{options.to} is not written: {told} its probabilities are up to {compared.difference:.2g} from the "
+            f"{target} is not written: {told} its probabilities are up to {compared.difference:.2g} from the "
             f"exit's, which is more than rounding ({ROUNDING[options.half]:g}); try the other kind of file"
         )
 
 
-def report(model: "SavedModel", runs: "Model", compared: "Comparison", target: Path, on_noise: bool) -> str:
-    """What was made of what: sizes, errors, latencies."""
-    from inference import saved
-    from inference.exported import CPU
-    from inference.latency import latency
-
-    (source,) = model.files.values()
-    times = [latency(ask, model.sizing.side, CPU).median for ask in (saved.ready(model, [CPU]), runs.probabilities)]
+def report(
+    options: Namespace, exits: Sequence[Path], positions: Sequence[int], compared: "Comparison", times: Sequence[float]
+) -> str:
+    """What was made of the files of exits: sizes, errors, milliseconds; with a policy, where pictures leave."""
+    target = Path(options.bundle or options.to)
+    made = list(target.iterdir()) if options.bundle else [target]
     columns = {
-        "file": [str(source), str(target)],
-        "MB": [f"{path.stat().st_size / 1e6:.2f}" for path in (source, target)],
+        "file": [str(exits[0].parent if options.policy else exits[0]), str(target)],
+        "MB": [f"{sum(path.stat().st_size for path in paths) / 1e6:.2f}" for paths in (exits, made)],
         "ms a picture": [f"{milliseconds:.2f}" for milliseconds in times],
     }
-    if not on_noise:
+    if options.check != 0:
         columns["error"] = [f"{error:.2f} %" for error in (compared.before, compared.after)]
-    kind = "pictures of noise" if on_noise else "test pictures"
-    told = f"{compared.pictures:,} {kind}: probabilities differ by at most {compared.difference:.2g}"
-    return f"{table(columns, words={'file'})}\n\n{told}"
+    kind = "pictures of noise" if options.check == 0 else "test pictures"
+    told = [f"{compared.pictures:,} {kind}: probabilities differ by at most {compared.difference:.2g}"]
+    if options.policy:
+        from reports.adaptive import leaving
+
+        moved = f"; {compared.moved} of them elsewhere than before, by rounding" if compared.moved else ""
+        told.append(f"{leaving(positions, compared.histogram)}{moved}")
+    return "\n".join([table(columns, words={"file"}), "", *told])
 
 
 if __name__ == "__main__":

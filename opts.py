@@ -72,7 +72,13 @@ OPTIONS = (
         Option("model", str, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True, programs=("export.py",)),
         Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("export.py",)),
-        Option("to", values.exported, "model.onnx", "file to write, .onnx or .pt2", "FILE", programs=("export.py",)),
+        Option("policy", str, Rule("none"), "write the whole network, which pictures leave early by this file of "
+               "calibrate.py; it is looked for in the run's folder, too", "FILE", programs=("export.py",)),
+        Option("to", values.exported,
+               Rule("model.onnx, without --bundle", lambda others: None if others["bundle"] else "model.onnx"),
+               "file to write, .onnx or .pt2", "FILE", programs=("export.py",)),
+        Option("bundle", values.new_folder, Rule("none"), "with --policy: folder to make, with an ONNX file for each "
+               "segment and a run.py that sends batches of pictures through them", "DIR", programs=("export.py",)),
         Option("check", number(int, 0, 10**7), Rule("all"), "compare on N test pictures; 0: on noise, which needs no "
                "data", "N", programs=("export.py",)),
         _switch("half", False, "keep the weights in 16 bits", alone=True, programs=("export.py",)),
@@ -251,7 +257,7 @@ CALIBRATE = Program(
 EXPORT = Program(
     "export.py",
     _having("export.py"),
-    "Write one exit as a file that runs without this program.",
+    "Write one exit, or a whole network and its policy, as files that run without this program.",
     "Example: python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx",
 )
 AUTO = tuple(option.name for option in MAIN.options if option.auto)
@@ -320,6 +326,17 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
 def parse_export(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `export.py`; raises UsageError as `parse` does."""
     options = argparse.Namespace(**EXPORT.resolved(EXPORT.given(argv)))
+    if options.bundle and options.to:
+        raise UsageError(f"--bundle {options.bundle} excludes --to {options.to}; give one")
+    if options.bundle and not options.policy:
+        raise UsageError(f"--bundle {options.bundle} needs --policy FILE to route pictures by; calibrate.py writes one")
+    if options.policy:
+        if options.exit:
+            raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
+        if options.int8:
+            raise UsageError("--policy excludes --int8, which is for single exits; give one, or --half")
+        if options.to and not options.to.endswith(".onnx"):
+            raise UsageError(f"--policy is for .onnx files and for --bundle, --to is {options.to}; give another file")
     if options.int8 and (options.half or not options.to.endswith(".onnx")):
         raise UsageError(f"--int8 is for .onnx files without --half; --to is {options.to}, --half is {options.half}")
     if options.int8 and options.check == 0:

@@ -31,7 +31,7 @@ def content(form: str, model: saved.SavedModel) -> bytes:
     """The file of a form that is exported; 8-bit ranges are those of noise, as they do not matter for speed."""
     suffix, _, option = form.partition(" ")
     whole = exported.write(model, suffix, half=option == "--half")
-    return quantised.int8(whole, comparison.noise(model.sizing.side)[0][0]) if option == "--int8" else whole
+    return quantised.int8(whole, comparison.noise(model).images) if option == "--int8" else whole
 
 
 def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:

@@ -1,46 +1,66 @@
-"""An exported file beside the exit file that it was made from: how far their answers are apart."""
+"""Exported files beside the exits that they were made from: how far their answers are apart."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from datasets.pictures import Pictures
 from datasets.transforms import Normalise
-from inference.classifier import Model
+from inference.early_exit import Rule, simulate
 from inference.saved import SavedModel
 
 NOISE = 256  # pictures
 
+Answers = Callable[[Tensor], tuple[Tensor, Tensor]]  # N×H×W×3 uint8 -> N×classes probabilities, positions of N exits
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an exit and its exported file say about the same pictures."""
+    """What exits and what was made from them say about the same pictures."""
 
     pictures: int
-    difference: float  # of two probabilities, the largest
-    before: float  # error of the exit, in percent
-    after: float  # error of the exported file
+    difference: float  # how far a probability of the exits is from what the files make of it, at most
+    before: float  # error of the exits, in percent
+    after: float  # error of the files
+    histogram: tuple[int, ...]  # pictures that leave at each exit of the files
+    moved: int  # pictures that leave at another exit than before
 
 
 @torch.inference_mode()
-def compare(model: SavedModel, exported: Model, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
-    """Ask both about batches of N×H×W×3 uint8 pictures and N targets; the exit as it was trained, nothing folded."""
+def compare(model: SavedModel, rule: Rule, exported: Answers, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
+    """Ask both about batches of N×H×W×3 uint8 pictures and N targets; the exits as they were trained, nothing folded,
+    by a rule that says which of them answers.
+
+    Where a file lets a picture leave at another exit than the rule does, because a probability was rounded to the other
+    side of a threshold, its distance from the threshold counts as a difference.
+    """
     normalise = Normalise(model.header["mean"], model.header["std"])
-    pictures, difference, wrong = 0, 0.0, [0, 0]
+    thresholds, number = torch.tensor(rule.thresholds)[:, None], torch.arange(len(rule.positions))[:, None]  # K×1
+    differences, exits, moved, wrong = [], [], 0, [0, 0]
     for images, targets in batches:
-        answers = [model.network(normalise(images))[-1].softmax(1), exported.probabilities(images)]
-        apart = (answers[0] - answers[1]).abs().max().item()
-        difference = apart if not apart <= difference else difference  # a NaN stays
-        wrong = [w + int((answer.argmax(1) != targets).sum()) for w, answer in zip(wrong, answers, strict=True)]
-        pictures += len(targets)
-    before, after = (100 * w / pictures for w in wrong)
-    return Comparison(pictures, difference, before, after)
+        logits = model.network(normalise(images))
+        before = simulate(logits, rule)
+        probabilities, positions = exported(images)
+        left = torch.tensor([rule.positions.index(position) for position in positions.tolist()])
+        expected = torch.stack([(z / t).softmax(1) for z, t in zip(logits, rule.temperatures, strict=True)])  # K×N×C
+        lacking = thresholds - expected.amax(2)  # K×N, how much an exit lacks to be sure
+        misjudged = torch.where(number < left, -lacking, torch.where(number == left, lacking, 0))
+        differences += [(expected[left, torch.arange(len(left))] - probabilities).abs().amax(), misjudged.amax()]
+        exits.append(left)
+        moved += int((left != before.exits).sum())
+        classes = (before.classes, probabilities.argmax(1))
+        wrong = [count + int((found != targets).sum()) for count, found in zip(wrong, classes, strict=True)]
+    histogram = torch.cat(exits).bincount(minlength=len(rule.positions)).tolist()
+    errors = [100 * count / sum(histogram) for count in wrong]
+    difference = torch.stack(differences).amax().item()  # NaN, if one is
+    return Comparison(sum(histogram), difference, *errors, tuple(histogram), moved)
 
 
-def noise(side: int) -> list[tuple[Tensor, Tensor]]:
-    """Pictures of side×side pixels for a comparison where there are no others: always the same, of every value, with
-    targets that mean nothing."""
-    generator = torch.Generator().manual_seed(0)
+def noise(model: SavedModel) -> Pictures:
+    """Pictures for a comparison where a model has no others: always the same, of every value, with targets that mean
+    nothing."""
+    generator, side = torch.Generator().manual_seed(0), model.sizing.side
     images = torch.randint(0, 256, (NOISE, side, side, 3), dtype=torch.uint8, generator=generator)
-    return [(images, torch.zeros(NOISE, dtype=torch.int64))]
+    return Pictures(images, torch.zeros(NOISE, dtype=torch.int64), tuple(model.header["classes"]))

@@ -41,6 +41,11 @@ class Rule:
     thresholds: tuple[float, ...]  # of the top probability; 0 at the last exit, which takes whatever comes
 
 
+def only(position: int) -> Rule:
+    """The rule by which every picture leaves at one exit."""
+    return Rule((position,), (1.0,), (0.0,))
+
+
 @dataclass(frozen=True)
 class Policy(Rule):
     """A rule, and what it was fitted on."""
@@ -144,10 +149,15 @@ def fingerprint(network: MultiExit) -> str:
     return digest.hexdigest()
 
 
+def as_json(policy: Policy) -> bytes:
+    """The content of a policy's file."""
+    content = {"format": FORMAT, "formatVersion": FORMAT_VERSION, **asdict(policy)}
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
 def write_policy(path: Path, policy: Policy) -> None:
     """Write a policy as JSON; UserError where that fails."""
-    content = {"format": FORMAT, "formatVersion": FORMAT_VERSION, **asdict(policy)}
-    write(path, (json.dumps(content, indent=2) + "\n").encode())
+    write(path, as_json(policy))
 
 
 def read_policy(path: Path) -> Policy:

@@ -2,18 +2,19 @@
 
 Both take N×side×side×3 uint8 pictures, any N, and give N×classes probabilities; normalisation is inside, batch norms
 are folded. Both hold a card, as JSON under the name `CARD`: network, data set, classes, size of the input,
-normalisation, position, error.
+normalisation, position, error. An ONNX file of a whole network, see `inference/conditional.py`, takes its pictures one
+by one, and is read here, too.
 """
 
 import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,18 @@ from checkpoints import HEADER_FIELDS, UNSAID
 from datasets.transforms import Normalise
 from inference import archive
 from inference.classifier import Classifier, Model, card
+from inference.comparison import Answers
 from inference.saved import SavedModel
 from models.folding import folded
-from system import devices, strict
+from system import devices, files, strict
 from system.errors import UserError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
 
 CARD = "AuxResNet"
 INPUT, OUTPUT = "images", "probabilities"
+POLICY = "policy"  # in the card of a file whose pictures leave early
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CPU = torch.device("cpu")
 
@@ -48,10 +54,10 @@ def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
     header = model.header
     classifier = Classifier(folded(model.network), Normalise(header["mean"], header["std"]), card(header))
     if half:
-        _halve(classifier)
+        halve(classifier)
     text = json.dumps(classifier.card)
-    program = _program(classifier)
-    return _as_pt2(program, text) if suffix == ".pt2" else _as_onnx(program, text)
+    traced = program(classifier, torch.zeros(2, *header["input"][1:], 3, dtype=torch.uint8), any_number=True)
+    return _as_pt2(traced, text) if suffix == ".pt2" else as_onnx(traced, [INPUT], [OUTPUT], text)
 
 
 class _Widened(nn.Module):
@@ -59,7 +65,7 @@ class _Widened(nn.Module):
         return weight.float()
 
 
-def _halve(module: nn.Module) -> None:
+def halve(module: nn.Module) -> None:
     """Keep the weights of convolutions and linear layers in 16 bits, in place; nearly all of a network is in them."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -67,16 +73,16 @@ def _halve(module: nn.Module) -> None:
             parametrize.register_parametrization(layer, "weight", _Widened(), unsafe=True)  # unsafe: of another type
 
 
-def _program(classifier: Classifier) -> ExportedProgram:
-    """The classifier as a graph of operators for any number of pictures, without a trace of where it was made."""
-    side = classifier.sizing.side
-    pictures = torch.zeros(2, side, side, 3, dtype=torch.uint8)  # 2, as 1 would be taken for a constant
+def program(module: nn.Module, example: Tensor, any_number: bool) -> ExportedProgram:
+    """A module of one input as a graph of operators, without a trace of where it was made. With `any_number` it takes
+    batches of any size; the example is then one of two or more, because 1 would be taken for a constant."""
+    shapes = ({0: Dim("N", min=1)},) if any_number else None
     with torch.no_grad():
-        program = torch.export.export(classifier.eval(), (pictures,), dynamic_shapes=({0: Dim("N", min=1)},))
-    for node in program.graph.nodes:
+        traced = torch.export.export(module.eval(), (example,), dynamic_shapes=shapes)
+    for node in traced.graph.nodes:
         for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):  # paths of the machine, classes
             node.meta.pop(name, None)
-    return program
+    return traced
 
 
 def _as_pt2(program: ExportedProgram, text: str) -> bytes:
@@ -87,17 +93,24 @@ def _as_pt2(program: ExportedProgram, text: str) -> bytes:
     return content.getvalue()
 
 
-def _as_onnx(program: ExportedProgram, text: str) -> bytes:
+def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], text: str) -> bytes:
+    """A program as the content of an ONNX file, with these names for what goes in and comes out, and the text of a card
+    in its metadata."""
     with quiet():
-        exported = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        model = torch.onnx.export(
+            program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
         ).model
-    for node in exported.graph:
+    for value in list(model.graph.initializers.values()):  # weights, all of them in the outermost graph
+        graphs = {use.node.graph for use in value.uses()}
+        if len(graphs) == 1 and model.graph not in graphs:  # runtimes do not optimise a branch around foreign weights
+            model.graph.initializers.pop(value.name)
+            graphs.pop().register_initializer(value)
+    for node in model.graph.all_nodes():
         node.metadata_props.clear()  # names of files and classes of the exporter
-    exported.metadata_props[CARD] = text
+    model.metadata_props[CARD] = text
     import onnx_ir
 
-    return onnx_ir.to_proto(exported).SerializeToString()
+    return onnx_ir.to_proto(model).SerializeToString()
 
 
 def read(path: Path, position: int | None, gpus: int | None) -> Model:
@@ -110,10 +123,11 @@ def read(path: Path, position: int | None, gpus: int | None) -> Model:
         require_packages(path)
         if gpus:
             raise UserError(f"--nGPU {gpus}: {path} runs on the CPU; leave it out, or export a .pt2 file")
-    if not path.is_file():
-        raise UserError(f"{path} cannot be read: it is no file")
+    content = files.read(path)
     device = devices.choose(gpus)[0] if path.suffix == ".pt2" else CPU
-    model = runnable(path.read_bytes(), path, device)
+    model = runnable(content, path, device)
+    if position is not None and POLICY in model.card:
+        raise UserError(f"--exit {position}: {path} has a policy, which chooses the exit; leave it out")
     if position not in (None, model.card["position"]):
         raise UserError(f"--exit {position}: {path} is exit {model.card['position']}; leave it out")
     return model
@@ -131,6 +145,12 @@ def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
     if shape != (3, len(model.classes)):
         raise UserError(f"{path} gives {shape} for 3 pictures and {len(model.classes)} classes; export it anew")
     return model
+
+
+def answers(content: bytes, path: Path) -> Answers:
+    """What the file of an exit says about N pictures."""
+    model = runnable(content, path)
+    return lambda images: (model.probabilities(images), torch.full((len(images),), model.card["position"]))
 
 
 def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
@@ -151,26 +171,40 @@ def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callabl
 
 
 def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
+    session, text = onnx_session(content, path)
+    one_by_one = [argument.shape[:1] for argument in session.get_inputs()] == [[1]]
+
+    def run(images: Tensor) -> Tensor:
+        batches = images.split(1 if one_by_one else len(images))
+        return torch.cat([torch.from_numpy(session.run([OUTPUT], {INPUT: batch.numpy()})[0]) for batch in batches])
+
+    return run, text
+
+
+def onnx_session(content: bytes, path: Path) -> tuple["InferenceSession", str]:
+    """What runs an ONNX file, and the text of its card; UserError naming `path` where it is no such file."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(
+            content,
+            session_options(),
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,  # which would print
+        )
+        return session, session.get_modelmeta().custom_metadata_map.get(CARD, "")
+    except Exception as error:  # onnxruntime has a class of its own for each kind of failure
+        raise UserError(f"{path} cannot be read as an ONNX file: {error}") from error
+
+
+def session_options() -> "SessionOptions":
+    """ONNX files are run with as many threads as PyTorch has, and print nothing."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            content,
-            options,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=False,  # which would print
-        )
-        text = session.get_modelmeta().custom_metadata_map.get(CARD, "")
-    except Exception as error:  # onnxruntime has a class of its own for each kind of failure
-        raise UserError(f"{path} cannot be read as an ONNX file: {error}") from error
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
-
-    return run, text
+    return options
 
 
 def _card(text: str, path: Path) -> dict[str, Any]:

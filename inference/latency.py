@@ -2,10 +2,11 @@
 
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from system.arithmetic import autocast
 
@@ -33,6 +34,18 @@ def throughput(model: nn.Module, side: int, device: torch.device, dtype: torch.d
     """Pictures per second in batches of `BATCH`, from their bytes to the host's logits; the median of some batches."""
     shape = (BATCH, side, side, 3)
     return BATCH / statistics.median(_seconds(model, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
+
+
+def one_by_one(contenders: Sequence[Callable[[Tensor], object]], images: Tensor) -> list[float]:
+    """The milliseconds that each contender takes for one of N×H×W×3 uint8 pictures, on average. They take turns, so
+    that what else the machine does slows all of them alike."""
+    seconds = [0.0] * len(contenders)
+    for turn, picture in enumerate((*images[:WARM_UP].split(1), *images.split(1))):
+        for index, contender in enumerate(contenders):
+            start = time.perf_counter()
+            contender(picture)
+            seconds[index] += (time.perf_counter() - start) * (turn >= min(WARM_UP, len(images)))
+    return [1000 * total / len(images) for total in seconds]
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.pictures import Pictures, balanced_order
 from inference import early_exit, evaluation, saved
-from inference.early_exit import Policy, Routing
+from inference.early_exit import Policy, Routing, Rule
 from inference.saved import SavedModel
 from models import metrics
 from reports.adaptive import Contender
@@ -44,14 +44,14 @@ def read(file: Path, model: SavedModel) -> Policy:
 
 
 def router(
-    model: SavedModel, policy: Policy, device: torch.device, dtype: torch.dtype | None
+    model: SavedModel, rule: Rule, device: torch.device, dtype: torch.dtype | None
 ) -> Callable[[Tensor], Routing]:
-    """What routes N×side×side×3 uint8 pictures by a policy, computing in `dtype` (None: float32)."""
+    """What routes N×side×side×3 uint8 pictures by a rule, computing in `dtype` (None: float32)."""
     normalise, network = saved.ready(model, [device])
 
     def route(images: Tensor) -> Routing:
         with autocast(device, dtype):
-            return early_exit.route(network, normalise(images.to(device)), policy)
+            return early_exit.route(network, normalise(images.to(device)), rule)
 
     return route
 

@@ -5,7 +5,7 @@ Outputs", arXiv 1611.01773.
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -88,6 +88,15 @@ class MultiExit(nn.Module):
             if str(position) in self.heads:
                 staying = yield self.heads[str(position)](x)
                 x = x if staying is None else x[staying]
+
+    def stretches(self) -> Iterator[tuple[nn.Sequential, Head]]:
+        """For each exit, shallow to deep, what leads to it from the one before it, the stem included, and its head."""
+        way = [self.stem]
+        for position, segment in zip(self.positions, self.segments, strict=True):
+            way.append(segment)
+            if str(position) in self.heads:
+                yield nn.Sequential(*way), self.heads[str(position)]
+                way = []
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images N×3×H×W -> the logits of each exit, shallow to deep, each N×classes."""

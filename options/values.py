@@ -70,6 +70,13 @@ def folder(text: str) -> str:
     return text
 
 
+def new_folder(text: str) -> str:
+    """The path of a folder that is to be made."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder")
+    return text
+
+
 def multiply_adds(text: str) -> float:
     """A number of multiply-adds, such as 60M."""
     scale = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1)

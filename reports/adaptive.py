@@ -114,10 +114,15 @@ def routed(contenders: Sequence[Contender], positions: Sequence[int], histogram:
         "ms": [f"{c.median:.2f}" for c in contenders],
         "p95 ms": [f"{c.p95:.2f}" for c in contenders],
     }
-    shares = (100 * count / sum(histogram) for count in histogram)
-    leaving = ", ".join(f"{position}: {share:.1f} %" for position, share in zip(positions, shares, strict=True))
     policy, *others = contenders
-    return "\n".join([table(columns, words={""}), f"leave at {leaving}", *(_compared(policy, c) for c in others)])
+    compared = (_compared(policy, other) for other in others)
+    return "\n".join([table(columns, words={""}), leaving(positions, histogram), *compared])
+
+
+def leaving(positions: Sequence[int], histogram: Sequence[int]) -> str:
+    """How many of all pictures leave at each exit: `leave at 15: 44.9 %, 25: 55.1 %`."""
+    shares = (100 * count / sum(histogram) for count in histogram)
+    return "leave at " + ", ".join(f"{place}: {share:.1f} %" for place, share in zip(positions, shares, strict=True))
 
 
 def _compared(policy: Contender, other: Contender) -> str:

@@ -5,8 +5,10 @@ ones only, because a pipe would be waited for."""
 import errno
 import os
 import secrets
+import shutil
 import stat
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, dura
 
     Raises UserError where the disk is full or the folder gone.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{ENDING}")
+    temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:  # a name that is there already, were it a link, would be an error
             for part in parts:
@@ -64,6 +66,11 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, dura
         with suppress(OSError):
             temporary.unlink()
         raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
+
+
+def _temporary(path: Path) -> Path:
+    """What a file or a folder is called on its way to its place."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{ENDING}")
 
 
 def sweep(folder: Path) -> None:
@@ -110,12 +117,42 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Put a new folder with files of these names in its place, whole and for good: all of them or none. An empty folder
+    may be there, or a link to one. Raises UserError where that fails."""
+    path = path.resolve()
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            write(temporary / name, content)
+        _move(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}{os.sep} could not be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def check_target(path: Path) -> None:
     """Raise UserError, before any work is done for it, where a file cannot be written: its folder is missing or may not
     be written into, or there is something else in its place."""
-    if not path.parent.is_dir():
-        raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it, or give another file")
+    _check_place(path)
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no regular file and is not replaced by one; give another")
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise UserError, before any work is done for it, where a new folder cannot be made: there is something already,
+    or where it belongs is missing or may not be written into. An empty folder is no hindrance."""
+    path = path.resolve()
+    _check_place(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir()) or path == Path.cwd()):
+        raise UserError(f"{path} is there already; give a folder that is not there yet, or that is empty")
+
+
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}; make it, or give another")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path} cannot be written: {path.parent} is read-only; give another folder")

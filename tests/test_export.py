@@ -14,7 +14,7 @@ import export
 import predict
 from datasets import digits
 from datasets.transforms import Normalise
-from inference import comparison, exported, saved
+from inference import comparison, early_exit, exported, saved
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
@@ -158,15 +158,19 @@ def test_a_file_that_answers_otherwise_is_not_written(finished, tmp_path, monkey
 def test_eight_bits_that_cost_too_much_are_not_written():
     options = export.opts.parse_export(["DIGITS", NAME, "--int8"])
     with pytest.raises(UserError, match=r"8 bits raise the error on 100 pictures from 3.00 to 4.10"):
-        export.check(comparison.Comparison(100, 0.3, 3.0, 4.1), options)
-    export.check(comparison.Comparison(100, 0.3, 3.0, 4.0), options)
+        export.check(comparison.Comparison(100, 0.3, 3.0, 4.1, (100,), 0), options, Path("model.onnx"))
+    export.check(comparison.Comparison(100, 0.3, 3.0, 4.0, (100,), 0), options, Path("model.onnx"))
+
+
+def nothing(images):
+    """The answers of a file that has gone wrong."""
+    return torch.full((len(images), 10), torch.nan), torch.full((len(images),), 5)
 
 
 def test_a_probability_that_is_no_number_is_a_difference(finished):
     model = saved.load({5: finished[1] / "exit-5.safetensors"})
-    nothing = exported.Model(lambda images: torch.full((len(images), 10), torch.nan), {})
     batches = [(PICTURES, torch.zeros(7)), *[(PICTURES, torch.zeros(7))]]
-    difference = comparison.compare(model, nothing, batches).difference
+    difference = comparison.compare(model, early_exit.only(5), nothing, batches).difference
     assert difference != difference
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import zipfile
 
@@ -156,3 +157,12 @@ def test_an_onnx_file_of_something_else_is_named(tmp_path):
     entry.key, entry.value = exported.CARD, json.dumps({"classes": ["a", "b"], "position": 5})
     with pytest.raises(UserError, match="does not take N×32×32×3 pictures"):
         exported.runnable(model.SerializeToString(), tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_pipe_in_place_of_an_exported_file_is_not_waited_for(tmp_path, suffix):
+    if suffix == ".onnx":
+        pytest.importorskip("onnxscript")
+    os.mkfifo(tmp_path / f"a{suffix}")
+    with pytest.raises(UserError, match=r"is no regular file"):
+        exported.read(tmp_path / f"a{suffix}", None, None)

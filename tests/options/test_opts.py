@@ -89,7 +89,9 @@ predict.py --precision: float
 export.py data
 export.py model
 export.py --exit: the last exit
-export.py --to: model.onnx
+export.py --policy: none
+export.py --to: model.onnx, without --bundle
+export.py --bundle: none
 export.py --check: all
 export.py --half: false
 export.py --int8: false

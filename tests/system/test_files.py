@@ -15,6 +15,7 @@ from system.errors import UserError
 from system.lock import locked
 
 OLD_RUN = PROJECT / "tests" / "fixtures" / "interrupted" / "DIGITS-AuxResNet-8-2"
+CONTENTS = {"a": b"first", "b": b"second"}  # of a folder
 LINKS = {"symbolic": os.symlink, "hard": os.link}
 
 
@@ -168,3 +169,46 @@ def test_a_plot_does_not_follow_a_link(tmp_path):
     assert process.returncode == 0, process.stderr
     assert precious.read_text() == "mine"
     assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "empty"])
+def test_a_folder_is_written_as_a_whole(tmp_path, there):
+    place = tmp_path / "new"
+    if there:
+        place.mkdir()
+    files.check_new_folder(place)
+    files.write_folder(place, CONTENTS)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == CONTENTS
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_where_one_file_cannot_be_written_there_is_no_folder(tmp_path, monkeypatch):
+    real = files.os.fsync
+
+    def full(descriptor):
+        if any(tmp_path.glob("*/a")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match="b could not be written: No space left on device"):
+        files.write_folder(tmp_path / "new", CONTENTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
+    (tmp_path / "new").mkdir()
+    files.check_new_folder(tmp_path / "new")
+    (tmp_path / "new" / "mine").touch()
+    with pytest.raises(UserError, match="new/ could not be written: Directory not empty"):
+        files.write_folder(tmp_path / "new", CONTENTS)
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "mine"]
+
+
+def test_a_link_to_an_empty_folder_leads_to_the_bundle(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    files.check_new_folder(tmp_path / "link")
+    files.write_folder(tmp_path / "link", CONTENTS)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").read_bytes() == b"first"

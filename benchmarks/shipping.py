@@ -1,0 +1,91 @@
+"""A network that leaves early, as it is shipped, against single exits as they are shipped; all of them ONNX files.
+
+python -m benchmarks.shipping --dataDir DIR     # DIR holds CIFAR-10; the network is the one in pretrained/
+
+Row by row, pictures that leave at an exit: the time of one in the file of the whole network, and in the file of that
+exit alone. Then pictures as they come: one by one in the file of the network, and in batches in the bundle, against the
+last exit's file. The policy is that of `benchmarks.early_exit`.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from benchmarks.early_exit import BATCH, CPU, FITTED_ON, RUN, TIMED_ON, fitted, load
+from benchmarks.timing import Case, interleaved, machine, timed
+from datasets import splits
+from inference import bundle, conditional, early_exit, exported, routing, saved
+from inference.early_exit import Policy
+from inference.saved import SavedModel
+from reports.tables import table
+
+ONE, BUNDLE, OWN = "network.onnx", "bundle", "exit-{}.onnx"
+SINGLES, AT_ONCE = 100, 1024  # pictures of a turn, one by one and in batches
+
+
+def write(folder: Path, model: SavedModel, policy: Policy) -> None:
+    """All files and the bundle."""
+    (folder / ONE).write_bytes(conditional.write(model, policy, half=False))
+    (folder / BUNDLE).mkdir()
+    for name, content in bundle.write(model, policy, half=False).items():
+        (folder / BUNDLE / name).write_bytes(content)
+    for position in policy.positions:
+        alone = saved.load({position: model.files[position]})
+        (folder / OWN.format(position)).write_bytes(exported.write(alone, ".onnx"))
+
+
+def case(path: Path, images: Tensor, size: int) -> Case:
+    """A file or a bundle that is asked about pictures in batches of a size."""
+    ask = runner(path)
+    return lambda: timed(lambda: [ask(batch) for batch in images.split(size)])
+
+
+def runner(path: Path) -> Callable[[Tensor], object]:
+    """What answers by a file or a bundle."""
+    if path.is_dir():
+        return bundle.answers({file.name: file.read_bytes() for file in path.iterdir()})
+    return exported.runnable(path.read_bytes(), path).probabilities
+
+
+def compared(folder: Path, names: tuple[str, str], images: Tensor, size: int, rounds: int) -> list[float]:
+    """The seconds of each of two for one of the pictures."""
+    cases = {name: partial(case, folder / name, images, size) for name in names}
+    seconds = interleaved(cases, rounds)
+    return [seconds[name] / len(images) for name in names]
+
+
+def main() -> None:
+    """Fit, write, measure: exit by exit, then all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataDir", type=Path, default=Path("data"))
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    model = load()
+    pictures = splits.for_training("CIFAR10", arguments.dataDir, True, FITTED_ON + TIMED_ON, 0).train
+    half = early_exit.macs_to_exits(model.configuration, model.network)[-1] / 2
+    policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], half)
+    images = pictures.images[FITTED_ON:]
+    left = routing.router(model, policy, CPU, None)(images).exits
+    print(f"{RUN.name}; {machine()}; median of {arguments.rounds}\n")
+    with tempfile.TemporaryDirectory() as place:
+        folder, rows = Path(place), []
+        write(folder, model, policy)
+        for exit, position in enumerate(policy.positions):
+            some = images[left == exit][:SINGLES]
+            one, own = compared(folder, (ONE, OWN.format(position)), some, 1, arguments.rounds)
+            rows.append((str(position), f"{1000 * one:.2f}", f"{1000 * own:.2f}", f"{one / own:.2f}"))
+        titles = ("pictures that leave at", f"ms in {ONE}", "ms in the exit's own", "ratio")
+        print(table(dict(zip(titles, zip(*rows, strict=True), strict=True))))
+        last = OWN.format(policy.positions[-1])
+        for name, size, count in ((ONE, 1, SINGLES), (BUNDLE, BATCH, AT_ONCE)):
+            ours, whole = compared(folder, (name, last), images[:count], size, arguments.rounds)
+            told = f"{1 / ours:,.0f} img/s; {last}: {1 / whole:,.0f}; {whole / ours:.2f} times as fast"
+            print(f"\n{name}, batches of {size}: {told}")
+
+
+if __name__ == "__main__":
+    main()

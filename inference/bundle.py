@@ -1,0 +1,73 @@
+"""A whole network as a folder that runs without this program: an ONNX file for each segment with its head, the policy,
+a card, and `run.py`, which sends batches of pictures through them and is `inference/bundle_run.py` as it stands."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from datasets.transforms import Normalise
+from inference import early_exit, exported
+from inference.classifier import card
+from inference.comparison import Answers
+from inference.early_exit import Policy
+from inference.exported import INPUT
+from inference.saved import SavedModel
+from models.folding import folded
+
+LOGITS = "logits"
+ROUTER = Path(__file__).with_name("bundle_run.py")
+
+
+class Stretch(nn.Module):
+    """What leads from one exit, or from the picture, to the next one; the logits there, and what lies behind it starts
+    from: N×… -> N×classes, N×channels×H×W. Behind the last exit lies nothing."""
+
+    def __init__(self, way: nn.Module, head: nn.Module, last: bool) -> None:
+        super().__init__()
+        self.way, self.head, self.last = way, head, last
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """N pictures or features -> N×classes logits, and N features for the next segment, if there is one."""
+        x = self.way(x)
+        return (self.head(x),) if self.last else (self.head(x), x)
+
+
+def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
+    """The files of a bundle by name; `half` as for `exported.write`."""
+    header, stretches = model.header, list(folded(model.network).stretches())
+    x, taken = torch.zeros(2, *header["input"][1:], 3, dtype=torch.uint8), INPUT
+    files = {}
+    for position, (way, head) in zip(policy.positions, stretches, strict=True):
+        last, left = position == policy.positions[-1], f"after_{position}"
+        first = [] if files else [Normalise(header["mean"], header["std"])]
+        stretch = Stretch(nn.Sequential(*first, way), head, last)
+        if half:
+            exported.halve(stretch)
+        program, outputs = exported.program(stretch, x, any_number=True), [LOGITS] if last else [LOGITS, left]
+        text = json.dumps({"model": policy.model, "position": position})
+        files[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
+        with torch.no_grad():
+            x, taken = stretch(x)[-1], left
+    about = {**card(header), "model": policy.model, "files": list(files)}
+    files["card.json"] = (json.dumps(about, indent=2) + "\n").encode()
+    return {**files, early_exit.FILE: early_exit.as_json(policy), "run.py": ROUTER.read_bytes()}
+
+
+def answers(files: Mapping[str, bytes]) -> Answers:
+    """What the router of a bundle says about N pictures, from its files."""
+    from inference.bundle_run import Router  # imports onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        router = Router(Path(folder), exported.session_options())
+
+    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities, positions = router.route(images.numpy())
+        return torch.from_numpy(probabilities).float(), torch.from_numpy(positions)
+
+    return ask

@@ -1,0 +1,60 @@
+"""Tell the classes of pictures: python run.py cat.png dog.jpg ...   Needs numpy, Pillow and onnxruntime only."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from onnxruntime import InferenceSession, SessionOptions
+from PIL import Image
+
+
+class Router:
+    """The network in a folder, a file for each segment, and the policy by which pictures leave it."""
+
+    def __init__(self, folder: Path, options: SessionOptions | None = None) -> None:
+        self.card, policy = (json.loads((folder / name).read_bytes()) for name in ("card.json", "policy.json"))
+        if self.card["model"] != policy["model"]:
+            sys.exit("run.py: policy.json is a policy for another network")
+        segments = [InferenceSession(str(folder / n), options, ["CPUExecutionProvider"]) for n in self.card["files"]]
+        self.steps = list(zip(segments, *map(policy.get, ("positions", "temperatures", "thresholds")), strict=True))
+
+    def route(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """N×H×W×3 uint8 -> N×classes probabilities, and the N positions of the exits that they are from."""
+        there, exits, answers = np.arange(len(x)), np.zeros(len(x), int), np.zeros((len(x), len(self.card["classes"])))
+        for segment, position, temperature, threshold in self.steps:
+            logits, *features = segment.run(None, {segment.get_inputs()[0].name: x})
+            powers = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
+            found = powers / powers.sum(1, keepdims=True)
+            answers[there], exits[there], unsure = found, position, found.max(1) < threshold
+            if not unsure.any():  # as at the last exit, whose threshold is 0
+                break
+            there, x = there[unsure], features[0][unsure]  # they go on as a smaller batch
+        return answers, exits
+
+    def pixels(self, path: str) -> np.ndarray:
+        """A picture file of any size as H×W×3 uint8, as in training; 16-bit values are scaled to 8 bits."""
+        if not Path(path).is_file():
+            raise ValueError("there is no such file")
+        with Image.open(path) as picture:
+            if picture.mode[0] in "IF":
+                values = np.asarray(picture)
+                if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+                    raise ValueError("its values are neither of 8 nor of 16 bits")
+                picture = Image.fromarray((values / 257).round().astype(np.uint8))
+            return np.array(picture.convert("RGB").resize(self.card["input"][:0:-1], Image.Resampling.BILINEAR))
+
+
+if __name__ == "__main__":
+    router, paths, damaged = Router(Path(__file__).parent), sys.argv[1:], []
+    while paths:
+        batch, paths, read = paths[:128], paths[128:], []
+        for path in batch:
+            try:
+                read.append((path, router.pixels(path)))
+            except Exception as error:  # Pillow answers broken files with many kinds of error
+                damaged.append(f"run.py: {path} cannot be read: {error}")
+        answers = router.route(np.stack([image for _, image in read])) if read else ((), ())
+        for (path, _), row, position in zip(read, *answers, strict=True):
+            print(f"{path}  {router.card['classes'][row.argmax()]} {row.max():.4f}  exit {position}")
+    sys.exit("\n".join(damaged) or 0)

@@ -1,0 +1,76 @@
+"""A whole network as one ONNX file that leaves early: what lies behind an exit is in a branch of an `If` node, which is
+run for those pictures only that the exit is not sure of.
+
+It takes one picture at a time, since a branch is taken by a whole batch: 1×H×W×3 uint8 in, 1×classes probabilities and
+the position of the exit that they are from out. The policy is inside, and so is what the files of single exits have.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datasets.transforms import Normalise
+from inference import exported
+from inference.classifier import card
+from inference.comparison import Answers
+from inference.early_exit import Policy, Rule
+from inference.exported import INPUT, OUTPUT, POLICY
+from inference.saved import SavedModel
+from models.folding import folded
+from models.multiexit import MultiExit
+
+POSITION = "position"
+
+
+class Conditional(nn.Module):
+    """A network in which one picture goes no further than to the first exit that is sure of it."""
+
+    def __init__(self, network: MultiExit, normalise: nn.Module, rule: Rule) -> None:
+        super().__init__()
+        self.normalise, self.rule = normalise, rule
+        self.ways, self.heads = map(nn.ModuleList, zip(*network.stretches(), strict=True))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """1×H×W×3 uint8 -> 1×classes probabilities, and the position, 1 int64, of the exit that they are from."""
+        return self._behind(0, self.normalise(images))
+
+    def _behind(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from what the exit before number `index` has seen."""
+        x = self.ways[index](x)
+        probabilities = (self.heads[index](x) / self.rule.temperatures[index]).softmax(1)
+        position = torch.full((1,), self.rule.positions[index])
+        if index == len(self.ways) - 1:
+            return probabilities, position
+        return torch.cond(
+            probabilities.max() < self.rule.thresholds[index],
+            lambda x, probabilities: self._behind(index + 1, x),
+            lambda x, probabilities: (probabilities.clone(), position.clone()),
+            (x, probabilities),
+        )
+
+
+def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
+    """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exported.write`."""
+    header = model.header
+    network = Conditional(folded(model.network), Normalise(header["mean"], header["std"]), policy)
+    if half:
+        exported.halve(network)
+    picture = torch.zeros(1, *header["input"][1:], 3, dtype=torch.uint8)
+    text = json.dumps({**card(header), POLICY: asdict(policy)})
+    return exported.as_onnx(exported.program(network, picture, any_number=False), [INPUT], [OUTPUT, POSITION], text)
+
+
+def answers(content: bytes, path: Path) -> Answers:
+    """What such a file says about N pictures, which it is shown one by one."""
+    session, _ = exported.onnx_session(content, path)
+
+    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [session.run([OUTPUT, POSITION], {INPUT: image[None]}) for image in images.numpy()]
+        probabilities, positions = map(np.concatenate, zip(*parts, strict=True))
+        return torch.from_numpy(probabilities), torch.from_numpy(positions)
+
+    return ask
