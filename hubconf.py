@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datasets.sizing import Sizing
     from inference.classifier import Classifier
 
 dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
@@ -28,6 +29,7 @@ def auxresnet(
     classes: int | None = None,
     save: str = "./",
     data_dir: str = "./data",
+    input_size: int = 32,
 ) -> "Classifier":
     """One exit (None: the last) of a network, as a module from N×side×side×3 uint8 pictures to N×classes probabilities.
 
@@ -35,14 +37,15 @@ def auxresnet(
 
     With `pretrained`, `name` is a network's name, which is looked for in `save` and in `pretrained/`, or the path of a
     run's folder or of an exit file. Without, it is a fresh network, in training mode: its class names and normalisation
-    are those of the data set in `data_dir`, or there are `classes` classes, and no data are needed.
+    are those of the data set in `data_dir`, or there are `classes` classes, and no data are needed; its pictures are
+    `input_size` pixels high and wide.
 
     Raises a ValueError that says what is wrong and what is legal.
     """
     with _own_modules():
         if pretrained:
             return _trained(dataset, name, exit, save)
-        return _fresh(dataset, name, exit, classes, data_dir)
+        return _fresh(dataset, name, exit, classes, data_dir, input_size)
 
 
 def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":
@@ -60,7 +63,10 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
     return Classifier(model.network, normalise, card(model.header)).eval()
 
 
-def _fresh(dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str) -> "Classifier":
+def _fresh(
+    dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int
+) -> "Classifier":
+    from datasets.sizing import SIDES, Sizing
     from datasets.transforms import Normalise
     from inference.classifier import Classifier
     from models import names, networks
@@ -70,18 +76,22 @@ def _fresh(dataset: str, name: str, exit: int | None, classes: int | None, data_
     position = configuration.exits[-1] if exit is None else exit
     if position not in configuration.exits:
         raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
-    about = _about(_spelled(dataset), classes, data_dir)
+    if input_size not in SIDES:
+        legal = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
+        raise UserError(f"input_size is {legal}, not {input_size}")
+    sizing = Sizing(input_size)
+    about = _about(_spelled(dataset), classes, data_dir, sizing)
     network = networks.build(configuration, len(about["classes"]), (position,))
     known = {"network": asdict(configuration), "name": name, "dataset": dataset, "position": position, "epochs": 0}
-    return Classifier(network, Normalise(about["mean"], about["std"]), {**known, **about})
+    return Classifier(network, Normalise(about["mean"], about["std"]), {**known, **about, **sizing.fields()})
 
 
-def _about(dataset: str, classes: int | None, data_dir: str) -> dict[str, Any]:
+def _about(dataset: str, classes: int | None, data_dir: str, sizing: "Sizing") -> dict[str, Any]:
     """The class names and the normalisation of a fresh network."""
     from datasets import catalog, splits
 
     if classes is None:
-        data = splits.for_training(dataset, Path(data_dir), extra=False, train_size=None, val_size=0)
+        data = splits.for_training(dataset, Path(data_dir), extra=False, train_size=None, val_size=0, sizing=sizing)
         return {"classes": list(data.classes), "mean": data.mean, "std": data.std}
     row = catalog.row(dataset)
     mean, std = row.mean or (0.0,) * 3, row.std or (255.0,) * 3  # what has none of its own is brought to 0 … 1

@@ -12,6 +12,7 @@ from typing import Any
 
 from datasets import catalog
 from datasets.catalog import NAMES
+from datasets.sizing import SIDE, SIDES
 from options import values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
@@ -134,6 +135,9 @@ OPTIONS = (
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Rule("all"),
                "train on the first N pictures of a seeded, class-balanced order", "N"),
+        Option("inputSize", values.one_of(SIDES), SIDE, "folders: side in pixels of the square that pictures are "
+               "brought to, the shorter side scaled, the longer one cropped; a multiple of "
+               f"{SIDES.step} from {SIDES[0]} to {SIDES[-1]}", "PX"),
         Option("valSize", number(int, 0, 10**7), 0, "hold out N training pictures, keep the best epoch on them", "N"),
     ),
     *group(
@@ -196,9 +200,9 @@ OPTIONS = (
         "augmentation",
         _choice("padding", ("black", "reflect"), "black", "what random crops see beyond a picture's edge"),
         _switch("alternateFlip", False, "mirror in every second epoch, not by chance"),
-        Option("cutout", number(int, 0, 31), 0, "paint over a square of so many pixels; 0: none", "PX"),
-        Option("startSize", number(int, 8, 32), 32,
-               "side in pixels to begin with, growing by 8 up to 32 in the first half", "PX"),
+        Option("cutout", number(int, 0, SIDES[-1] - 1), 0, "paint over a square of so many pixels; 0: none", "PX"),
+        Option("startSize", number(int, 8, SIDES[-1]), Rule("inputSize", lambda others: others["inputSize"]),
+               "side in pixels to begin with, growing by 8 up to inputSize in the first half", "PX"),
     ),
     *group(
         "machine",
@@ -385,6 +389,17 @@ def _check_together(options: argparse.Namespace) -> None:
             f"--data {options.data} has neither test/ nor val/ to test on, and --valSize is 0; add one of the folders, "
             "or hold out N of the training pictures with --valSize N"
         )
+    if options.inputSize != SIDE and options.data in NAMES:
+        raise UsageError(
+            f"--inputSize {options.inputSize} is for folders of pictures; those of {options.data} are {SIDE}×{SIDE}; "
+            "leave it out"
+        )
+    if options.startSize > options.inputSize:
+        side = options.inputSize
+        raise UsageError(f"--startSize {options.startSize} is above --inputSize {side}; give 8 to {side}")
+    if options.cutout >= options.inputSize:
+        side = options.inputSize
+        raise UsageError(f"--cutout {options.cutout} leaves nothing of pictures of {side} pixels; give 0 to {side - 1}")
     if options.precision == "half" and options.optimizer == "muon":
         raise UsageError(
             "--precision half excludes --optimizer muon: a step is skipped by both or none; give bf16 or sgd"
@@ -515,5 +530,5 @@ def _may_change(name: str, options: argparse.Namespace, before: argparse.Namespa
     but a machine without a compiler must be able to go on."""
     if name == "compile":
         return True
-    steady = options.startSize == 32 and options.exitSchedule == "constant"
+    steady = options.startSize == options.inputSize and options.exitSchedule == "constant"
     return name == "nEpochs" and options.schedule in EXTENDABLE and steady and options.nEpochs >= before.nEpochs

@@ -18,7 +18,7 @@ import checkpoints
 from benchmarks.exported import EXIT
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.sizing import Sizing
-from inference import prediction, saved
+from inference import evaluation, prediction, saved
 from inference.exported import CPU
 
 PICTURES = 2000
@@ -37,7 +37,7 @@ def case(what: str, exit: Path, paths: list[str]) -> Case:
     """`reading` the files, `classifying` as many pictures in memory, or `both`, as predict.py does it."""
     model = prediction.of_saved(saved.load({checkpoints.position_of(exit): exit}), [CPU], None)
     side = model.sizing.side
-    images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(prediction.BATCH)
+    images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(evaluation.batch_size(side))
     work = {
         "reading": lambda: list(prediction.decoded_ahead(paths, model.sizing)),
         "classifying": lambda: list(map(model.probabilities, images)),

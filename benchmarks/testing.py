@@ -55,7 +55,7 @@ def ours(networks: Sequence[MultiExit], pictures: int, dtype: torch.dtype | None
     def run() -> None:
         for network in networks:
             model, equal_weights = evaluation.ready(network, Normalise(MEAN, STD), [CPU]), (1.0,) * len(network.exits)
-            evaluation.evaluate(model, noisy.batches(evaluation.BATCH), equal_weights, CPU, dtype)
+            evaluation.evaluate(model, evaluation.batches(noisy), equal_weights, CPU, dtype)
 
     return partial(timed, run)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.sizing import USUAL, Sizing
+from datasets.sizing import SIDE, USUAL, Margin, Sizing
+from system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Source:
 
     `loader` names its loader, `module:function`; `arguments` is what the loader is given besides folder and split.
     `mean` and `std` are per channel, on the 0 … 255 scale; None means: measured on the training pictures.
-    `pad` is the margin of the random crop in pixels, `flip` whether pictures may be mirrored. `terms` says where the
-    pictures are from, and under which licence.
+    `pad` is the margin of the random crop in pixels, for a folder in those of a picture of the usual size; `flip` says
+    whether pictures may be mirrored, `terms` where they are from, and under which licence.
     """
 
     loader: str
@@ -60,19 +61,30 @@ def row(data: str) -> Source:
     return SOURCES.get(data, FOLDER)
 
 
-def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL) -> tuple[Source, Path]:
+def find(
+    data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padding: str | None = None
+) -> tuple[Source, Path]:
     """The source of a data set and the folder it reads: a name of `NAMES`, or the path of a picture folder.
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
-    the same preparation. `extra` False leaves out the extra pictures of SVHN; `sizing` is for folders.
+    the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders; with a
+    `padding`, black or reflect, training pictures of folders but those have the margin of the random crop around them.
+
+    Raises UserError where an archive does not have pictures of that size.
     """
     arguments = {"data_dir": root, "sizing": sizing}
     if data not in SOURCES:
-        return replace(FOLDER, arguments=arguments), Path(data)
+        pad = sizing.scaled(FOLDER.pad)
+        if padding and sizing.fit == "crop":
+            arguments["margin"] = Margin(pad, padding == "reflect")
+        return replace(FOLDER, pad=pad, arguments=arguments), Path(data)
     source = SOURCES[data]
     unpacked = root / data.lower()
     if any((unpacked / split).is_dir() for split in ("train", "test", "val")):
         return replace(source, loader=FOLDER.loader, arguments=arguments), unpacked
+    if sizing.side != SIDE:
+        side = sizing.side
+        raise UserError(f"the pictures of {data} are {SIDE}×{SIDE}, not {side}×{side}; give a folder of pictures")
     if data == "SVHN" and not extra:
         source = replace(source, arguments={"extra": False})
     return source, root

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.sizing import Sizing
+from datasets.sizing import NO_MARGIN, Margin, Sizing
+from datasets.transforms import padded
 from system.errors import UserError, is_shortage
 from system.files import regular
 
@@ -35,25 +36,40 @@ def bounded() -> Iterator[None]:
         yield
 
 
-def decode_one(path: str, sizing: Sizing) -> np.ndarray:
-    """The first frame of a picture as side×side×3 uint8, transparency left out. Raises UserError naming the file."""
+def decode_one(path: str, sizing: Sizing, margin: Margin = NO_MARGIN) -> np.ndarray:
+    """The first frame of a picture as side×side×3 uint8, and its margin, transparency left out. Raises UserError naming
+    the file."""
     regular(Path(path))
     try:
         with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
-            return as_pixels(file, sizing)
+            return as_pixels(file, sizing, margin)
     except Exception as error:  # Pillow's decoders answer broken files with many kinds of error
         if is_shortage(error):
             raise
         raise UserError(f"{path} is no picture that can be read: {error or type(error).__name__}") from error
 
 
-def as_pixels(picture: Image.Image, sizing: Sizing) -> np.ndarray:
-    """A picture of any size and mode as side×side×3 uint8. Raises ValueError where its values are of more than 16
-    bits."""
+def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) -> np.ndarray:
+    """A picture of any size and mode as side×side×3 uint8, with the margin around it. Raises ValueError where its
+    values are of more than 16 bits."""
     picture = (_eight_bits(picture) if picture.mode[0] in "IF" else picture).convert("RGB")
-    if picture.size != (sizing.side, sizing.side):
-        picture = picture.resize((sizing.side, sizing.side), Image.Resampling.BILINEAR)
-    return np.array(picture)
+    side = sizing.side
+    if sizing.fit == "squeeze":
+        return np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
+    shorter = min(picture.size)
+    (left, right, width), (top, bottom, height) = (_taken(n, shorter, side, margin.width) for n in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    rows, columns = (side + 2 * margin.width - n for n in (height, width))
+    return padded(np.array(picture), rows // 2, columns // 2, margin.reflect)
+
+
+def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, float, int]:
+    """What is taken of an axis of a picture whose shorter one is scaled to `side` pixels: from where to where, and how
+    many pixels it becomes; `side` from the middle and, as far as it reaches, the margin on both sides of that."""
+    first = (length - shorter) // 2
+    reach = min(margin, first * side // shorter)
+    more = reach * shorter / side
+    return first - more, first + shorter + more, side + 2 * reach
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ A split is listed first. Its files are decoded when they are taken, and a split 
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from datasets import cache
 from datasets.decoding import decode_one, decoders
 from datasets.pictures import Pictures
-from datasets.sizing import USUAL, Sizing
+from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
 from system.errors import UserError
 from system.files import regular
 from system.output import printable
@@ -44,35 +45,46 @@ class Listing:
     targets: Tensor
     classes: tuple[str, ...]
     sizing: Sizing
+    margin: Margin
     key: bytes
     kept: Path | None
+
+    @property
+    def picture_bytes(self) -> int:
+        """The memory that each picture takes when it is read."""
+        return math.prod(_shape(1, self.sizing, self.margin))
 
     def whole(self) -> Pictures:
         """All the pictures."""
         images = self._read_kept()
         if images is None:
-            images = decode(self.paths, self.sizing, str(self.folder))
+            images = self._decode(self.paths)
             if self.kept:
                 cache.write(self.kept, self.key, images)
-        return Pictures(images, self.targets, self.classes)
+        return Pictures(images, self.targets, self.classes, self.margin.width)
 
     def take(self, indices: np.ndarray) -> Pictures:
         """The pictures at these indices, in this order; no others are decoded."""
         images = self._read_kept()
         if images is None:
-            images = decode([self.paths[index] for index in indices], self.sizing, str(self.folder))
+            images = self._decode([self.paths[index] for index in indices])
         else:
             images = torch.from_numpy(images.numpy()[indices])
-        return Pictures(images, torch.from_numpy(self.targets.numpy()[indices]), self.classes)
+        return Pictures(images, torch.from_numpy(self.targets.numpy()[indices]), self.classes, self.margin.width)
+
+    def _decode(self, paths: Sequence[str]) -> Tensor:
+        return decode(paths, self.sizing, self.margin, str(self.folder))
 
     def _read_kept(self) -> Tensor | None:
-        side = self.sizing.side
-        return cache.read(self.kept, self.key, (len(self.paths), side, side, 3)) if self.kept else None
+        shape = _shape(len(self.paths), self.sizing, self.margin)
+        return cache.read(self.kept, self.key, shape) if self.kept else None
 
 
-def load(root: Path, split: str, data_dir: Path | None = None, sizing: Sizing = USUAL) -> Listing | None:
+def load(
+    root: Path, split: str, data_dir: Path | None = None, sizing: Sizing = USUAL, margin: Margin = NO_MARGIN
+) -> Listing | None:
     """The pictures of `root/split`; the classes are the names of its folders, sorted. Where `test/` is missing, `val/`
-    is taken for it. None where there is no such folder.
+    is taken for it. None where there is no such folder. The pictures of `train` have a margin.
 
     Files whose names do not end like a picture's are passed over, and so are links to folders within a class. Decoded
     pictures are kept under `data_dir`, unless that lies in `root` itself. Raises UserError for a class without
@@ -90,8 +102,9 @@ def load(root: Path, split: str, data_dir: Path | None = None, sizing: Sizing = 
         raise UserError(f"{folder}: no pictures in {', '.join(empty)}; their names end in {', '.join(ENDINGS)}")
     paths = tuple(path for paths in members for path in paths)
     targets = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(paths) for paths in members]))
-    key, kept = _key(folder, paths, sizing), _cache_file(root, folder, sizing, data_dir)
-    return Listing(folder, paths, targets, classes, sizing, key, kept)
+    margin = margin if split == "train" else NO_MARGIN
+    key, kept = _key(folder, paths, sizing, margin), _cache_file(root, folder, sizing, margin, data_dir)
+    return Listing(folder, paths, targets, classes, sizing, margin, key, kept)
 
 
 def _picture_files(folder: Path) -> list[str]:
@@ -111,13 +124,13 @@ def _stop(error: OSError) -> NoReturn:
     raise error
 
 
-def _key(folder: Path, paths: Sequence[str], sizing: Sizing) -> bytes:
+def _key(folder: Path, paths: Sequence[str], sizing: Sizing, margin: Margin) -> bytes:
     """32 bytes that stand for the names, sizes and times of files, and for how they are decoded.
 
     Modification times can be set by hand and survive a copy. The number of a file and the time at which that last
     changed, which cannot, tell apart files that were swapped or written over.
     """
-    key = hashlib.sha256(f"{DECODING} {sizing}".encode())
+    key = hashlib.sha256(f"{DECODING} {sizing} {margin}".encode())
     for path in paths:
         status = regular(Path(path))
         name = os.fsencode(path[len(str(folder)) :])
@@ -126,23 +139,29 @@ def _key(folder: Path, paths: Sequence[str], sizing: Sizing) -> bytes:
     return key.digest()
 
 
-def _cache_file(root: Path, folder: Path, sizing: Sizing, data_dir: Path | None) -> Path | None:
+def _cache_file(root: Path, folder: Path, sizing: Sizing, margin: Margin, data_dir: Path | None) -> Path | None:
     """Where the decoded pictures of a split are kept; None means nowhere."""
     if data_dir is None or data_dir.resolve().is_relative_to(root.resolve()):
         return None  # nothing is written among the user's pictures
-    place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    return data_dir / "decoded" / f"{folder.name}-{sizing.side}-{sizing.fit}-{place}.pixels"
+    place = hashlib.sha256(os.fsencode(f"{folder.resolve()}\0{sizing} {margin}")).hexdigest()[:16]
+    return data_dir / "decoded" / f"{folder.name}-{sizing.side}-{place}.pixels"
 
 
-def decode(paths: Sequence[str], sizing: Sizing, title: str) -> Tensor:
-    """Picture files of any size as N×side×side×3 uint8, with a progress bar that says `reading <title>`.
+def _shape(count: int, sizing: Sizing, margin: Margin) -> tuple[int, int, int, int]:
+    side = sizing.side + 2 * margin.width
+    return count, side, side, 3
+
+
+def decode(paths: Sequence[str], sizing: Sizing, margin: Margin, title: str) -> Tensor:
+    """Picture files of any size as N×side×side×3 uint8, and their margins, under a bar that says `reading <title>`.
 
     Raises UserError that names the file for a picture that cannot be read or is unreasonably large.
     """
-    images = torch.empty(len(paths), sizing.side, sizing.side, 3, dtype=torch.uint8)
+    images = torch.empty(_shape(len(paths), sizing, margin), dtype=torch.uint8)
+    one = partial(decode_one, sizing=sizing, margin=margin)
     with decoders() as pool:
         groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
-        decoded = chain.from_iterable(pool.map(partial(decode_one, sizing=sizing), group) for group in groups)
+        decoded = chain.from_iterable(pool.map(one, group) for group in groups)
         bar = tqdm(decoded, f"reading {printable(title, 80)}", len(paths), leave=False, unit="img", disable=None)
         for index, pixels in enumerate(bar):
             images[index] = torch.from_numpy(pixels)

@@ -8,21 +8,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COUNTED = 1000  # pictures at a time, since their values are widened to 32 bits for that
+
 
 @dataclass(frozen=True)
 class Pictures:
     """N labelled pictures of one split.
 
     `images` is N×H×W×3 uint8: with channels last in memory, a batch becomes a channels_last N×3×H×W tensor
-    without moving a byte. `targets` is N int64 class indices into `classes`.
+    without moving a byte. `targets` is N int64 class indices into `classes`. Pictures to train on may have a
+    `margin` of so many pixels on each side, which random crops go into.
     """
 
     images: Tensor
     targets: Tensor
     classes: tuple[str, ...]
+    margin: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def picture_bytes(self) -> int:
+        """None: they are in memory."""
+        return 0
 
     def whole(self) -> "Pictures":
         """All the pictures."""
@@ -37,9 +46,20 @@ class Pictures:
         """All pictures in order, as N×H×W×3 uint8 images and N targets; the last batch takes what is left."""
         return zip(self.images.split(size), self.targets.split(size), strict=True)
 
+    def without_margin(self) -> "Pictures":
+        """The pictures as they are tested."""
+        return replace(self, images=self._inner().contiguous(), margin=0)
+
+    def _inner(self) -> Tensor:
+        start, (_, height, width, _) = self.margin, self.images.shape
+        return self.images[:, start : height - start, start : width - start]
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel on the 0 … 255 scale, exact."""
-        counts = torch.stack([torch.bincount(c.reshape(-1).int(), minlength=256) for c in self.images.unbind(3)])
+        """Mean and standard deviation of each channel on the 0 … 255 scale, exact; margins do not count."""
+        counts = torch.zeros(3, 256, dtype=torch.int64)
+        for images in self._inner().split(COUNTED):
+            for channel, values in enumerate(images.unbind(3)):
+                counts[channel] += torch.bincount(values.reshape(-1).int(), minlength=256)
         levels = torch.arange(256, dtype=torch.float64)
         share = counts.double() / counts.sum(1, keepdim=True)
         mean = share @ levels
@@ -61,6 +81,10 @@ class Split(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
+
+    @property
+    def picture_bytes(self) -> int:
+        """The memory that each picture takes when it is read."""
 
     def whole(self) -> Pictures:
         """All the pictures."""

@@ -6,15 +6,19 @@ from typing import Any
 
 SIDE = 32  # pixels; of CIFAR, of SVHN, and of whatever is not told otherwise
 SIDES = range(16, 225, 4)  # what a network may take: its three stages halve the side twice
-FITS = ("squeeze",)
+FITS = ("crop", "squeeze")
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """Pictures become `side`×`side` pixels, `squeeze`d: scaled to that whatever their aspect ratio."""
+    """How pictures of any size become `side`×`side` pixels.
+
+    `crop`: their shorter side is scaled to that, and of the longer one the middle is taken. `squeeze`: both sides are
+    scaled, whatever becomes of the aspect ratio; that is what runs did before there was a choice.
+    """
 
     side: int = SIDE
-    fit: str = "squeeze"
+    fit: str = "crop"
 
     @classmethod
     def of(cls, header: Mapping[str, Any]) -> "Sizing":
@@ -25,5 +29,21 @@ class Sizing:
         """What the header of an exit says of it."""
         return {"input": [3, self.side, self.side], "fit": self.fit}
 
+    def scaled(self, pixels: int) -> int:
+        """As many pixels as, in a picture of this size, are as much of it as `pixels` are of one of the usual size."""
+        return pixels * self.side // SIDE
 
-USUAL = Sizing()
+
+@dataclass(frozen=True)
+class Margin:
+    """What training pictures have around them, for random crops to go into: `width` pixels on each side.
+
+    There they show more of the picture as far as its longer side reaches; beyond that they are black or, with
+    `reflect`, mirrored.
+    """
+
+    width: int = 0
+    reflect: bool = False
+
+
+USUAL, NO_MARGIN = Sizing(), Margin()

@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from datasets.catalog import FOLDER, Source, find
 from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import USUAL, Sizing
+from system import memory
 from system.errors import UserError
 
 
@@ -45,15 +46,22 @@ class TrainingData:
 
 
 def for_training(
-    data: str, root: Path, extra: bool, train_size: int | None, val_size: int, sizing: Sizing = USUAL
+    data: str,
+    root: Path,
+    extra: bool,
+    train_size: int | None,
+    val_size: int,
+    sizing: Sizing = USUAL,
+    padding: str | None = None,
 ) -> TrainingData:
     """Load a data set for training; of a seeded, class-balanced order of its training pictures, the first
     `train_size` (None: all that are left) are trained on and the last `val_size` are held out.
 
-    `root` is the folder of data sets; `data`, `extra` and `sizing` are as for `catalog.find`. Raises UserError where
-    there are not that many pictures, none to test on, or where a class is not both in training and in test.
+    `root` is the folder of data sets; `data`, `extra`, `sizing` and `padding` are as for `catalog.find`. Raises
+    UserError where there are not that many pictures, none to test on, where a class is not both in training and in
+    test, or where the pictures take more memory than there is.
     """
-    source, folder = find(data, root, extra, sizing)
+    source, folder = find(data, root, extra, sizing, padding)
     train_split, test_split = _load(source, folder, "train"), _load(source, folder, "test")
     if train_split is None:
         raise UserError(f"{folder} has no train/; training needs {folder / 'train'}/<class>/*")
@@ -62,7 +70,9 @@ def for_training(
     if test_split is not None and test_split.classes != train_split.classes:
         odd = sorted(set(test_split.classes) ^ set(train_split.classes))
         raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
-    train, validation = _divide(train_split, data, train_size, val_size)
+    train_size = _check_sizes(train_split, data, train_size, val_size)
+    _announce_memory(folder, sizing, train_split, train_size, val_size, test_split)
+    train, validation = _divide(train_split, train_size, val_size)
     held_out = test_split.whole() if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
     return TrainingData(source, train, held_out, validation is not None, test_split, mean, std)
@@ -77,6 +87,8 @@ def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:
     split = _load(source, folder, "test")
     if split is None:
         raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
+    what = f"{folder}: {len(split.targets):,} pictures of {sizing.side}×{sizing.side}"
+    memory.announce(what, len(split.targets) * split.picture_bytes, "end other programs, or test on fewer pictures")
     return split.whole()
 
 
@@ -104,8 +116,8 @@ def _load(source: Source, folder: Path, split: str) -> Split | None:
     return resolve_name(source.loader)(folder, split, **source.arguments)
 
 
-def _divide(split: Split, data: str, train_size: int | None, val_size: int) -> tuple[Pictures, Pictures | None]:
-    """The pictures to train on and those to hold out; only these are read."""
+def _check_sizes(split: Split, data: str, train_size: int | None, val_size: int) -> int:
+    """How many pictures to train on. Raises UserError where there are not that many, besides those to hold out."""
     count = len(split.targets)
     train_size = count - val_size if train_size is None else train_size
     if train_size < 1 or train_size + val_size > count:
@@ -113,9 +125,29 @@ def _divide(split: Split, data: str, train_size: int | None, val_size: int) -> t
             f"{data} has {count} training pictures: too few for {train_size} to train on and {val_size} to hold out; "
             "lower --trainSize or --valSize"
         )
+    return train_size
+
+
+def _announce_memory(
+    folder: Path, sizing: Sizing, train: Split, train_size: int, val_size: int, test: Split | None
+) -> None:
+    """Say how much memory the pictures are going to take, if that is much; UserError where it is more than there is."""
+    learnt = (train_size + val_size) * train.picture_bytes
+    tested = len(test.targets) * test.picture_bytes if test else 0
+    divided = learnt if val_size and train_size + val_size == len(train.targets) else 0  # all are read, then copied
+    count = train_size + val_size + (len(test.targets) if test else 0)
+    what = f"{folder}: {count:,} pictures of {sizing.side}×{sizing.side}"
+    advice = "lower --inputSize, or train on fewer with --trainSize"
+    memory.announce(what, learnt + max(tested, divided), advice)
+
+
+def _divide(split: Split, train_size: int, val_size: int) -> tuple[Pictures, Pictures | None]:
+    """The pictures to train on and those to hold out; only these are read."""
+    count = len(split.targets)
     if train_size + val_size == count:
         split = split.whole()
     if train_size == count:
         return split, None
     order = balanced_order(split.targets)
-    return split.take(order[:train_size]), split.take(order[count - val_size :]) if val_size else None
+    validation = split.take(order[count - val_size :]).without_margin() if val_size else None
+    return split.take(order[:train_size]), validation

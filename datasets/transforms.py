@@ -17,34 +17,40 @@ from torch.nn import functional as F
 class Augmentation:
     """How training pictures are varied.
 
-    `pad` is the margin of the random crop in pixels: black, or, with `reflect`, the picture mirrored at its edge.
+    `pad` is the margin of the random crop in pixels: black, or, with `reflect`, the picture mirrored at its edge. With
+    `with_margin` the pictures bring it along.
     `flip` mirrors every second picture, by chance, or, with `alternate`, each picture in every second epoch. `cutout`
     is the side in pixels of the square that is painted over with the colour `fill`, 0 for none.
     """
 
     pad: int = 0
     reflect: bool = False
+    with_margin: bool = False
     flip: bool = False
     alternate: bool = False
     cutout: int = 0
     fill: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
-def crop_and_flip(
-    images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int, reflect: bool = False
-) -> np.ndarray:
-    """Pad with `pad` pixels on each side, black ones or the mirrored picture; crop to the old size; mirror: one gather
-    for the whole batch.
+def padded(images: np.ndarray, rows: int, columns: int, reflect: bool) -> np.ndarray:
+    """Images …×H×W×C with so many rows above and below, and columns left and right: black ones, or the image mirrored
+    at its edge."""
+    margins = ((0, 0),) * (images.ndim - 3) + ((rows, rows), (columns, columns), (0, 0))
+    return np.pad(images, margins, mode="reflect" if reflect else "constant")
 
-    `images` is N×H×W×C; `tops` and `lefts` are N offsets in 0 … 2·pad, `flips` N booleans. As torchvision's
-    `pad`, `crop` and `hflip` do to each picture.
+
+def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int) -> np.ndarray:
+    """Crop `pad` pixels less on each side, or so much less on one and more on the other; mirror: one gather for the
+    whole batch.
+
+    `images` is N×(H + 2·pad)×(W + 2·pad)×C, the result N×H×W×C; `tops` and `lefts` are N offsets in 0 … 2·pad, `flips`
+    N booleans. As torchvision's `crop` and `hflip` do to each picture.
     """
     count, height, width, channels = images.shape
-    margins = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    padded = np.pad(images, margins, mode="reflect" if reflect else "constant")
-    rows = padded.reshape(count, height + 2 * pad, -1)  # whole rows of bytes are copied faster than pixels
+    height, width = height - 2 * pad, width - 2 * pad
+    rows = images.reshape(count, height + 2 * pad, -1)  # whole rows of bytes are copied faster than pixels
     windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))
-    cropped = windows[np.arange(count), tops, lefts * channels].reshape(images.shape)
+    cropped = windows[np.arange(count), tops, lefts * channels].reshape(count, height, width, channels)
     pixels = cropped.view(np.dtype((np.void, channels * images.itemsize)))
     pixels[flips] = pixels[flips, :, ::-1]
     return cropped
@@ -63,10 +69,13 @@ def augment(
     images: np.ndarray, how: Augmentation, rng: np.random.Generator, mirrored: np.ndarray | None = None
 ) -> np.ndarray:
     """Vary N×H×W×C images at random; `mirrored`, N booleans, says which are flipped where chance does not."""
-    count, height, width, _ = images.shape
+    if not how.with_margin:
+        images = padded(images, how.pad, how.pad, how.reflect)
+    count = len(images)
     tops, lefts = rng.integers(0, 2 * how.pad, size=(2, count), endpoint=True)
     flips = rng.random(count) < (0.5 if how.flip else 0.0)
-    varied = crop_and_flip(images, tops, lefts, flips if mirrored is None else mirrored, how.pad, how.reflect)
+    varied = crop_and_flip(images, tops, lefts, flips if mirrored is None else mirrored, how.pad)
+    _, height, width, _ = varied.shape
     if how.cutout:
         cut_out(varied, rng.integers(height, size=count), rng.integers(width, size=count), how.cutout, how.fill)
     return varied

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from datasets.pictures import Pictures
+from datasets.sizing import SIDE
 from models.folding import folded
 from models.losses import multiway_loss
 from models.metrics import Result, Sums
@@ -14,6 +16,17 @@ from system.devices import place
 from system.errors import memory_for
 
 BATCH = 250
+
+
+def batch_size(side: int) -> int:
+    """How many pictures of side×side pixels are evaluated at once: `BATCH` of the usual size, of larger ones as many as
+    have as many pixels, because their activations take the memory."""
+    return max(1, min(BATCH, BATCH * SIDE**2 // side**2))
+
+
+def batches(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures and targets as they are evaluated."""
+    return pictures.batches(batch_size(pictures.images.shape[1]))
 
 
 def ready(network: MultiExit, normalise: nn.Module, devices: Sequence[torch.device]) -> nn.Module:

@@ -21,7 +21,6 @@ from inference.saved import SavedModel
 from system.arithmetic import autocast
 from system.errors import UserError
 
-BATCH = 250
 AHEAD = 2  # batches that are being decoded while the network computes
 
 
@@ -91,10 +90,10 @@ def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | U
 def decoded_ahead(paths: Sequence[str], sizing: Sizing) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:
     """The paths in batches, each with its pictures, side×side×3 uint8, or with the reasons why they cannot be read.
     While one batch is used, the next ones are decoded in threads."""
-    ahead = deque()
+    ahead, size = deque(), evaluation.batch_size(sizing.side)
     with decoders() as pool:
-        for start in range(0, len(paths), BATCH):
-            group = paths[start : start + BATCH]
+        for start in range(0, len(paths), size):
+            group = paths[start : start + size]
             ahead.append((group, pool.map(partial(_decode, sizing=sizing), group)))  # starts at once
             if len(ahead) > AHEAD:
                 group, pictures = ahead.popleft()

@@ -138,7 +138,7 @@ def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
 def shown(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of pictures and targets that are tested, under a bar on a terminal."""
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
-        for images, targets in pictures.batches(evaluation.BATCH):
+        for images, targets in evaluation.batches(pictures):
             yield images, targets
             bar.update(len(targets))  # when the next batch is asked for
 

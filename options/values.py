@@ -25,6 +25,21 @@ def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     return convert
 
 
+def one_of(legal: range) -> Callable[[str], int]:
+    """An argparse type: a number of a range whose numbers are multiples of its step."""
+
+    def convert(text: str) -> int:
+        value = number(int, legal[0], legal[-1])(text)
+        if value not in legal:
+            nearest = legal[(value - legal[0]) // legal.step : (value - legal[0]) // legal.step + 2]
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a multiple of {legal.step}; nearest: {nearest[0]}, {nearest[1]}"
+            )
+        return value
+
+    return convert
+
+
 def boolean(text: str) -> bool:
     """true or false, in one of several spellings."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -17,6 +17,7 @@ from reports.tables import amount, table
 from system.output import printable, quoted
 
 LISTED = 20  # classes that a page names
+FITTED = {"crop": " (the shorter side scaled, the longer one cropped)", "squeeze": " (both sides scaled)"}
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,10 @@ def _subject(configuration: Configuration) -> str:
 
 
 def _task(header: Mapping[str, Any]) -> str:
-    classes, side = header["classes"], Sizing.of(header).side
+    classes, sizing = header["classes"], Sizing.of(header)
     listed = ", ".join(map(printable, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
-    return f"Pictures are {side}×{side} pixels in colour, of {len(classes)} classes: {listed}."
+    fit = "" if header["dataset"] in catalog.NAMES else FITTED[sizing.fit]
+    return f"Pictures are {sizing.side}×{sizing.side} pixels in colour{fit}, of {len(classes)} classes: {listed}."
 
 
 def _file(position: int) -> str:

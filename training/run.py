@@ -21,7 +21,6 @@ from datasets import identity, splits
 from datasets.catalog import NAMES
 from datasets.loaders import Batch, training_batches, varied_sample
 from datasets.pictures import Pictures
-from datasets.sizing import Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from models import names
@@ -120,10 +119,17 @@ class Run:
             options = opts.keep_chosen(options, self.before)
             opts.check_resumable(options, self.before)
         self.devices = devices.choose(options.nGPU)
-        self.sizing = Sizing()
-        with memory_for(f"while reading the pictures of {options.data}", "--trainSize takes fewer of them"):
+        self.sizing = setup.sizing(options, saved)
+        less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
+        with memory_for(f"while reading the pictures of {options.data}", less):
             self.data = splits.for_training(
-                options.data, Path(options.dataDir), options.svhnExtra, options.trainSize, options.valSize, self.sizing
+                options.data,
+                Path(options.dataDir),
+                options.svhnExtra,
+                options.trainSize,
+                options.valSize,
+                self.sizing,
+                options.padding,
             )
         self.identity = identity.describe(self.data)
         if saved and "data" in saved:
@@ -241,7 +247,9 @@ class Run:
         if self.plan.side_at(epoch) == self.plan.side and not average:
             return network
         sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
-        batches = sample.chunk(math.ceil(len(sample) / evaluation.BATCH))  # of one size, as all count alike
+        batches = sample.chunk(
+            math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
+        )  # of one size, as all count alike
         network = copy.deepcopy(average.network if average else network)
         device = self.devices[0]
         return evaluation.measure_statistics(network, self.trainer.normalise, batches, device)
@@ -249,7 +257,7 @@ class Run:
     def _evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
         with self.stop.breaking():
             model = evaluation.ready(network, self.trainer.normalise, self.devices)
-            batches = pictures.batches(evaluation.BATCH)
+            batches = evaluation.batches(pictures)
             return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
@@ -280,7 +288,9 @@ class Run:
 
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
-        self.files.write_state({"options": vars(self.options), "data": self.identity, **self.state.saved()})
+        self.files.write_state(
+            {"options": vars(self.options), "fit": self.sizing.fit, "data": self.identity, **self.state.saved()}
+        )
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
 
     def _header(self) -> dict[str, Any]:

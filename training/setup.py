@@ -1,17 +1,19 @@
 """From the options of a command line to the parts of a training: the one place where options become values."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from datasets.sizing import SIDE
+from datasets.sizing import FITS, USUAL, Sizing
 from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
 from models import names, networks
 from models.losses import Objective
 from system import arithmetic
 from system.errors import UserError
+from system.output import printable
 from system.stopping import Stop
 from training.optimizers import Optimization
 from training.plan import Plan
@@ -42,11 +44,21 @@ def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.devic
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 
 
+def sizing(options: argparse.Namespace, saved: Mapping[str, Any] | None) -> Sizing:
+    """How pictures are brought to size. In a resumed run it is what its training state says; where that says nothing,
+    an older version began it, which squeezed them."""
+    fit = USUAL.fit if saved is None else saved.get("fit", "squeeze")
+    if fit not in FITS:
+        raise UserError(f"the training state has the fit {printable(fit, 40)}; there are: {', '.join(FITS)}")
+    return Sizing(options.inputSize, fit)
+
+
 def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentation:
     """How training pictures are varied."""
     return Augmentation(
         pad=data.source.pad,
         reflect=options.padding == "reflect",
+        with_margin=data.train.margin > 0,
         flip=data.source.flip,
         alternate=options.alternateFlip,
         cutout=options.cutout,
@@ -56,7 +68,7 @@ def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentatio
 
 def plan(options: argparse.Namespace, pictures: int) -> Plan:
     """What each step of the training sees."""
-    return Plan(pictures, options.batchsize, options.nEpochs, options.manualSeed, SIDE, options.startSize)
+    return Plan(pictures, options.batchsize, options.nEpochs, options.manualSeed, options.inputSize, options.startSize)
 
 
 def learning_rate(options: argparse.Namespace) -> LearningRate:

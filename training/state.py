@@ -15,7 +15,7 @@ from training.likeness import like
 from training.plan import Plan
 from training.trainer import Trainer
 
-ELSEWHERE = ("format", "options", "data")  # what a training state has besides; who reads it checks it
+ELSEWHERE = ("format", "options", "fit", "data")  # what a training state has besides; who reads it checks it
 
 
 class State:

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as TF
 
 from datasets.loaders import training_batches, varied_sample
 from datasets.pictures import Pictures
-from datasets.transforms import Augmentation, Normalise, augment, crop_and_flip, cut_out, shrink
+from datasets.transforms import Augmentation, Normalise, augment, crop_and_flip, cut_out, padded, shrink
 from training.plan import Plan
 
 PLAIN = Augmentation(pad=4, flip=True)
@@ -21,7 +21,7 @@ def test_crop_and_flip_are_torchvisions(reflect, mode):
     images = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     tops, lefts = rng.integers(0, 9, (2, 64))
     flips = rng.random(64) < 0.5
-    ours = crop_and_flip(images, tops, lefts, flips, pad=4, reflect=reflect)
+    ours = crop_and_flip(padded(images, 4, 4, reflect), tops, lefts, flips, pad=4)
     for index in range(64):
         picture = TF.pad(torch.from_numpy(images[index]).permute(2, 0, 1), [4], padding_mode=mode)
         picture = TF.crop(picture, int(tops[index]), int(lefts[index]), 32, 32)

@@ -24,6 +24,7 @@ main.py --data: CIFAR10
 main.py --dataDir: ./data
 main.py --svhnExtra: true
 main.py --trainSize: all
+main.py --inputSize: 32
 main.py --valSize: 0
 main.py --save: ./
 main.py --saveEvery: 10.0
@@ -57,7 +58,7 @@ main.py --temperature: 1.0
 main.py --padding: black
 main.py --alternateFlip: false; fast: true
 main.py --cutout: 0
-main.py --startSize: 32
+main.py --startSize: inputSize
 main.py --nGPU: 1 if there is one
 main.py --nThreads: 2
 main.py --shareGradInput: false

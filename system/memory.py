@@ -1,0 +1,57 @@
+"""How much memory there is, and one word about it before much of it is taken."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from system.errors import UserError
+
+MUCH = 1e9  # bytes
+GROUPS = Path("/sys/fs/cgroup")  # where Linux has the limits of containers and of batch jobs
+
+
+def announce(what: str, size: int, advice: str) -> None:
+    """Say on standard error that `what` takes `size` bytes, if that is much. Raises UserError, with the advice, where
+    it is more than there is."""
+    there = free()
+    if there is not None and size > there:
+        raise UserError(f"{what} take {_gigabytes(size)} of memory, of which {_gigabytes(there)} are free; {advice}")
+    if size >= MUCH:
+        print(f"{what}: {_gigabytes(size)} of memory", file=sys.stderr)
+
+
+def free() -> int | None:
+    """The bytes of memory that this process may still take; None where the system does not say."""
+    return min(_limits(), default=None)
+
+
+def _limits() -> Iterator[int]:
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        yield 1024 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        if "SC_AVPHYS_PAGES" in os.sysconf_names:
+            yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for group in _groups():
+        try:
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            yield limit - used + int(statistics["inactive_file"])  # cached files make room
+        except (OSError, KeyError, ValueError):  # no such group, or one without a limit, whose maximum is the word max
+            continue
+
+
+def _groups() -> Iterator[Path]:
+    """The control groups that this process is in (version 2), from the innermost out."""
+    try:
+        line = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return
+    group = GROUPS / line.removeprefix("0::").strip("/")
+    yield group
+    yield from (parent for parent in group.parents if parent.is_relative_to(GROUPS))
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"

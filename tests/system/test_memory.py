@@ -1,0 +1,58 @@
+"""A word about memory before much of it is taken."""
+
+import pytest
+
+from datasets import splits
+from datasets.sizing import Sizing
+from system import memory
+from system.errors import UserError
+
+
+def test_much_memory_is_said_little_is_not(capsys):
+    memory.announce("20 pictures of 224×224", 3_010_560, "")
+    assert capsys.readouterr() == ("", "")
+    memory.announce("10,000 pictures of 224×224", 1_505_280_000, "")
+    assert capsys.readouterr().err == "10,000 pictures of 224×224: 1.5 GB of memory\n"
+
+
+def test_more_than_there_is_is_refused_with_advice():
+    with pytest.raises(UserError, match=r"^x take 1,000,000\.0 GB of memory, of which [0-9.]+ GB are free; do y$"):
+        memory.announce("x", 10**15, "do y")
+
+
+@pytest.mark.parametrize("held_out", [0, 2])
+def test_pictures_of_a_folder_are_counted_before_any_is_read(held_out, tmp_path, monkeypatch):
+    for split, count in (("train", 6), ("test", 2)):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count // 2):
+                (tmp_path / split / name / f"{index}.png").write_text("no picture: to read it would fail")
+    side, margin = 224, 2 * 28
+    train, test = 6 * 3 * (side + margin) ** 2, 2 * 3 * side**2
+    taken = train + (train if held_out else test)  # what is divided is there twice while it is copied
+    arguments = (str(tmp_path), tmp_path, True, None, held_out, Sizing(side), "black")
+    monkeypatch.setattr(memory, "free", lambda: taken - 1)
+    with pytest.raises(
+        UserError, match=r"8 pictures of 224×224 take .* are free; lower --inputSize, or train on fewer"
+    ):
+        splits.for_training(*arguments)
+    monkeypatch.setattr(memory, "free", lambda: taken)
+    with pytest.raises(UserError, match=r"0\.png is no picture"):
+        splits.for_training(*arguments)
+    monkeypatch.setattr(memory, "free", lambda: test - 1)
+    with pytest.raises(UserError, match="2 pictures of 224×224 take"):
+        splits.for_testing(str(tmp_path), tmp_path, Sizing(side))
+
+
+def test_the_limits_of_a_container_count(tmp_path, monkeypatch):
+    """Version 2 of Linux's control groups, as a container sees them; this machine may have none."""
+    there = memory.free()
+    assert there is None or there > 1e6
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_groups", lambda: iter([tmp_path / "job", tmp_path]))
+    (tmp_path / "job").mkdir()
+    for group, limit in ((tmp_path, "max"), (tmp_path / "job", "3000")):
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("2500\n")
+        (group / "memory.stat").write_text("anon 100\ninactive_file 400\n")
+    assert memory.free() == 900

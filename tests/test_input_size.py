@@ -1,0 +1,193 @@
+"""Own pictures of another size than 32×32, from training to whatever an application is given."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT, assert_one_line_error, exit_files, log, script
+from PIL import Image
+from safetensors.torch import load_file
+
+import checkpoints
+import main
+from benchmarks import tiles
+from datasets.decoding import decode_one
+from datasets.sizing import Sizing
+from inference import exported, saved
+from models import names, networks
+from system.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["--depth", "8", "--nOutputs", "2", "--nGPU", "0", "--nThreads", "0", "--batchsize", "16", "--trainSize", "48"]
+RUN = "pictures-AuxResNet-8-2"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of tiles of photographs, 120×80 or 80×120."""
+    folder = tmp_path_factory.mktemp("own") / "pictures"
+    tiles.write(folder)
+    for split, kept in (("train", 30), ("test", 8)):
+        for name in tiles.photographs():
+            for path in sorted((folder / split / name).iterdir())[kept:]:
+                path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(pictures):
+    """The folder of a finished run at 64×64 that held pictures out, and what it printed."""
+    save = pictures.parent / "runs"
+    process = script("main.py", *options(pictures, save), "--inputSize", "64", "--valSize", "30", "--nEpochs", "2")
+    assert process.returncode == 0, process.stderr
+    return save / RUN, process.stdout
+
+
+def options(pictures, save):
+    return ["--data", pictures, "--dataDir", pictures.parent / "data", "--save", save, *SMALL]
+
+
+def model(folder, position=8):
+    return saved.load({position: folder / f"exit-{position}.safetensors"})
+
+
+def probabilities(folder, path):
+    """What the last exit of a run says of a picture file, by its weights and header alone."""
+    header = checkpoints.read_header(folder / "exit-8.safetensors")
+    pixels = torch.from_numpy(decode_one(str(path), Sizing.of(header))).permute(2, 0, 1)[None].float()
+    mean, std = (torch.tensor(header[name]).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        return model(folder).network((pixels - mean) / std)[-1].softmax(1)[0]
+
+
+def test_the_size_is_in_headers_tables_and_cards(trained, pictures):
+    folder, printed = trained
+    header = checkpoints.read_header(folder / "exit-8.safetensors")
+    assert (header["input"], header["fit"]) == ([3, 64, 64], "crop")
+    assert "inputSize=64" in printed
+    macs = networks.cost(names.parse("AuxResNet-8-2"), 3, 8, 64).macs
+    assert macs == pytest.approx(4 * networks.cost(names.parse("AuxResNet-8-2"), 3, 8, 32).macs, rel=1e-3)
+    page = (folder / "README.md").read_text()
+    for text in (f"{macs:,}", "Pictures are 64×64 pixels", "shorter side scaled", "N×3×64×64", "--inputSize 64 "):
+        assert text in page
+    assert "startSize" not in page
+    process = script("test.py", pictures, folder, "--exit", "all", "--json", folder / "card.json")
+    assert process.returncode == 0, process.stderr
+    card = json.loads((folder / "card.json").read_text())
+    assert card["exits"][-1]["macs"] == macs
+    process = script("test.py", pictures, folder)
+    assert process.stdout == f"error {card['exits'][-1]['error_percent']:.2f}\n"
+
+
+def test_pictures_are_predicted_at_the_size_of_the_network(trained, pictures):
+    folder, paths = trained[0], sorted((pictures / "test").rglob("*.png"))[::6]
+    process = script("predict.py", folder, *paths, "--format", "json", "--top", "3")
+    assert process.returncode == 0, process.stderr
+    classes = checkpoints.read_header(folder / "exit-8.safetensors")["classes"]
+    for path, answer in zip(paths, json.loads(process.stdout), strict=True):
+        expected = probabilities(folder, path)
+        assert answer["classes"][0]["class"] == classes[int(expected.argmax())]
+        assert answer["classes"][0]["probability"] == pytest.approx(expected.max().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("ending", "check"), [(".pt2", "0"), (".onnx", "12")])  # 0: on noise
+def test_an_exported_file_takes_that_size(ending, check, trained, pictures, tmp_path):
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime", reason="ONNX files need the packages of requirements-export.txt")
+    folder, target, path = trained[0], tmp_path / f"model{ending}", next((pictures / "test").rglob("*.png"))
+    process = script("export.py", pictures, folder, "--to", target, "--check", check)
+    assert process.returncode == 0, process.stderr
+    runs = exported.read(target, 8, None)
+    assert runs.sizing == Sizing(64)
+    pixels = torch.from_numpy(decode_one(str(path), runs.sizing))[None]
+    assert runs.probabilities(pixels)[0].numpy() == pytest.approx(probabilities(folder, path).numpy(), abs=1e-4)
+    process = script("predict.py", target, path)
+    assert process.returncode == 0, process.stderr
+    with pytest.raises(Exception, match=r"64|INVALID_ARGUMENT"):  # of whoever runs it
+        runs.probabilities(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+
+
+def test_through_torch_hub(trained, pictures):
+    folder, path = trained[0], next((pictures / "test").rglob("*.png"))
+    load = {"repo_or_dir": str(PROJECT), "model": "auxresnet", "source": "local"}
+    hub = torch.hub.load(**load, name=str(folder))
+    assert hub.preprocess(Image.open(path)).shape == (1, 64, 64, 3)
+    (name, value), expected = hub.predict(path)[0], probabilities(folder, path)
+    assert (name, value) == (hub.classes[int(expected.argmax())], pytest.approx(expected.max().item(), abs=1e-4))
+    fresh = torch.hub.load(**load, name="AuxResNet-8-2", classes=3, input_size=96, pretrained=False)
+    assert fresh(fresh.preprocess(np.zeros((50, 70, 3), np.uint8))).shape == (1, 3)
+    assert fresh.preprocess(path).shape == (1, 96, 96, 3)
+    with pytest.raises(ValueError, match="input_size is a multiple of 4 from 16 to 224, not 33"):
+        torch.hub.load(**load, name="AuxResNet-8-2", classes=3, input_size=33, pretrained=False)
+
+
+def test_a_policy_counts_with_that_size(trained, pictures):
+    folder = trained[0]
+    line = ("calibrate.py", pictures, folder, "--budgetMACs", "1G", "--dataDir", pictures.parent / "data")
+    assert_one_line_error(script(*line), 1, "30 held-out pictures are too few")
+    process = script(*line, "--heldOut", pictures / "train")
+    assert process.returncode == 0, process.stderr
+    policy = json.loads((folder / "policy.json").read_text())
+    assert policy["macs"] > networks.cost(names.parse("AuxResNet-8-2"), 3, 5, 64).macs
+    process = script("test.py", pictures, folder, "--policy", "policy.json")
+    assert process.returncode == 0, process.stderr
+
+
+def test_what_contradicts_the_size_is_refused(trained, pictures, tmp_path):
+    line = [*options(pictures, trained[0].parent), "--valSize", "30", "--nEpochs", "2", "--resume"]
+    for size, given in (("32", []), ("48", ["--inputSize", "48"])):
+        process = script("main.py", *line, *given)
+        assert_one_line_error(process, 1, f"inputSize is {size}, was 64")
+    assert_one_line_error(script("test.py", "DIGITS", trained[0]), 1, "DIGITS are 32×32, not 64×64", "give a folder")
+    for data in ("CIFAR10", "digits"):
+        process = script("main.py", "--data", data, "--inputSize", "64")
+        assert_one_line_error(process, 2, "--inputSize 64 is for folders", "32×32", "leave it out")
+    for more, words in (
+        (["--startSize", "40"], ("--startSize 40 is above --inputSize 32", "8 to 32")),
+        (["--inputSize", "16", "--cutout", "16"], ("--cutout 16 leaves nothing", "0 to 15")),
+        (["--inputSize", "34"], ("'34' is not a multiple of 4", "32, 36")),
+    ):
+        assert_one_line_error(script("main.py", "--data", pictures, *more), 2, *words)
+
+
+def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(pictures, tmp_path):
+    more = ["--inputSize", "48", "--startSize", "32", "--padding", "reflect", "--nEpochs", "2"]
+    main.main([str(word) for word in (*options(pictures, tmp_path / "whole"), *more)])
+    run = tmp_path / "part" / RUN
+    main.main([str(word) for word in (*options(pictures, tmp_path / "part"), *more, "--saveEvery", "0")])
+    for name in ("latest.pt", "log.csv", *exit_files(run)):  # as if it had been stopped before its last step
+        (run / name).unlink()
+    (run / "previous.pt").rename(run / "latest.pt")
+    main.main(["--resume", str(run)])
+    assert exit_files(run) == exit_files(tmp_path / "whole" / RUN)
+    assert log(run) == log(tmp_path / "whole" / RUN)
+
+
+def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
+    """Their headers and states do not say how pictures were brought to size."""
+    save = tmp_path / "runs"
+    run = save / RUN
+    main.main([str(word) for word in (*options(pictures, save), "--nEpochs", "1")])
+    state = checkpoints.read_state(run, print)
+    assert state.pop("fit") == "crop"
+    del state["format"], state["data"]
+    del state["options"]["inputSize"]
+    checkpoints.write_state(run, state)
+    for path in run.glob("exit-*.safetensors"):
+        header = checkpoints.read_header(path)
+        assert header.pop("fit") == "crop"
+        checkpoints.write_exit(path, load_file(path), header)
+    path = next((pictures / "test").rglob("*.png"))
+    assert model(run).sizing == Sizing(32, "squeeze")
+    process = script("predict.py", run, path, "--format", "json")
+    expected = probabilities(run, path).max().item()
+    assert json.loads(process.stdout)[0]["classes"][0]["probability"] == pytest.approx(expected, abs=1e-4)
+    main.main(["--resume", str(run), "--nEpochs", "2"])
+    assert checkpoints.read_header(run / "exit-8.safetensors")["fit"] == "squeeze"
+    assert checkpoints.read_state(run, print)["fit"] == "squeeze"
+    assert "(both sides scaled)" in (run / "README.md").read_text()
+    checkpoints.write_state(run, {**checkpoints.read_state(run, print), "fit": "stretch"})
+    with pytest.raises(UserError, match="the training state has the fit stretch; there are: crop, squeeze"):
+        main.main(["--resume", str(run)])
