@@ -1,11 +1,13 @@
 """Pictures of any size and shape, brought to the size that a network takes, with what random crops go into."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
+import PIL
 import pytest
 import torch
-from conftest import write_pictures
+from conftest import PROJECT, write_pictures
 from PIL import Image
 
 from datasets import folder, splits
@@ -136,3 +138,11 @@ def test_archives_have_one_size_and_folders_in_their_place_any(tmp_path):
     assert splits.for_testing("CIFAR10", tmp_path, Sizing(64)).images.shape == (4, 64, 64, 3)
     data = splits.for_training("CIFAR10", tmp_path, True, None, 0, padding="black")
     assert (data.train.images.shape, data.source.pad) == ((4, 32, 32, 3), 4)  # no memory for black margins
+
+
+@pytest.mark.parametrize("size", [(640, 427), (301, 400), (64, 64), (65, 200)])
+def test_what_the_readme_does_to_a_picture_is_what_the_program_does(size):
+    code = re.search(r"```python\n(side, .*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
+    found = {"picture": noise(*size), "PIL": PIL}
+    exec(code, found)
+    assert np.array_equal(np.asarray(found["picture"]), as_pixels(noise(*size), Sizing(64)))
