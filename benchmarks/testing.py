@@ -91,7 +91,7 @@ def main() -> None:
     print("\none picture at a time, each exit's model by itself:")
     for model in standalone(name):
         quick = evaluation.ready(model, Normalise(MEAN, STD), [CPU])
-        print(f"exit {model.exits[0]:4}  {latency(quick, CPU).median:6.2f} ms")
+        print(f"exit {model.exits[0]:4}  {latency(quick, SIDE, CPU).median:6.2f} ms")
 
 
 if __name__ == "__main__":

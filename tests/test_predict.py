@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_named_and_passed_over(finished, pictures, tmp_pa
 
 
 def test_more_pictures_than_a_batch_are_all_answered_in_order(told, finished, pictures, monkeypatch):
-    monkeypatch.setattr("inference.prediction.BATCH", 2)
+    monkeypatch.setattr("inference.evaluation.BATCH", 2)
     whole = told(NAME, pictures, *[pictures / "missing.png"] * 0)
     monkeypatch.undo()
     assert [line.split()[:2] for line in whole.splitlines()] == [

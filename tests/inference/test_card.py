@@ -133,9 +133,9 @@ def test_times_are_measured():
             self.seen = len(images)
             return [torch.zeros(len(images), 10)]
 
-    found, model = latency(Sleeper(), CPU[0]), Sleeper()
+    found, model = latency(Sleeper(), 32, CPU[0]), Sleeper()
     assert 0 < found.median <= found.p95 < 1000
-    assert throughput(model, CPU[0]) > 1000
+    assert throughput(model, 32, CPU[0]) > 1000
     assert model.seen == 128
 
 
