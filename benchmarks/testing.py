@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from benchmarks.cases import BATCH, MEAN, NETWORK, STD, noise
 from benchmarks.step import OneByOne
 from benchmarks.timing import Case, interleaved, machine, timed
+from datasets.sizing import SIDE
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.latency import latency

@@ -3,9 +3,9 @@
 python -m benchmarks.tiles pictures
 python main.py --data pictures --inputSize 64 --depth 20
 
-The pictures are tiles of photographs that scikit-learn and matplotlib ship, and their class is the photograph that they
-are cut from: 240 to train on and 80 to test on of each. Half of them are upright, half of them lie. They overlap, but
-those to test on are cut from the right quarter of a photograph, the others from what is left of that.
+The pictures are tiles of three photographs that scikit-learn and matplotlib ship, half of them upright, half of them
+lying; their class is the photograph that they are cut from. A photograph is cut into five columns: the tiles to train
+on, 240 of each, are from the first, third and fifth, and those to test on, 80 of each, from the two between them.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from matplotlib import cbook
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-LONG, SHORT = 120, 80  # pixels
+LONG, SHORT = 96, 64  # pixels
 COUNTS = {"train": 240, "test": 80}
-PART = 0.75  # of a photograph's width, which training pictures are cut from
+COLUMNS = {"train": (0, 2, 4), "test": (1, 3)}  # of five
 
 
 def photographs() -> dict[str, Image.Image]:
-    """The photographs by name, each about 600 pixels wide."""
+    """The photographs by name, 500 to 640 pixels wide."""
     temple, flower = map(Image.fromarray, load_sample_images().images)
     with cbook.get_sample_data("grace_hopper.jpg") as file:
         return {"temple": temple, "flower": flower, "admiral": Image.open(file).convert("RGB")}
@@ -32,13 +32,13 @@ def write(folder: Path) -> None:
     """Write `folder/<split>/<class>/<number>.png`, always the same."""
     rng = np.random.default_rng(0)
     for name, photograph in photographs().items():
-        border = int(PART * photograph.width)
-        for split, (first, last) in {"train": (0, border), "test": (border, photograph.width)}.items():
+        column = photograph.width // 5
+        for split, count in COUNTS.items():
             place = folder / split / name
             place.mkdir(parents=True)
-            for number in range(COUNTS[split]):
+            for number in range(count):
                 width, height = (LONG, SHORT) if number % 2 else (SHORT, LONG)
-                left = int(rng.integers(first, last - width, endpoint=True))
+                left = int(column * rng.choice(COLUMNS[split]) + rng.integers(0, column - width, endpoint=True))
                 top = int(rng.integers(0, photograph.height - height, endpoint=True))
                 photograph.crop((left, top, left + width, top + height)).save(place / f"{number:03}.png")
 

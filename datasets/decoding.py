@@ -65,9 +65,10 @@ def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) 
 
 def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, float, int]:
     """What is taken of an axis of a picture whose shorter one is scaled to `side` pixels: from where to where, and how
-    many pixels it becomes; `side` from the middle and, as far as it reaches, the margin on both sides of that."""
-    first = (length - shorter) // 2
-    reach = min(margin, first * side // shorter)
+    many pixels it becomes; `side` from the middle, as by Pillow's `ImageOps.fit`, and on both sides of that the margin,
+    as far as the picture reaches."""
+    first = (length - shorter) / 2
+    reach = min(margin, int(first * side / shorter))
     more = reach * shorter / side
     return first - more, first + shorter + more, side + 2 * reach
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class Router:
@@ -24,8 +24,7 @@ class Router:
         there, exits, answers = np.arange(len(x)), np.zeros(len(x), int), np.zeros((len(x), len(self.card["classes"])))
         for segment, position, temperature, threshold in self.steps:
             logits, *features = segment.run(None, {segment.get_inputs()[0].name: x})
-            powers = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
-            found = powers / powers.sum(1, keepdims=True)
+            found = (e := np.exp((logits - logits.max(1, keepdims=True)) / temperature)) / e.sum(1, keepdims=True)
             answers[there], exits[there], unsure = found, position, found.max(1) < threshold
             if not unsure.any():  # as at the last exit, whose threshold is 0
                 break
@@ -42,7 +41,8 @@ class Router:
                 if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
                     raise ValueError("its values are neither of 8 nor of 16 bits")
                 picture = Image.fromarray((values / 257).round().astype(np.uint8))
-            return np.array(picture.convert("RGB").resize(self.card["input"][:0:-1], Image.Resampling.BILINEAR))
+            size, fit = self.card["input"][:0:-1], ImageOps.fit if self.card["fit"] == "crop" else Image.Image.resize
+            return np.array(fit(picture.convert("RGB"), size, Image.Resampling.BILINEAR))
 
 
 if __name__ == "__main__":

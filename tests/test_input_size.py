@@ -26,7 +26,7 @@ RUN = "pictures-AuxResNet-8-2"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A folder of tiles of photographs, 120×80 or 80×120."""
+    """A folder of tiles of photographs, 96×64 or 64×96."""
     folder = tmp_path_factory.mktemp("own") / "pictures"
     tiles.write(folder)
     for split, kept in (("train", 30), ("test", 8)):

@@ -247,9 +247,8 @@ class Run:
         if self.plan.side_at(epoch) == self.plan.side and not average:
             return network
         sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
-        batches = sample.chunk(
-            math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
-        )  # of one size, as all count alike
+        count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
+        batches = sample.chunk(count)  # of one size, as all count alike
         network = copy.deepcopy(average.network if average else network)
         device = self.devices[0]
         return evaluation.measure_statistics(network, self.trainer.normalise, batches, device)

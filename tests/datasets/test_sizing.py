@@ -1,14 +1,12 @@
 """Pictures of any size and shape, brought to the size that a network takes, with what random crops go into."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
-import PIL
 import pytest
 import torch
-from conftest import PROJECT, write_pictures
-from PIL import Image
+from conftest import write_pictures
+from PIL import Image, ImageOps
 
 from datasets import folder, splits
 from datasets.decoding import as_pixels
@@ -41,7 +39,7 @@ def test_square_pictures_are_the_same_cropped_and_squeezed(edge):
 
 
 def test_of_the_longer_side_the_middle_is_taken_and_nothing_is_distorted():
-    lying = noise(101, 64)
+    lying = noise(100, 64)
     for picture, axis in ((lying, 1), (lying.transpose(Image.Transpose.TRANSPOSE), 0)):
         middle = np.take(np.asarray(picture), range(18, 82), axis)
         assert np.array_equal(as_pixels(picture, Sizing(64)), middle)
@@ -140,9 +138,16 @@ def test_archives_have_one_size_and_folders_in_their_place_any(tmp_path):
     assert (data.train.images.shape, data.source.pad) == ((4, 32, 32, 3), 4)  # no memory for black margins
 
 
+@pytest.mark.parametrize("fit", ["crop", "squeeze"])
 @pytest.mark.parametrize("size", [(640, 427), (301, 400), (64, 64), (65, 200)])
-def test_what_the_readme_does_to_a_picture_is_what_the_program_does(size):
-    code = re.search(r"```python\n(side, .*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
-    found = {"picture": noise(*size), "PIL": PIL}
-    exec(code, found)
-    assert np.array_equal(np.asarray(found["picture"]), as_pixels(noise(*size), Sizing(64)))
+def test_applications_can_bring_pictures_to_size_with_pillow_alone(size, fit, tmp_path):
+    picture, expected = noise(*size), as_pixels(noise(*size), Sizing(64, fit))
+    if fit == "crop":  # the README recommends it
+        assert np.array_equal(np.asarray(ImageOps.fit(picture, (64, 64), Image.BILINEAR)), expected)
+    pytest.importorskip("onnxruntime", reason="a bundle needs the packages of requirements-export.txt")
+    from inference.bundle_run import Router
+
+    picture.save(tmp_path / "x.png")
+    router = Router.__new__(Router)  # without segments, which have no part in this
+    router.card = Sizing(64, fit).fields()
+    assert np.array_equal(router.pixels(str(tmp_path / "x.png")), expected)
