@@ -30,7 +30,7 @@ class Pictures:
 
     @property
     def picture_bytes(self) -> int:
-        """None: they are in memory."""
+        """No more memory: they are there."""
         return 0
 
     def whole(self) -> "Pictures":

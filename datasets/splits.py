@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 
+import numpy as np
+
 from datasets.catalog import FOLDER, Source, find
 from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import USUAL, Sizing
@@ -87,9 +89,7 @@ def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:
     split = _load(source, folder, "test")
     if split is None:
         raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
-    what = f"{folder}: {len(split.targets):,} pictures of {sizing.side}×{sizing.side}"
-    memory.announce(what, len(split.targets) * split.picture_bytes, "end other programs, or test on fewer pictures")
-    return split.whole()
+    return _read(folder, split, sizing)
 
 
 def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing = USUAL) -> Pictures:
@@ -102,14 +102,14 @@ def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing =
     count = 0 if split is None else len(split.targets)
     if count <= val_size:
         raise UserError(f"{folder} has {count:,} training pictures of {data}, of which {val_size:,} cannot be held out")
-    return split.take(balanced_order(split.targets)[count - val_size :])
+    return _read(folder, split, sizing, balanced_order(split.targets)[count - val_size :])
 
 
 def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
     place = folder.resolve()
     root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)
-    return resolve_name(FOLDER.loader)(root, split, sizing=sizing).whole()
+    return _read(folder, resolve_name(FOLDER.loader)(root, split, sizing=sizing), sizing)
 
 
 def _load(source: Source, folder: Path, split: str) -> Split | None:
@@ -136,9 +136,20 @@ def _announce_memory(
     tested = len(test.targets) * test.picture_bytes if test else 0
     divided = learnt if val_size and train_size + val_size == len(train.targets) else 0  # all are read, then copied
     count = train_size + val_size + (len(test.targets) if test else 0)
-    what = f"{folder}: {count:,} pictures of {sizing.side}×{sizing.side}"
     advice = "lower --inputSize, or train on fewer with --trainSize"
-    memory.announce(what, learnt + max(tested, divided), advice)
+    memory.announce(_counted(folder, count, sizing), learnt + max(tested, divided), advice)
+
+
+def _counted(folder: Path, count: int, sizing: Sizing) -> str:
+    return f"{folder}: {count:,} pictures of {sizing.side}×{sizing.side}"
+
+
+def _read(folder: Path, split: Split, sizing: Sizing, indices: np.ndarray | None = None) -> Pictures:
+    """The pictures of a split that are not trained on, all of them or some, announced if they take much memory."""
+    count = len(split.targets) if indices is None else len(indices)
+    advice = "end other programs, or give fewer pictures"
+    memory.announce(_counted(folder, count, sizing), count * split.picture_bytes, advice)
+    return split.whole() if indices is None else split.take(indices)
 
 
 def _divide(split: Split, train_size: int, val_size: int) -> tuple[Pictures, Pictures | None]:

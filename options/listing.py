@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from options.declaration import Option, Program, as_text
+from options.declaration import Option, Program, Rule, as_text
 from system.output import printable
 
 WIDTH = 110  # columns of the table
@@ -19,16 +19,19 @@ def written(options: Mapping[str, Any]) -> str:
 
 def listing(program: Program, options: argparse.Namespace, verbose: bool, without: Collection[str] = ()) -> str:
     """The options of a program in groups, a line each: those that differ from its plain defaults, or all of them."""
-    defaults = program.resolved({})
     groups: dict[str, list[str]] = {}
     for option in program.options:
         value = getattr(options, option.name)
-        if option.name not in without and (verbose or value != defaults[option.name]):
+        if option.name not in without and (verbose or value != _default(option, vars(options))):
             groups.setdefault(option.group, []).append(_pair(option, value))
     if not groups:
         return "all options are at their defaults; --verbose lists them"
     width = max(map(len, groups))
     return "\n".join(_row(title.ljust(width), pairs) for title, pairs in groups.items())
+
+
+def _default(option: Option, others: Mapping[str, Any]) -> Any:
+    return option.default.value(others) if isinstance(option.default, Rule) else option.default
 
 
 def _pair(option: Option, value: Any) -> str:

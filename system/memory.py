@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from system.errors import UserError
+from system.output import printable
 
 MUCH = 1e9  # bytes
 GROUPS = Path("/sys/fs/cgroup")  # where Linux has the limits of containers and of batch jobs
@@ -14,7 +15,7 @@ GROUPS = Path("/sys/fs/cgroup")  # where Linux has the limits of containers and 
 def announce(what: str, size: int, advice: str) -> None:
     """Say on standard error that `what` takes `size` bytes, if that is much. Raises UserError, with the advice, where
     it is more than there is."""
-    there = free()
+    there, what = free(), printable(what)
     if there is not None and size > there:
         raise UserError(f"{what} take {_gigabytes(size)} of memory, of which {_gigabytes(there)} are free; {advice}")
     if size >= MUCH:

@@ -193,7 +193,7 @@ def test_a_card_that_cannot_be_written_is_one_line(finished, tmp_path):
     (tmp_path / "card.json").mkdir()
     process = script("test.py", "DIGITS", finished[1], "--exit", "all", "--json", tmp_path / "card.json")
     assert process.returncode == 1
-    assert process.stderr.splitlines()[-1].startswith(f"test.py: error: {tmp_path / 'card.json'} could not be written")
+    assert process.stderr.splitlines()[-1].startswith(f"test.py: error: {tmp_path / 'card.json'} is no regular file")
 
 
 def test_the_plain_error_is_all_that_is_printed():

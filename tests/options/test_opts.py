@@ -297,7 +297,7 @@ def test_table_of_what_differs():
     assert opts.table(opts.parse("--data DIGITS --depth 14 --nOutputs 3 --resume --save /x".split()), False) == (
         "data      data=DIGITS\n"
         "run       save=/x\n"
-        "network   depth=14  nOutputs=3  widen=1\n"
+        "network   depth=14  nOutputs=3\n"
         "training  nEpochs=8  batchsize=64  schedule=onecycle"
     )
 
