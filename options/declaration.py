@@ -72,9 +72,13 @@ class Program:
     def given(self, argv: Sequence[str]) -> dict[str, Any]:
         """The values that a command line gives, by option, and nothing for the options that it leaves out.
 
-        Raises UsageError naming the option, what was given and what is legal.
+        Options may stand between the values of a positional one; what follows `--` are such values, whatever it looks
+        like. (argparse ends such values at an option, and its parse_intermixed_args loses the `--`.) Raises UsageError
+        naming the option, what was given and what is legal.
         """
-        return vars(self._parser().parse_args(self._spelled(argv)))
+        end = argv.index("--") if "--" in argv else len(argv)
+        options, others = self._parser(whole=False).parse_known_args(list(self._spelled(argv[:end])))
+        return vars(self._parser().parse_args([*others, *argv[end:]], options))
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A value for every option: one of these, or its default. Rules come last: they look at the others."""
@@ -90,9 +94,11 @@ class Program:
         presets = [f"{name}: {as_text(of[option.name])}" for name, of in self.presets.items() if option.name in of]
         return "; ".join([default, *presets])
 
-    def _parser(self) -> argparse.ArgumentParser:
+    def _parser(self, whole: bool = True) -> argparse.ArgumentParser:
+        """A parser of the whole command line, or else of its options alone, without the help."""
         parser = _Parser(
             prog=self.name,
+            add_help=whole,
             usage=" ".join(["python", self.name, "[options]", *self._positionals()]),
             description=self.description,
             epilog=f"{SPELLING} {self.epilog}",
@@ -101,7 +107,8 @@ class Program:
         titles = dict.fromkeys(option.group for option in self.options)
         groups = {title: parser.add_argument_group(title) for title in titles}
         for option in self.options:
-            self._add(groups[option.group], option)
+            if whole or not option.positional:
+                self._add(groups[option.group], option)
         return parser
 
     def _positionals(self) -> Iterator[str]:

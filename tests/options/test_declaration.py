@@ -32,10 +32,22 @@ PROGRAM = Program(
         ("a b -SIZE 3", {"size": 3}),
         ("a b --maxside=3 -border", {"maxSide": 3, "border": 0.5}),
         ("-border 2 -Shape=SQUARE a b", {"border": 2.0, "shape": "square"}),
+        ("a -size 3 b -maxside 5", {"size": 3, "maxSide": 5}),
+        ("-size 3 a -maxside 5 -- b", {"size": 3, "maxSide": 5}),
     ],
 )
 def test_only_what_is_given_is_in_the_result_in_whatever_spelling(line, given):
     assert PROGRAM.given(line.split()) == {"pictures": ["a", "b"], **given}
+
+
+def test_options_may_stand_between_the_values_of_a_positional_one():
+    assert PROGRAM.given(["-", "-size", "3", "b"]) == {"pictures": ["-", "b"], "size": 3}
+    assert PROGRAM.given(["a", "-size", "3", "--", "-Size", "5"]) == {"pictures": ["a", "-Size", "5"], "size": 3}
+    assert PROGRAM.given(["-size", "3", "--", "--help"]) == {"pictures": ["--help"], "size": 3}
+    with pytest.raises(UsageError, match="unrecognized arguments: --weight"):
+        PROGRAM.given(["a", "--weight", "b"])
+    with pytest.raises(UsageError, match="required: PICTURE"):
+        PROGRAM.given(["-size", "3", "--"])
 
 
 def test_defaults_are_values_or_follow_from_others():
