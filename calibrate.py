@@ -97,14 +97,11 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     from inference import evaluation, latency, saved
     from inference.calibration import HeldOut
     from models import metrics
-    from system import arithmetic, devices
+    from system import machine
 
-    chosen = devices.choose(options.nGPU)
-    precision = arithmetic.choose_precision(options.precision, chosen[0])
-    if note := arithmetic.slow(precision, chosen[0]):
-        print(note, file=sys.stderr)
-    dtype = arithmetic.DTYPES[precision]
-    logits, targets = evaluation.collect(saved.ready(model, chosen), saved.shown(pictures), chosen[0], dtype)
+    runs_on = machine.choose(options.nGPU, options.precision)
+    network = saved.ready(model, runs_on.devices)
+    logits, targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
     for position, of_exit in zip(model.files, logits, strict=True):
         metrics.check_finite(of_exit, f"exit {position}")
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
@@ -112,8 +109,9 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     if not options.heldOut:
         check_split(held, model)
     alone = [saved.standalone(model, position) for position in model.files] if options.budgetMs else []
-    side, device = model.sizing.side, chosen[0]
-    return held, [latency.latency(saved.ready(one, [device]), side, device, dtype).median for one in alone]
+    side, device = model.sizing.side, runs_on.device
+    quick = (saved.ready(one, [device]) for one in alone)
+    return held, [latency.latency(one, side, device, runs_on.dtype).median for one in quick]
 
 
 def check_split(held: "HeldOut", model: "SavedModel") -> None:

@@ -74,7 +74,7 @@ def named(words: Iterable[str]) -> Iterator[str]:
 def load(options: Namespace, folder: str | None) -> "Model":
     """The model that the options name, ready to be asked."""
     from inference import exported, prediction, saved
-    from system import arithmetic, devices
+    from system import machine
 
     path = Path(options.model)
     if path.suffix in EXPORTED:
@@ -82,11 +82,8 @@ def load(options: Namespace, folder: str | None) -> "Model":
     roots = [Path(options.save), PRETRAINED]
     found = saved.find(options.model, folder and only(folder, roots), roots)
     model = saved.load(saved.choose(found, options.exit))
-    chosen = devices.choose(options.nGPU)
-    precision = arithmetic.choose_precision(options.precision, chosen[0])
-    if note := arithmetic.slow(precision, chosen[0]):
-        print(note, file=sys.stderr)
-    return prediction.of_saved(model, chosen, arithmetic.DTYPES[precision])
+    runs_on = machine.choose(options.nGPU, options.precision)
+    return prediction.of_saved(model, runs_on.devices, runs_on.dtype)
 
 
 def only(folder: str, roots: Sequence[Path]) -> str:

@@ -22,10 +22,9 @@ from system.errors import one_line_errors
 from system.files import check_target, write
 
 if TYPE_CHECKING:
-    import torch
-
     from datasets.pictures import Pictures
     from inference.saved import SavedModel
+    from system.machine import Machine
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -40,33 +39,28 @@ def main(argv: Sequence[str]) -> None:
     folder = None if is_path else names.find_folder(opts.label(options.data), options.model)
 
     from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
-    from system import arithmetic, devices
+    from system import machine
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
     model = saved.load(saved.choose(files, "all" if options.exit == "ensemble" or options.policy else options.exit))
     if options.mirror:
         opts.check_mirror(model.header["dataset"])
-    chosen = devices.choose(options.nGPU)
-    precision = arithmetic.choose_precision(options.precision, chosen[0])
-    if note := arithmetic.slow(precision, chosen[0]):
-        print(note, file=sys.stderr)
+    runs_on = machine.choose(options.nGPU, options.precision)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
     if options.policy:
-        tell_policy(options, model, pictures, chosen[0], arithmetic.DTYPES[precision])
+        tell_policy(options, model, pictures, runs_on)
     elif options.exit == "all":
-        tell_card(options, model, pictures, chosen, precision)
+        tell_card(options, model, pictures, runs_on)
     else:
-        tell_error(options, model, pictures, chosen, arithmetic.DTYPES[precision])
+        tell_error(options, model, pictures, runs_on)
 
 
-def tell_card(
-    options: Namespace, model: "SavedModel", pictures: "Pictures", devices: "Sequence[torch.device]", precision: str
-) -> None:
+def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the card of all exits; write it and draw it where that is asked for."""
     from inference import card
     from reports import card_plots, cards
 
-    found = card.measure(model, pictures, devices, precision, options.mirror)
+    found = card.measure(model, pictures, runs_on, options.mirror)
     print(cards.exit_card(found, next(iter(model.files.values())).parent))
     if options.json:
         write(Path(options.json), cards.as_json(found))
@@ -75,20 +69,14 @@ def tell_card(
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points))
 
 
-def tell_error(
-    options: Namespace,
-    model: "SavedModel",
-    pictures: "Pictures",
-    devices: "Sequence[torch.device]",
-    dtype: "torch.dtype | None",
-) -> None:
+def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the error of one exit, or of the ensemble of all, and, where that is asked for, that of each class."""
     from inference import evaluation, saved
     from models import metrics
     from reports import card_plots, cards
 
-    network = saved.ready(model, devices, options.mirror, options.exit == "ensemble")
-    (logits,), targets = evaluation.collect(network, saved.shown(pictures), devices[0], dtype)
+    network = saved.ready(model, runs_on.devices, options.mirror, options.exit == "ensemble")
+    (logits,), targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
     who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
     metrics.check_finite(logits, who)
     print(f"error {metrics.top_error(logits, targets):.2f}")
@@ -100,15 +88,13 @@ def tell_error(
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 
-def tell_policy(
-    options: Namespace, model: "SavedModel", pictures: "Pictures", device: "torch.device", dtype: "torch.dtype | None"
-) -> None:
+def tell_policy(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the error of routing the pictures by a policy, and what it costs beside single exits."""
     from inference import routing
     from reports import adaptive
 
     policy = routing.read(Path(options.policy), model)
-    contenders, histogram = routing.compare(model, policy, pictures, device, dtype)
+    contenders, histogram = routing.compare(model, policy, pictures, runs_on.device, runs_on.dtype)
     print(f"error {contenders[0].error:.2f}\n\n{adaptive.routed(contenders, policy.positions, histogram)}")
 
 

@@ -1,6 +1,5 @@
 """The exit card, measured: what each exit of a saved model costs, how well it answers, how fast it is."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,21 +11,19 @@ from inference.saved import SavedModel
 from models import metrics
 from models.networks import cost
 from reports.cards import Card, ExitCard, pareto
-from system.arithmetic import DTYPES
+from system.machine import Machine
 
 TOP = 5  # the top-5 error is told where there are more classes
 
 
-def measure(
-    model: SavedModel, pictures: Pictures, devices: Sequence[torch.device], precision: str, mirror: bool = False
-) -> Card:
+def measure(model: SavedModel, pictures: Pictures, machine: Machine, mirror: bool = False) -> Card:
     """The card of a model: how well it answers, from one pass over the pictures; how fast it is, on the first device.
 
     Raises UserError where an exit answers with numbers that are not finite.
     """
-    device, dtype = devices[0], DTYPES[precision]
+    device, dtype = machine.device, machine.dtype
     batches = saved.shown(pictures)
-    logits, targets = evaluation.collect(saved.ready(model, devices, mirror), batches, device, dtype)
+    logits, targets = evaluation.collect(saved.ready(model, machine.devices, mirror), batches, device, dtype)
     answers = [quality(z, targets, position) for position, z in zip(model.files, logits, strict=True)]
     costs = [_cost(model, position, mirror) for position in model.files]
     optimal = pareto([(c["macs"], a["error_percent"]) for c, a in zip(costs, answers, strict=True)])
@@ -37,7 +34,7 @@ def measure(
         pictures=len(pictures),
         classes=len(model.header["classes"]),
         mirror=mirror,
-        precision=precision,
+        precision=machine.precision,
         device="CPU" if device.type == "cpu" else torch.cuda.get_device_name(device),
         threads=torch.get_num_threads(),
         exits=tuple(
