@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models.layers import Linear
 from models.norm import BatchNorm
 
 
@@ -37,7 +38,7 @@ class Head(nn.Module):
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.norm = BatchNorm(channels)
-        self.linear = nn.Linear(channels, classes)
+        self.linear = Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """N×channels×H×W -> N×classes logits."""

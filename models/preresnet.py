@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import exits
+from models.layers import Convolution
 from models.multiexit import Trunk
 from models.names import Configuration
 from models.norm import BatchNorm
@@ -73,7 +74,7 @@ class Block(nn.Module):
             branch = F.relu(norm(convolution(branch)), inplace=True)
         if self.dropout:
             branch = F.dropout(branch, self.dropout, self.training)
-        return last(branch) + shortcut
+        return last(branch).add_(shortcut)
 
     def fold(self) -> None:
         """Take every batch norm that follows a convolution, which are all but the first, into that convolution."""
@@ -82,8 +83,8 @@ class Block(nn.Module):
             self.norms[index + 1] = nn.Identity()
 
 
-def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> Convolution:
+    return Convolution(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
 
 def trunk(configuration: Configuration) -> Trunk:
