@@ -4,6 +4,7 @@ python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M          # multiply-
 python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMs 2              # milliseconds on this machine, one by one
 python calibrate.py CIFAR10 AuxResNet-56-5 --maxErrorIncrease 0.5    # percentage points above the last exit, assured
 python calibrate.py CIFAR10 path/to/run --budgetMACs 60M --heldOut path/to/pictures
+python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M --protocol msdnet    # shares by a geometric law
 """
 
 import sys
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     out = target(options, model)
     held, milliseconds = ask(options, model, held_out(options, model))
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
-    goal = calibration.Goal(*options.goal, options.confidence)
+    goal = calibration.Goal(*options.goal, options.confidence, options.protocol)
     policy = calibration.make_policy(goal, held, model.network, macs, milliseconds or macs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"

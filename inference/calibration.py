@@ -1,16 +1,17 @@
-"""Policies from held-out pictures: temperatures, then the one threshold that a budget or a guarantee calls for.
+"""Policies from held-out pictures: temperatures, then the thresholds that a budget or a guarantee calls for.
 
 The temperatures make the exits' probabilities comparable, so one threshold serves all of them, and a family with one
 parameter remains: from NEVER (every picture goes to the last exit) to 0 (every picture leaves at the first). Thresholds
-of each exit's own, by backward induction on the held-out pictures, were no better on AuxResNet-56-5.
+of each exit's own, by backward induction on the held-out pictures, were no better on AuxResNet-56-5. Those of MSDNet's
+protocol are in `geometric.py`.
 
 K is the number of exits, N that of pictures, C that of classes.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,10 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from inference import geometric
 from inference.early_exit import NEVER, Policy, Rule, decide, fingerprint, simulate
 from models.multiexit import MultiExit
+from opts import PROTOCOLS
 from system.errors import UserError
 
 TEMPERATURES = (1 / 64, 64.0)
@@ -29,14 +32,18 @@ HARM_SHARE = 0.8  # the part of the allowed risk that the bound of the harmed pi
 STEPS = 200  # thresholds that a guarantee tries
 SAFEST = 1e-5  # 1 minus the first of them
 POINTS = 101  # of a sweep
+SWEPT_RATIOS = (0.01, 100)  # from nearly all pictures at the first exit to nearly all at the last
+COLUMNS = ("exit", "threshold", "ratio", "macs", "error", "mixture", "oracle")
 
 
 class Goal(NamedTuple):
-    """What a policy is for: an option of calibrate.py, its value, and how sure a guarantee has to be (0 … 1)."""
+    """What a policy is for: an option of calibrate.py, its value, how sure a guarantee has to be (0 … 1); and which
+    thresholds may serve it."""
 
     criterion: str
     limit: float
     confidence: float | None = None
+    protocol: str = PROTOCOLS[0]
 
 
 @dataclass(frozen=True)
@@ -104,27 +111,34 @@ def fit_temperatures(held: HeldOut) -> tuple[float, ...]:
     return tuple(((low + high) / 2).exp().tolist())
 
 
-def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float, ...], float]:
-    """Temperatures and the threshold for a goal; `costs` are what a picture takes to each exit, in the goal's unit.
+def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The temperature and the threshold of each exit for a goal; `costs` are what a picture takes to each, in the
+    goal's unit.
 
     Raises UserError naming the nearest goal that can be reached, where this one cannot.
     """
     if goal.confidence is not None:
-        return fit_guarantee(goal.limit / 100, goal.confidence, held)
-    temperatures = fit_temperatures(held)
-    return temperatures, fit_budget(goal, Family(held.probabilities(temperatures)), costs)
-
-
-def fit_budget(goal: Goal, family: Family, costs: Sequence[float]) -> float:
-    """The highest threshold with which the pictures take no more than the budget on average."""
-    rising = torch.tensor(list(itertools.accumulate(costs, max)), dtype=torch.float64)  # measured ones may not
-    within = family.totals(rising[:, None].expand(-1, family.pictures)) <= goal.limit * family.pictures
-    if not within[0]:
+        temperatures, threshold = fit_guarantee(goal.limit / 100, goal.confidence, held)
+        return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
+    if costs[0] > goal.limit:
         raise UserError(
             f"--{goal.criterion} {shown(goal, goal.limit)} is less than the first exit takes; "
             f"give {shown(goal, costs[0])} or more"
         )
-    return family.thresholds[within.sum() - 1].item()
+    temperatures = fit_temperatures(held)
+    probabilities = held.probabilities(temperatures)
+    rising = list(itertools.accumulate(costs, max))  # measured ones may not
+    if goal.protocol == "msdnet":
+        return temperatures, geometric.fit_budget(goal.limit, probabilities, rising)
+    return temperatures, (*[fit_budget(goal.limit, Family(probabilities), rising)] * (len(costs) - 1), 0.0)
+
+
+def fit_budget(limit: float, family: Family, costs: Sequence[float]) -> float:
+    """The highest threshold with which the pictures take no more than `limit` on average; `costs` are what a picture
+    takes to each exit, rising, the first within the limit."""
+    taken = torch.tensor(costs, dtype=torch.float64)[:, None].expand(-1, family.pictures)
+    within = family.totals(taken) <= limit * family.pictures
+    return family.thresholds[max(within.sum() - 1, 0)].item()
 
 
 def fit_guarantee(increase: float, confidence: float, held: HeldOut) -> tuple[tuple[float, ...], float]:
@@ -179,8 +193,7 @@ def increase_bound(harmed: np.ndarray, helped: np.ndarray, pictures: int, risk: 
 def make_policy(goal: Goal, held: HeldOut, network: MultiExit, macs: Sequence[int], costs: Sequence[float]) -> Policy:
     """The policy of a network for a goal, and what it does to all held-out pictures. `macs` are the multiply-adds to
     each exit, `costs` and UserError are as for `fit`."""
-    temperatures, threshold = fit(goal, held, costs)
-    rule = Rule(network.exits, temperatures, (threshold,) * (len(macs) - 1) + (0.0,))
+    rule = Rule(network.exits, *fit(goal, held, costs))
     leaving = simulate(held.logits, rule)
     return Policy(
         **asdict(rule),
@@ -191,12 +204,14 @@ def make_policy(goal: Goal, held: HeldOut, network: MultiExit, macs: Sequence[in
         criterion=goal.criterion,
         limit=goal.limit,
         confidence=goal.confidence,
+        protocol=goal.protocol,
     )
 
 
 def sweep(held: HeldOut, policy: Policy, macs: Sequence[int]) -> list[dict[str, float | None]]:
     """A row for each exit alone, then one for each of `POINTS` thresholds in place of the policy's, from the cheapest
-    to the dearest. Errors are in percent, `macs` for one picture on average.
+    to the dearest; for a policy of MSDNet's protocol then one for each of as many ratios of its shares. Errors are in
+    percent, `macs` for one picture on average.
 
     `mixture` is the error for the same multiply-adds of sending pictures to the two neighbouring exits by chance, and
     `oracle` that of a policy which knows what is true (see `oracle`).
@@ -206,17 +221,25 @@ def sweep(held: HeldOut, policy: Policy, macs: Sequence[int]) -> list[dict[str, 
     family = Family(held.probabilities(policy.temperatures))
     average = family.totals(torch.tensor(macs)[:, None].expand(-1, pictures)).numpy() / pictures
     chosen = np.unique(np.searchsorted(average, np.linspace(macs[0], macs[-1], POINTS), side="right") - 1)
-    points = {
-        "exit": [None] * len(chosen),
-        "threshold": family.thresholds.numpy()[chosen],
-        "macs": average[chosen],
-        "error": 100 * family.totals(wrong).numpy()[chosen] / pictures,
-        "mixture": np.interp(average[chosen], macs, alone),
-        "oracle": np.interp(average[chosen], *oracle(wrong, macs)),
-    }
+    errors = 100 * family.totals(wrong).numpy() / pictures
     single = zip(policy.positions, macs, alone, strict=True)
-    rows = [{**dict.fromkeys(points), "exit": exit, "macs": cost, "error": error} for exit, cost, error in single]
-    return rows + [dict(zip(points, row, strict=True)) for row in zip(*points.values(), strict=True)]
+    rows = [{"exit": exit, "macs": cost, "error": error} for exit, cost, error in single]
+    rows += [{"threshold": family.thresholds[i].item(), "macs": average[i], "error": errors[i]} for i in chosen]
+    if policy.protocol == "msdnet":
+        rows += list(_geometric(held, policy, macs))
+    for row in rows[len(macs) :]:
+        row["mixture"] = np.interp(row["macs"], macs, alone)
+        row["oracle"] = np.interp(row["macs"], *oracle(wrong, macs))
+    return [{name: row.get(name) for name in COLUMNS} for row in rows]
+
+
+def _geometric(held: HeldOut, policy: Policy, macs: Sequence[int]) -> Iterator[dict[str, float]]:
+    """The rows of a sweep over the ratios of MSDNet's protocol."""
+    probabilities = held.probabilities(policy.temperatures)
+    for ratio in np.geomspace(*SWEPT_RATIOS, POINTS).tolist():
+        rule = replace(policy, thresholds=geometric.thresholds(probabilities, ratio))
+        figures = simulate(held.logits, rule).figures(held.targets, macs)
+        yield {"ratio": ratio, "macs": figures["macs"], "error": figures["error"]}
 
 
 def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from system.output import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Rows = Sequence[Mapping[str, Any]]  # of a sweep: exit, threshold, macs, error, mixture, oracle; None where it has none
+Rows = Sequence[Mapping[str, Any]]  # of `calibration.sweep`: a value for each of its columns, None where a row has none
 SIZE = (8.0, 5.0)  # inches
 GREY = "0.45"
 
@@ -39,9 +39,9 @@ def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    exits, points = ([row for row in rows if (row["exit"] is None) is swept] for swept in (False, True))
+    exits, points, shares = ([row for row in rows if row[name] is not None] for name in ("exit", "threshold", "ratio"))
     cost = [row["macs"] for row in points]
-    line, *_ = distinct(1)
+    line, other = distinct(2)
     figure = Figure(figsize=SIZE, dpi=RESOLUTION, layout="constrained")
     axes = figure.add_subplot(xlabel="multiply-adds for one picture, on average", ylabel="error (%)")
     axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
@@ -49,7 +49,12 @@ def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
     axes.plot(cost, [row["mixture"] for row in points], "--", color=GREY, label="mixture of neighbouring exits")
     axes.plot([row["macs"] for row in exits], [row["error"] for row in exits], "o", color=GREY, label="single exits")
     axes.plot(cost, [row["error"] for row in points], "-", color=line, label="early exit by confidence")
-    axes.plot(macs, error, "D", color=line, label=f"the policy: {error:.2f} % at {amount(round(macs))}")
+    if shares:
+        places = [row["macs"] for row in shares], [row["error"] for row in shares]
+        axes.plot(*places, "-", color=other, label="early exit in shares, as MSDNet")
+    axes.plot(
+        macs, error, "D", color=other if shares else line, label=f"the policy: {error:.2f} % at {amount(round(macs))}"
+    )
     axes.plot(cost, [row["oracle"] for row in points], ":", color=GREY, label="early exit by an oracle")
     for row in exits:
         place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small", "color": GREY}
