@@ -29,6 +29,7 @@ from system.strict import is_number
 BOTH = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
+PROTOCOLS = ("confidence", "msdnet")  # by which thresholds may be chosen
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -59,11 +60,15 @@ OPTIONS = (
                 programs=("test.py",)),
         _switch("perClass", False, "the error of each class, the worst first", alone=True, programs=("test.py",)),
         Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
-               "for in the run's folder, too, and time that", "FILE", programs=("test.py",)),
+               "for in the run's folder, too, and time that; with --exit all and --plot: draw it", "FILE",
+               programs=("test.py",)),
+        _switch("compile", False, "with --policy: batches by compiled code, after a wait of a minute; torch.compile",
+                alone=True, programs=("test.py",)),
         Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE",
                programs=("test.py",)),
         Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
-               "multiply-adds, with --perClass of which class is taken for which", "FILE", programs=("test.py",)),
+               "multiply-adds, early exit beside it where the run has a policy.json; with --perClass of which class "
+               "is taken for which", "FILE", programs=("test.py",)),
     ),
     *group(
         "what to export, and how",
@@ -115,6 +120,9 @@ OPTIONS = (
         Option("confidence", number(float, 0.01, 0.999999),
                Rule("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
                "with which that is assured", "C", programs=("calibrate.py",)),
+        _choice("protocol", PROTOCOLS, PROTOCOLS[0], "thresholds: one of confidence for all exits; or, for a budget, "
+                "those by which a geometric law's shares of the pictures leave, as in MSDNet",
+                programs=("calibrate.py",)),
         Option("heldOut", values.folder, Rule("the pictures that --valSize held out in training"), "a folder with "
                "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR",
                programs=("calibrate.py",)),
@@ -323,6 +331,11 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"a policy is for one of --{', --'.join(GOALS)}; given: {found}")
     if options.confidence is not None and options.maxErrorIncrease is None:
         raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{given[0][0]}")
+    if options.protocol != PROTOCOLS[0] and options.maxErrorIncrease is not None:
+        raise UsageError(
+            f"--protocol {options.protocol} keeps a budget and assures no error; give --budgetMACs or --budgetMs, or "
+            f"leave --protocol out with --maxErrorIncrease"
+        )
     options.goal = given[0]
     return options
 
@@ -415,11 +428,18 @@ def _check_together(options: argparse.Namespace) -> None:
 def _check_test(options: argparse.Namespace) -> None:
     """Raise UsageError for options of `test.py` that are legal alone but not together, or not with the data."""
     if options.policy:
-        others = [name for name in ("exit", "mirror", "perClass", "json", "plot") if getattr(options, name)]
+        drawn = options.exit == "all" and options.plot  # beside the card
+        excluded = ("mirror", "perClass") if drawn else ("exit", "mirror", "perClass", "json", "plot")
+        others = [name for name in excluded if getattr(options, name)]
         if others:
-            raise UsageError(f"--policy excludes --{others[0]}: it says which exit each picture leaves at; give one")
+            raise UsageError(
+                f"--policy excludes --{others[0]}: it says which exit each picture leaves at; give one, or --exit all "
+                "with --plot to draw it beside all exits"
+            )
         if (options.nGPU or 0) > 1:
             raise UsageError(f"--policy is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
+    if options.compile and (options.exit or not options.policy):
+        raise UsageError("--compile true is for --policy without --exit; add that, or leave --compile out")
     if options.perClass and options.exit == "all":
         raise UsageError("--perClass is for one exit, --exit is all; give a position or ensemble, or leave --exit out")
     if options.json and options.exit != "all":

@@ -6,6 +6,7 @@ python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # the card of all: 
 python test.py CIFAR10 AuxResNet-26-2/10 --exit ensemble     # the mean of all exits' probabilities
 python test.py CIFAR10 AuxResNet-26-2/10 --perClass          # the error of each class
 python test.py CIFAR10 AuxResNet-26-2/10 --policy policy.json    # early exit by a file of calibrate.py
+python test.py CIFAR10 AuxResNet-26-2/10 --policy policy.json --compile true    # by compiled code
 python test.py CIFAR10 path/to/run                           # or path/to/run/exit-19.safetensors
 python test.py CIFAR10 AuxResNet-26-2/10 --precision auto    # in 16 bits where the machine computes them natively
 """
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING
 
 import opts
 from models import names
-from system.errors import one_line_errors
+from system.errors import UserError, one_line_errors
 from system.files import check_target, write
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
+    from inference.calibration import HeldOut
+    from inference.early_exit import Policy
     from inference.saved import SavedModel
+    from reports.card_plots import Curve, Point
     from system.machine import Machine
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -47,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         opts.check_mirror(model.header["dataset"])
     runs_on = machine.choose(options.nGPU, options.precision)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
-    if options.policy:
+    if options.policy and not options.exit:
         tell_policy(options, model, pictures, runs_on)
     elif options.exit == "all":
         tell_card(options, model, pictures, runs_on)
@@ -57,16 +61,54 @@ def main(argv: Sequence[str]) -> None:
 
 def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the card of all exits; write it and draw it where that is asked for."""
-    from inference import card
+    from inference import card, evaluation, saved
+    from inference.calibration import HeldOut
     from reports import card_plots, cards
 
-    found = card.measure(model, pictures, runs_on, options.mirror)
+    policy = policy_to_draw(options, model)
+    network = saved.ready(model, runs_on.devices, options.mirror)
+    logits, targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
+    found = card.measure(model, logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, next(iter(model.files.values())).parent))
     if options.json:
         write(Path(options.json), cards.as_json(found))
     if options.plot:
-        points = {"exits": card_plots.exit_points(found)}
-        write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points))
+        points, curve = {"exits": card_plots.exit_points(found)}, None
+        if policy:
+            answers = HeldOut([z.cpu() for z in logits], targets.cpu(), options.data)
+            point, curve = early_exit_places(model, policy, answers)
+            points["early exit"] = [point]
+        write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
+
+
+def policy_to_draw(options: Namespace, model: "SavedModel") -> "Policy | None":
+    """The policy of --policy, or that of the run's folder, if there is something to draw it into. One of the folder
+    that does not belong to the network is named on standard error, and left out."""
+    from inference import early_exit, routing
+
+    if options.policy:
+        return routing.read(Path(options.policy), model)
+    file = next(iter(model.files.values())).parent / early_exit.FILE
+    if not options.plot or options.mirror or not file.exists():
+        return None
+    try:
+        return routing.read(file, model)
+    except UserError as error:
+        print(f"early exit is not drawn: {error}", file=sys.stderr)
+        return None
+
+
+def early_exit_places(model: "SavedModel", policy: "Policy", answers: "HeldOut") -> "tuple[Point, Curve]":
+    """Where early exit lies in a plot: the policy on the test pictures, and the curve of all thresholds on the same."""
+    from inference import calibration, early_exit
+    from reports.card_plots import Curve, Point
+
+    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
+    rows = calibration.sweep(answers, policy, macs)
+    places = [(row["macs"], row["error"]) for row in rows if row["threshold"] is not None]
+    curve = Curve("early exit by every threshold, simulated on these pictures", places)
+    return Point("policy", figures["macs"], figures["error"]), curve
 
 
 def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
@@ -92,9 +134,12 @@ def tell_policy(options: Namespace, model: "SavedModel", pictures: "Pictures", r
     """Print the error of routing the pictures by a policy, and what it costs beside single exits."""
     from inference import routing
     from reports import adaptive
+    from system import arithmetic
 
     policy = routing.read(Path(options.policy), model)
-    contenders, histogram = routing.compare(model, policy, pictures, runs_on.device, runs_on.dtype)
+    if options.compile:
+        arithmetic.check_compiles(runs_on.device)
+    contenders, histogram = routing.compare(model, policy, pictures, runs_on, options.compile)
     print(f"error {contenders[0].error:.2f}\n\n{adaptive.routed(contenders, policy.positions, histogram)}")
 
 

@@ -22,9 +22,11 @@ from inference import calibration, early_exit, evaluation, routing, saved
 from inference.early_exit import Policy
 from inference.saved import SavedModel
 from reports.tables import amount, table
+from system import devices
+from system.machine import Machine
 
 RUN = Path(__file__).parent.parent / "pretrained" / "CIFAR10-AuxResNet-56-5"
-CPU = torch.device("cpu")
+CPU = Machine(devices.choose(0), "float")
 FITTED_ON, TIMED_ON = 2000, 2000  # pictures
 BATCH = 128
 TURN = {BATCH: 512, 1: 100}  # pictures that one turn of a case takes, by the size of their batches
@@ -38,20 +40,21 @@ def load() -> SavedModel:
 def fitted(model: SavedModel, images: Tensor, targets: Tensor, budget: float) -> Policy:
     """A policy of this many multiply-adds."""
     batches = zip(images.split(evaluation.BATCH), targets.split(evaluation.BATCH), strict=True)
-    held = calibration.HeldOut(*evaluation.collect(saved.ready(model, [CPU]), batches, CPU), "CIFAR10 training")
+    logits, answers = evaluation.collect(saved.ready(model, CPU.devices), batches, CPU.device)
+    held = calibration.HeldOut(logits, answers, "CIFAR10 training")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
 
 
 def routed(policy: Policy, images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, routed."""
-    return each(routing.router(load(), policy, CPU, None), images, size)
+    return each(routing.router(load(), policy, CPU), images, size)
 
 
 def last_exit(images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, all by the last exit's standalone model."""
     model = load()
-    return each(routing.single(model, max(model.files), CPU, None), images, size)
+    return each(routing.single(model, max(model.files), CPU), images, size)
 
 
 def each(classify: Callable[[Tensor], object], images: Tensor, size: int) -> Case:
@@ -77,7 +80,7 @@ def main() -> None:
     images = pictures.images[FITTED_ON:]
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], macs[-1] / 2)
-    found = routing.router(model, policy, CPU, None)(images).figures(pictures.targets[FITTED_ON:], macs)
+    found = routing.router(model, policy, CPU)(images).figures(pictures.targets[FITTED_ON:], macs)
     exits = ", ".join(map(str, policy.positions))
     print(
         f"{RUN.name}; {machine()}; median of {arguments.rounds}\n"

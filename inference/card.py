@@ -1,12 +1,12 @@
 """The exit card, measured: what each exit of a saved model costs, how well it answers, how fast it is."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from datasets.pictures import Pictures
-from inference import evaluation, latency, saved
+from inference import latency, saved
 from inference.saved import SavedModel
 from models import metrics
 from models.networks import cost
@@ -16,14 +16,15 @@ from system.machine import Machine
 TOP = 5  # the top-5 error is told where there are more classes
 
 
-def measure(model: SavedModel, pictures: Pictures, machine: Machine, mirror: bool = False) -> Card:
-    """The card of a model: how well it answers, from one pass over the pictures; how fast it is, on the first device.
+def measure(
+    model: SavedModel, logits: Sequence[Tensor], targets: Tensor, machine: Machine, mirror: bool = False
+) -> Card:
+    """The card of a model: how well it answers, from the logits of each exit, N×classes, and the N targets of all test
+    pictures; how fast it is, on the first device.
 
     Raises UserError where an exit answers with numbers that are not finite.
     """
     device, dtype = machine.device, machine.dtype
-    batches = saved.shown(pictures)
-    logits, targets = evaluation.collect(saved.ready(model, machine.devices, mirror), batches, device, dtype)
     answers = [quality(z, targets, position) for position, z in zip(model.files, logits, strict=True)]
     costs = [_cost(model, position, mirror) for position in model.files]
     optimal = pareto([(c["macs"], a["error_percent"]) for c, a in zip(costs, answers, strict=True)])
@@ -31,7 +32,7 @@ def measure(model: SavedModel, pictures: Pictures, machine: Machine, mirror: boo
     return Card(
         network=model.header["name"],
         data=model.header["dataset"],
-        pictures=len(pictures),
+        pictures=len(targets),
         classes=len(model.header["classes"]),
         mirror=mirror,
         precision=machine.precision,

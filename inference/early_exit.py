@@ -18,7 +18,7 @@ from torch import Tensor
 from models.multiexit import MultiExit
 from models.names import Configuration
 from models.networks import cost
-from opts import GOALS
+from opts import GOALS, PROTOCOLS
 from system import strict
 from system.errors import UserError
 from system.files import regular, write
@@ -26,7 +26,7 @@ from system.output import printable
 from system.strict import is_number
 
 FILE = "policy.json"
-FORMAT, FORMAT_VERSION = "auxresnet-policy", 1
+FORMAT, FORMAT_VERSION = "auxresnet-policy", 2  # version 1 had no protocol
 NEVER = 2.0  # a threshold that no probability reaches, whatever it is rounded to
 MAX_BYTES = 1 << 20
 STEPS = 16  # sizes that a batch has at most on its way through the exits
@@ -59,6 +59,7 @@ class Policy(Rule):
     criterion: str  # one of `opts.GOALS`
     limit: float  # what was given for it: multiply-adds, milliseconds, or percentage points of error
     confidence: float | None  # of maxErrorIncrease, 0 … 1
+    protocol: str  # one of `opts.PROTOCOLS`
 
 
 class Routing(NamedTuple):
@@ -88,19 +89,26 @@ def simulate(logits: Sequence[Tensor], rule: Rule) -> Routing:
     """What would become of N pictures whose N×C logits at every exit are known."""
     decisions = [decide(z, t) for z, t in zip(logits, rule.temperatures, strict=True)]
     probabilities, classes = (torch.stack(part) for part in zip(*decisions, strict=True))  # K×N
-    thresholds = torch.tensor(rule.thresholds, device=probabilities.device)
-    exits = (~(probabilities < thresholds[:, None])).int().argmax(0)  # the first that is reached
+    exits = leaving(probabilities, rule.thresholds)
     return Routing(exits, classes.gather(0, exits[None])[0])
 
 
+def leaving(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """K×N top probabilities -> the exit at which each picture leaves, N int64: the first whose threshold is reached."""
+    bounds = torch.tensor(thresholds, device=probabilities.device)
+    return (~(probabilities < bounds[:, None])).int().argmax(0)
+
+
 @torch.inference_mode()
-def route(network: MultiExit, images: Tensor, rule: Rule) -> Routing:
+def route(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Routing:
     """Normalised images N×3×H×W -> what becomes of them; what lies behind an exit is computed for those that stay.
 
-    The host waits for the device once in each segment, to learn how many stay. A batch shrinks in steps (see `_room`),
-    and the first picture that stays fills it up. A picture's logits depend on the size of the batch that it is computed
-    in by rounding alone (on CPUs: not at all but in a batch of one, as far as was seen). So `simulate` on the logits of
-    the whole batch gives the same, unless a probability lies within rounding of a threshold or of another.
+    A batch does not shrink below `smallest`; the first picture that stays fills it up.
+
+    The host waits for the device once in each segment, to learn how many stay. On a GPU a batch shrinks in steps (see
+    `_room`). A picture's logits depend on the size of the batch that it
+    is computed in by rounding alone (on CPUs, in float32: not at all, as far as was seen). So `simulate` on the logits
+    of the whole batch gives the same, unless a probability lies within rounding of a threshold or of another.
     """
     exits, classes = (torch.zeros(len(images), dtype=torch.int64, device=images.device) for _ in Routing._fields)
     there = place = torch.arange(len(images), device=images.device)  # which pictures stay, where in the batch they are
@@ -114,19 +122,18 @@ def route(network: MultiExit, images: Tensor, rule: Rule) -> Routing:
         if not len(stay):
             break
         there, place, kept = there[stay], place[stay], None
-        if (room := _room(len(stay), len(images))) < size:
+        if (room := max(smallest, _room(len(stay), len(images), images.device))) < size:
             kept = torch.cat([place, place[:1].expand(room - len(stay))])
             place, size = torch.arange(len(stay), device=images.device), room
     return Routing(exits, classes)
 
 
-def _room(staying: int, pictures: int) -> int:
-    """The size of the batch in which those of `pictures` that stay are computed: a multiple of a 16th of all.
-
-    So no large batch shrinks to a single picture, which CPUs compute to other bits; and cuDNN, which tries its
-    convolutions anew for each size that it meets, meets few. On a CPU the fillers cost 2 to 5 % of the time.
+def _room(staying: int, pictures: int, device: torch.device) -> int:
+    """The size of the batch in which those of `pictures` that stay are computed: on a GPU a multiple of a 16th of all,
+    because cuDNN tries its convolutions anew for each size that it meets. On a CPU the fillers would cost 4 % of the
+    time.
     """
-    step = max(1, pictures // STEPS)
+    step = 1 if device.type == "cpu" else max(1, pictures // STEPS)
     return -(-staying // step) * step
 
 
@@ -173,8 +180,10 @@ def read_policy(path: Path) -> Policy:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a policy; calibrate.py writes one")
     version = content.pop("formatVersion", None)
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise UserError(f"{path} has format version {printable(version, 40)}; this program reads {FORMAT_VERSION}")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise UserError(f"{path} has format version {printable(version, 40)}; this program reads 1 to {FORMAT_VERSION}")
+    if version == 1:
+        content.setdefault("protocol", PROTOCOLS[0])
     names = {field.name for field in fields(Policy)}
     if odd := sorted(names ^ content.keys()):
         raise UserError(f"{path} is damaged: it {'lacks' if odd[0] in names else 'has'} {printable(odd[0], 40)}")
@@ -209,6 +218,7 @@ def _checks(policy: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     yield "histogram", _numbers(policy["histogram"], 0, 1e12, int) and len(policy["histogram"]) == exits
     yield "histogram", sum(policy["histogram"]) == policy["pictures"]
     yield "criterion", policy["criterion"] in GOALS
+    yield "protocol", policy["protocol"] in PROTOCOLS
     yield "limit", _numbers([policy["limit"]], 0, 1e18)
     yield "confidence", _numbers([policy["confidence"]], 0, 1) if guaranteed else policy["confidence"] is None
 

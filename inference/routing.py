@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.pictures import Pictures, balanced_order
 from inference import early_exit, evaluation, saved
 from inference.early_exit import Policy, Routing, Rule
 from inference.saved import SavedModel
 from models import metrics
+from models.multiexit import MultiExit
 from reports.adaptive import Contender
 from system.arithmetic import autocast
+from system.machine import Machine
 
 BATCH, BATCHES = 128, 20
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
+GRAPHS = 4  # that a part of a network may be compiled to: one, and what other memory layouts than the usual ask for
 
 Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N classes on the host
 
@@ -43,48 +46,68 @@ def read(file: Path, model: SavedModel) -> Policy:
     return policy
 
 
-def router(
-    model: SavedModel, rule: Rule, device: torch.device, dtype: torch.dtype | None
-) -> Callable[[Tensor], Routing]:
-    """What routes N×side×side×3 uint8 pictures by a rule, computing in `dtype` (None: float32)."""
-    normalise, network = saved.ready(model, [device])
+def router(model: SavedModel, rule: Rule, machine: Machine, compiled: bool = False) -> Callable[[Tensor], Routing]:
+    """What routes N×side×side×3 uint8 pictures by a rule on the machine's first device, with `compiled` batches of two
+    and more by compiled code."""
+    normalise, alone, several = _networks(model, machine.device, compiled)
 
     def route(images: Tensor) -> Routing:
-        with autocast(device, dtype):
-            return early_exit.route(network, normalise(images.to(device)), rule)
+        network = alone if len(images) == 1 else several
+        smallest = 1 if network is alone else 2  # a size that the code is made for, and that batches begin with
+        with autocast(machine.device, machine.dtype):
+            return early_exit.route(network, normalise(images.to(machine.device)), rule, smallest)
 
     return route
 
 
-def single(model: SavedModel, position: int, device: torch.device, dtype: torch.dtype | None) -> Classify:
-    """One exit's standalone model as a function."""
-    network = saved.ready(saved.standalone(model, position), [device])
+def single(model: SavedModel, position: int, machine: Machine, compiled: bool = False) -> Classify:
+    """One exit's standalone model as a function, in the form that `router` has."""
+    normalise, alone, several = _networks(saved.standalone(model, position), machine.device, compiled)
 
     @torch.inference_mode()
     def classify(images: Tensor) -> Tensor:
-        with autocast(device, dtype):
-            return network(images.to(device))[-1].argmax(1).cpu()
+        network = alone if len(images) == 1 else several
+        with autocast(machine.device, machine.dtype):
+            return network(normalise(images.to(machine.device)))[-1].argmax(1).cpu()
 
     return classify
 
 
+def _networks(model: SavedModel, device: torch.device, compiled: bool) -> tuple[nn.Module, MultiExit, MultiExit]:
+    """What normalises pictures, and the network for one picture and that for several.
+
+    Only the latter is compiled, because the way into compiled code takes longer than it saves for one picture. Segments
+    and heads are compiled each by itself, for any size of a batch from two on, and no code is made for one picture.
+    """
+    normalise, network = saved.ready(model, [device])
+    if not compiled:
+        return normalise, network, network
+    _, several = saved.ready(model, [device])
+    parts = [*several.segments, *several.heads.values()]
+    torch._dynamo.config.recompile_limit += GRAPHS * len(parts)  # parts of all networks share it
+    for part in parts:
+        part.compile(dynamic=True)
+    return normalise, network, several
+
+
 def compare(
-    model: SavedModel, policy: Policy, pictures: Pictures, device: torch.device, dtype: torch.dtype | None
+    model: SavedModel, policy: Policy, pictures: Pictures, machine: Machine, compiled: bool = False
 ) -> tuple[list[Contender], tuple[int, ...]]:
     """The policy on test pictures, beside the last exit and the cheapest one that errs no more than the policy; and how
-    many pictures leave at each exit."""
+    many pictures leave at each exit. `compiled` is as for `router`."""
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
-    route = router(model, policy, device, dtype)
+    route = router(model, policy, machine, compiled)
     parts = [route(images) for images, _ in pictures.batches(BATCH)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
-    logits, targets = evaluation.collect(saved.ready(model, [device]), saved.shown(pictures), device, dtype)
+    network = saved.ready(model, [machine.device])
+    logits, targets = evaluation.collect(network, saved.shown(pictures), machine.device, machine.dtype)
     for position, of_exit in zip(policy.positions, logits, strict=True):
         metrics.check_finite(of_exit, f"exit {position}")
     errors = [metrics.top_error(z, targets) for z in logits]
     as_good = next((i for i, error in enumerate(errors) if error <= figures["error"]), -1)
     chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}
-    classify = {name: single(model, policy.positions[i], device, dtype) for name, i in chosen.items()}
+    classify = {name: single(model, policy.positions[i], machine, compiled) for name, i in chosen.items()}
     measured = speeds({"policy": lambda images: route(images).classes.cpu(), **classify}, pictures)
     rows = [Contender("policy", figures["error"], figures["macs"], *measured["policy"])]
     rows += [Contender(name, errors[i], macs[i], *measured[name]) for name, i in chosen.items()]

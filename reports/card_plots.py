@@ -29,18 +29,27 @@ class Point:
     error: float
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Places between ways to classify: multiply-adds for one picture on average, and errors in percent."""
+
+    label: str
+    places: Sequence[tuple[float, float]]
+
+
 def exit_points(card: Card) -> list[Point]:
     """The exits of a card."""
     return [Point(f"exit {e.position}", e.macs, e.error_percent) for e in card.exits]
 
 
 @style()
-def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]]) -> bytes:
-    """Error against multiply-adds: each series of points, by name, in a colour; its Pareto-optimal ones joined."""
-    return png(_tradeoff(title, series))
+def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curve | None = None) -> bytes:
+    """Error against multiply-adds: each series of points, by name, in a colour; its Pareto-optimal ones joined. A curve
+    has the colour of the last series."""
+    return png(_tradeoff(title, series, curve))
 
 
-def _tradeoff(title: str, series: Mapping[str, Sequence[Point]]) -> "Figure":
+def _tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curve | None = None) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -48,7 +57,10 @@ def _tradeoff(title: str, series: Mapping[str, Sequence[Point]]) -> "Figure":
     axes = figure.add_subplot(xlabel="multiply-adds for one picture", ylabel="error (%)")
     axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    for (name, points), colour in zip(series.items(), distinct(len(series)), strict=True):
+    colours = distinct(len(series))
+    if curve:
+        axes.plot(*zip(*curve.places, strict=True), "-", color=colours[-1], linewidth=1, label=curve.label)
+    for (name, points), colour in zip(series.items(), colours, strict=True):
         _add_points(axes, name, points, colour)
     axes.margins(x=0.12, y=0.15)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
@@ -64,7 +76,8 @@ def _add_points(axes: "Axes", name: str, points: Sequence[Point], colour: Colour
     best = sorted((p for p, is_best in zip(points, optimal, strict=True) if is_best), key=lambda point: point.macs)
     rest = [p for p, is_best in zip(points, optimal, strict=True) if not is_best]
     place = {"color": colour, "markersize": 7}
-    axes.plot([p.macs for p in best], [p.error for p in best], "o-", label=f"{name}, Pareto-optimal", **place)
+    label = f"{name}, Pareto-optimal" if len(points) > 1 else name
+    axes.plot([p.macs for p in best], [p.error for p in best], "o-", label=label, **place)
     if rest:
         line = axes.plot([p.macs for p in rest], [p.error for p in rest], "o", fillstyle="none", **place)
         line[0].set_label(f"{name}, others")

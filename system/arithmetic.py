@@ -8,6 +8,8 @@ import time
 import torch
 from torch.nn import functional as F
 
+from system.errors import UserError
+
 DTYPES = {"float": None, "bf16": torch.bfloat16, "half": torch.float16}  # what autocast computes in; None: as it is
 NATIVE = 1.2  # where bf16 is computed natively it is this many times as fast as float32, or more: 1.9 on AVX512-BF16
 # The multiply-adds of a training, forward and backward, from which on compiled steps have made up for the wait: 0.8e14
@@ -60,6 +62,15 @@ def compiles(device: torch.device) -> bool:
     except Exception:  # compilers, their absence and their output fail in many ways
         return False
     return True
+
+
+def check_compiles(device: torch.device) -> None:
+    """Raise UserError where `torch.compile` does not work, for --compile true."""
+    if not compiles(device):
+        raise UserError(
+            "--compile true: PyTorch finds no compiler here that works, C++ for a CPU or Triton for a GPU; "
+            "install one, or give --compile false, with which a run can be resumed, too"
+        )
 
 
 def choose_precision(asked: str, device: torch.device) -> str:

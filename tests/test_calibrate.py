@@ -96,6 +96,41 @@ def test_a_guarantee_and_a_budget_of_time(calibrated, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "adaptive.csv", "adaptive.png"}
 
 
+def test_the_protocol_of_msdnet(calibrated, tmp_path):
+    save = calibrated[0]
+    common = ("--save", save, "--nGPU", "0")
+    line = ("DIGITS", NAME, *common, "--budgetMACs", "20M", "--protocol", "MSDNet", "--out", tmp_path)
+    process = script("calibrate.py", *line)
+    assert process.returncode == 0, process.stderr
+    policy = early_exit.read_policy(tmp_path / "policy.json")
+    assert policy.protocol == "msdnet"
+    assert 19.5e6 < policy.macs <= 20e6
+    rows = list(csv.DictReader((tmp_path / "adaptive.csv").open()))
+    assert [bool(row["ratio"]) for row in rows].count(True) == 101
+    assert script("test.py", "DIGITS", NAME, *common, "--policy", tmp_path / "policy.json").returncode == 0
+
+
+def test_early_exit_is_drawn_beside_the_exits(calibrated, tmp_path):
+    save, folder, _ = calibrated
+    plot = tmp_path / "p.png"
+    common = ("test.py", "DIGITS", NAME, "--exit", "all", "--plot", plot, "--nGPU", "0", "--save")
+    given = ("--policy", folder / "policy.json")
+    drawn = []
+    for line in ((save, *given), (save,)):
+        process = script(*common, *line)
+        assert (process.returncode, process.stderr) == (0, "")
+        drawn.append(plot.read_bytes())
+    assert drawn[0] == drawn[1]
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    (copy / "exit-9.safetensors").unlink()
+    process = script("test.py", "DIGITS", copy, "--exit", "all", "--plot", plot, "--nGPU", "0")
+    assert process.returncode == 0
+    assert process.stderr.startswith("early exit is not drawn: ")
+    assert "is a policy for exits 5, 9, 14" in process.stderr
+    assert plot.read_bytes() != drawn[0]
+
+
 def test_pictures_of_ones_own(finished, tmp_path):
     save, _, _ = finished
     counts = {str(digit): 6 for digit in range(10)}
@@ -135,6 +170,11 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
     refused(2, "one of --budgetMACs", "given: none", line=("DIGITS", NAME))
     refused(2, "--budgetMACs and --budgetMs", line=("DIGITS", NAME, *budget, "--budgetMs", "2"))
     refused(2, "leave it out with --budgetMACs", line=("DIGITS", NAME, *budget, "--confidence", "0.9"))
+    refused(
+        2,
+        "keeps a budget and assures no error",
+        line=("DIGITS", NAME, "--maxErrorIncrease", "9", "--protocol", "msdnet"),
+    )
     refused(2, "'many' is not a number of multiply-adds", line=("DIGITS", NAME, "--budgetMACs", "many"))
     refused(2, "is not a folder", line=("DIGITS", NAME, *budget, "--heldOut", tmp_path / "no"))
     refused(1, "no exit files of", line=("DIGITS", "AuxResNet-20-2", "--save", tmp_path, *budget))
@@ -158,6 +198,8 @@ def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
 
     file = folder / "policy.json"
     refused(2, "--policy excludes --exit", line=("--policy", file, "--exit", "5"))
+    refused(2, "--policy excludes --plot", line=("--policy", file, "--plot", tmp_path / "p.png"))
+    refused(2, "--compile true is for --policy", line=("--compile", "true"))
     refused(2, "--policy is for one device", line=("--policy", file, "--nGPU", "2"))
     refused(1, "network of other weights", line=("--policy", file), save=finished[0])
     refused(1, "cannot be read as a policy", line=("--policy", tmp_path / "no.json"))

@@ -36,11 +36,8 @@ def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.devic
     if compiled == "auto":
         possible = len(devices) == 1 and not options.shareGradInput
         compiled = possible and arithmetic.choose_compile(macs, devices[0])
-    elif compiled and not arithmetic.compiles(devices[0]):
-        raise UserError(
-            "--compile true: PyTorch finds no compiler here that works, C++ for a CPU or Triton for a GPU; "
-            "install one, or give --compile false, with which a run can be resumed, too"
-        )
+    elif compiled:
+        arithmetic.check_compiles(devices[0])
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 
 

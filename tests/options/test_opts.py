@@ -70,6 +70,7 @@ test.py --exit: the last exit
 test.py --mirror: false
 test.py --perClass: false
 test.py --policy: none
+test.py --compile: false
 test.py --json: none
 test.py --plot: none
 test.py --dataDir: ./data
@@ -104,6 +105,7 @@ calibrate.py --budgetMACs: none
 calibrate.py --budgetMs: none
 calibrate.py --maxErrorIncrease: none
 calibrate.py --confidence: 0.95 with --maxErrorIncrease
+calibrate.py --protocol: confidence
 calibrate.py --heldOut: the pictures that --valSize held out in training
 calibrate.py --out: the run's folder
 calibrate.py --dataDir: ./data

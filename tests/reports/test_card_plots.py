@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from reports import card_plots
-from reports.card_plots import Point
+from reports.card_plots import Curve, Point
 
 EXITS = [Point("exit 15", 33e6, 19.23), Point("exit 25", 56e6, 10.32), Point("exit 35", 79e6, 11.0)]
 ODD = "5$ and \\frac{ \n\x1b 漢字 \udcff _" + "x" * 300
@@ -22,7 +22,15 @@ def test_every_point_is_labelled_and_the_optimal_ones_are_joined():
     assert (list(others.get_xdata()), others.get_linestyle()) == ([79e6], "None")
     assert list(policy.get_ydata()) == [10.0]
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend == ["exits, Pareto-optimal", "exits, others", "early exit, Pareto-optimal"]
+    assert legend == ["exits, Pareto-optimal", "exits, others", "early exit"]
+
+
+def test_a_curve_is_drawn_in_the_colour_of_the_last_series():
+    series = {"exits": EXITS, "early exit": [Point("policy", 40e6, 10.0)]}
+    (axes,) = card_plots._tradeoff("title", series, Curve("thresholds", [(33e6, 19.23), (79e6, 9.0)])).axes
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert list(drawn["thresholds"].get_ydata()) == [19.23, 9.0]
+    assert drawn["thresholds"].get_color() == drawn["early exit"].get_color() != drawn["exits, others"].get_color()
 
 
 def test_all_that_is_drawn_is_in_the_plot():
