@@ -1,6 +1,7 @@
 """Early exit: pictures routed by a policy of half the multiply-adds against the last exit, in batches and one by one.
 
-python -m benchmarks.early_exit --dataDir DIR     # DIR holds CIFAR-10; the network is the one in pretrained/
+python -m benchmarks.early_exit --dataDir DIR               # DIR holds CIFAR-10; the network is that in pretrained/
+python -m benchmarks.early_exit --dataDir DIR --earlyon     # the package earlyon beside it, if it is installed
 
 The network was trained on all training pictures, so there are no held-out ones. The policy is fitted on some of them
 and timed on others of them, which leave at the exits in the same proportions. That says how fast routing is; what it
@@ -8,6 +9,7 @@ costs in error it does not say.
 """
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 import checkpoints
+from benchmarks import earlyon
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets import splits
 from inference import calibration, early_exit, evaluation, routing, saved
@@ -57,6 +60,12 @@ def last_exit(images: Tensor, size: int) -> Case:
     return each(routing.single(model, max(model.files), CPU), images, size)
 
 
+def by_earlyon(policy: Policy, images: Tensor, size: int) -> Case:
+    """The pictures in batches of a size, routed by earlyon."""
+    normalise, network = saved.ready(load(), CPU.devices)
+    return each(earlyon.router(normalise, network, policy, size == 1), images, size)
+
+
 def each(classify: Callable[[Tensor], object], images: Tensor, size: int) -> Case:
     """Some of the pictures, one batch after another: in every turn others, the same ones for every case. With the same
     ones again and again, all batches would have sizes that the libraries have prepared for."""
@@ -74,7 +83,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataDir", type=Path, default=Path("data"))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--earlyon", action="store_true")
     arguments = parser.parse_args()
+    if arguments.earlyon and not importlib.util.find_spec("earlyon"):
+        parser.error("--earlyon: the package is not installed; pip install earlyon, or leave it out")
     model = load()
     pictures = splits.for_training("CIFAR10", arguments.dataDir, True, FITTED_ON + TIMED_ON, 0).train
     images = pictures.images[FITTED_ON:]
@@ -90,14 +102,18 @@ def main() -> None:
     )
     cases = {("policy", size): partial(routed, policy, images, size) for size in TURN}
     cases |= {("last exit", size): partial(last_exit, images, size) for size in TURN}
+    if arguments.earlyon:
+        cases |= {("earlyon", size): partial(by_earlyon, policy, images, size) for size in TURN}
     seconds = interleaved(cases, arguments.rounds)
     columns = {
-        "batch": [str(size) for size in TURN],
-        "last exit, img/s": [f"{count / seconds['last exit', size]:.0f}" for size, count in TURN.items()],
-        "policy, img/s": [f"{count / seconds['policy', size]:.0f}" for size, count in TURN.items()],
-        "times as fast": [f"{seconds['last exit', size] / seconds['policy', size]:.2f}" for size in TURN],
+        "": [name for name, _ in cases],
+        "batch": [str(size) for _, size in cases],
+        "img/s": [f"{TURN[size] / seconds[name, size]:.0f}" for name, size in cases],
+        "times as fast as the last exit": [
+            f"{seconds['last exit', size] / seconds[name, size]:.2f}" for name, size in cases
+        ],
     }
-    print(table(columns))
+    print(table(columns, words={""}))
 
 
 if __name__ == "__main__":
