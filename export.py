@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
 
     from datasets.pictures import balanced_order  # these import PyTorch, which --help and mistakes need not wait for
     from inference import comparison, early_exit, exported, latency, routing, saved
+    from system.machine import Machine
 
     if target.suffix != ".pt2":
         exported.require_packages(target)
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
     some = pictures.take(balanced_order(pictures.targets)[:TIMED]).images
-    times = latency.one_by_one([routing.router(model, rule, exported.CPU, None), answers], some)
+    times = latency.one_by_one([routing.router(model, rule, Machine([exported.CPU], "float")), answers], some)
     print(report(options, list(model.files.values()), rule.positions, compared, times))
 
 

@@ -69,7 +69,7 @@ def main() -> None:
     half = early_exit.macs_to_exits(model.configuration, model.network)[-1] / 2
     policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], half)
     images = pictures.images[FITTED_ON:]
-    left = routing.router(model, policy, CPU, None)(images).exits
+    left = routing.router(model, policy, CPU)(images).exits
     print(f"{RUN.name}; {machine()}; median of {arguments.rounds}\n")
     with tempfile.TemporaryDirectory() as place:
         folder, rows = Path(place), []

@@ -59,7 +59,7 @@ class Policy(Rule):
     criterion: str  # one of `opts.GOALS`
     limit: float  # what was given for it: multiply-adds, milliseconds, or percentage points of error
     confidence: float | None  # of maxErrorIncrease, 0 … 1
-    protocol: str  # one of `opts.PROTOCOLS`
+    protocol: str = PROTOCOLS[0]  # one of `opts.PROTOCOLS`
 
 
 class Routing(NamedTuple):

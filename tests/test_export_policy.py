@@ -22,6 +22,7 @@ from datasets.transforms import Normalise
 from inference import comparison, conditional, early_exit, exported, routing, saved
 from inference.early_exit import Policy, Rule
 from system.errors import UsageError, UserError
+from system.machine import Machine
 
 pytestmark = pytest.mark.slow
 
@@ -188,7 +189,7 @@ def test_a_bundle_routes_batches_without_this_program(made, model, policy, tmp_p
     process = stranger(made[1], *paths)
     assert (process.returncode, process.stderr) == (0, "")
     rows = [re.fullmatch(r"(.+)  (\d) (\d\.\d{4})  exit (\d+)", line).groups() for line in process.stdout.splitlines()]
-    routed = routing.router(model, policy[0], CPU[0], None)(images)
+    routed = routing.router(model, policy[0], Machine(CPU, "float"))(images)
     probabilities, positions = expected(model, policy[0], images)
     assert [row[0] for row in rows] == [str(path) for path in paths]
     assert [int(row[1]) for row in rows] == routed.classes.tolist()
