@@ -189,4 +189,4 @@ def test_mistakes_are_one_line(runs, tmp_path):
     for name in ("", ".", "runs.pdf"):
         assert_one_line_error(script("plot.py", runs[0], "--out", name), 2, "--out", "such as result.png")
     assert_one_line_error(script("plot.py", tmp_path), 1, "opt.json")
-    assert_one_line_error(script("plot.py", runs[0], "--out", tmp_path / "none" / "p.png"), 1, "could not be written")
+    assert_one_line_error(script("plot.py", runs[0], "--out", tmp_path / "none" / "p.png"), 1, "there is no folder")
