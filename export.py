@@ -24,7 +24,8 @@ from system.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
-    from inference.comparison import Answers, Comparison
+    from inference.classifier import Answers
+    from inference.comparison import Comparison
     from inference.early_exit import Rule
     from inference.saved import SavedModel
 
@@ -72,13 +73,13 @@ def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes 
     target = Path(options.to)
     if options.policy:
         content = conditional.write(model, rule, options.half)
-        return content, conditional.answers(content, target)
+        return content, exported.runnable(content, target).answers
     content = exported.write(model, target.suffix, options.half)
     if options.int8:
         from inference import quantised  # imports onnx
 
         content = quantised.int8(content, quantised.training_pictures(model, options.data, Path(options.dataDir)))
-    return content, exported.answers(content, target)
+    return content, exported.runnable(content, target).answers
 
 
 def shown(options: Namespace, model: "SavedModel") -> "Pictures":

@@ -98,6 +98,8 @@ OPTIONS = (
         Option("pictures", str, None, "files, folders, or - for a list of them on standard input", "PICTURE",
                positional=True, several=True, programs=("predict.py",)),
         Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("predict.py",)),
+        Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
+               "for in the run's folder, too, and tell the exit of each", "FILE", programs=("predict.py",)),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K",
                programs=("predict.py",)),
         _choice("format", ("text", "csv", "json"), "text", "of what is told", programs=("predict.py",)),
@@ -318,7 +320,10 @@ def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
 
 def parse_predict(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `predict.py`; raises UsageError as `parse` does."""
-    return argparse.Namespace(**PREDICT.resolved(PREDICT.given(argv)))
+    options = argparse.Namespace(**PREDICT.resolved(PREDICT.given(argv)))
+    if options.policy and options.exit:
+        raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
+    return options
 
 
 def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:

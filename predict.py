@@ -2,6 +2,7 @@
 
 python predict.py AuxResNet-56-5 cat.png dog.jpg pictures/   # by the last exit: cat.png  cat 0.9871
 python predict.py AuxResNet-56-5 cat.png --exit 45 --top 3   # by another exit, the three likeliest classes
+python predict.py AuxResNet-56-5 cat.png --policy policy.json    # by the first sure one: cat.png  cat 0.9871  exit 25
 python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """
@@ -31,6 +32,8 @@ def main(argv: Sequence[str]) -> None:
     folder = run_folder(options.model)
     if Path(options.model).suffix in EXPORTED and options.precision != "float":
         raise UsageError(f"--precision {options.precision}: {options.model} computes as it was exported; leave it out")
+    if Path(options.model).suffix in EXPORTED and options.policy:
+        raise UsageError(f"--policy {options.policy}: {options.model} has its policy in it, or none; leave it out")
     if options.out:
         files.check_target(Path(options.out))
 
@@ -41,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     model = load(options, folder)
     unreadable: list[UserError] = []
     answers = readable(prediction.answers(model, paths, options.top), len(paths), bool(options.out), unreadable)
-    write(FORMATS[options.format](answers), options.out)
+    write(FORMATS[options.format](answers, model.leaves_early), options.out)
     if unreadable:
         raise UserError(f"{len(unreadable)} of {len(paths)} pictures could not be read")
 
@@ -73,7 +76,7 @@ def named(words: Iterable[str]) -> Iterator[str]:
 
 def load(options: Namespace, folder: str | None) -> "Model":
     """The model that the options name, ready to be asked."""
-    from inference import exported, prediction, saved
+    from inference import exported, prediction, routing, saved
     from system import machine
 
     path = Path(options.model)
@@ -81,8 +84,11 @@ def load(options: Namespace, folder: str | None) -> "Model":
         return exported.read(path, options.exit, options.nGPU)
     roots = [Path(options.save), PRETRAINED]
     found = saved.find(options.model, folder and only(folder, roots), roots)
-    model = saved.load(saved.choose(found, options.exit))
+    model = saved.load(saved.choose(found, "all" if options.policy else options.exit))
+    policy = routing.read(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
+    if policy:
+        return prediction.of_policy(model, policy, runs_on)
     return prediction.of_saved(model, runs_on.devices, runs_on.dtype)
 
 

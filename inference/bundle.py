@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from datasets.transforms import Normalise
 from inference import early_exit, exported
-from inference.classifier import card
-from inference.comparison import Answers
+from inference.classifier import Answers, card
 from inference.early_exit import Policy
 from inference.exported import INPUT
 from inference.saved import SavedModel

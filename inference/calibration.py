@@ -20,7 +20,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from inference import geometric
-from inference.early_exit import NEVER, Policy, Rule, decide, fingerprint, simulate
+from inference.early_exit import NEVER, Policy, Rule, fingerprint, probable, simulate
 from models.multiexit import MultiExit
 from opts import PROTOCOLS
 from system.errors import UserError
@@ -65,7 +65,7 @@ class HeldOut:
 
     def probabilities(self, temperatures: Sequence[float]) -> Tensor:
         """K×N, the top probability."""
-        return torch.stack([decide(z, t)[0] for z, t in zip(self.logits, temperatures, strict=True)])
+        return torch.stack([probable(z, t).amax(1) for z, t in zip(self.logits, temperatures, strict=True)])
 
 
 class Family:

@@ -16,15 +16,27 @@ from datasets.sizing import Sizing
 from models import metrics
 from system.errors import UserError
 
+POLICY = "policy"  # in the card of what chooses the exit picture by picture
+
 Picture = Tensor | np.ndarray | Image.Image | str | Path
+Answers = Callable[[Tensor], tuple[Tensor, Tensor]]  # N×H×W×3 uint8 -> N×classes probabilities, positions of N exits
 
 
 @dataclass(frozen=True)
 class Model:
     """Something that classifies, whatever it was read from; `card` is as that of `Classifier`."""
 
-    probabilities: Callable[[Tensor], Tensor]  # N×side×side×3 uint8 -> N×classes float32, on the CPU
+    answers: Answers  # N×side×side×3 uint8 -> N×classes float32 and N int64, on the CPU
     card: dict[str, Any]
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """N×side×side×3 uint8 -> N×classes float32, on the CPU."""
+        return self.answers(images)[0]
+
+    @property
+    def leaves_early(self) -> bool:
+        """Whether pictures leave at different exits."""
+        return POLICY in self.card
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Exported files beside the exits that they were made from: how far their answers are apart."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +8,11 @@ from torch import Tensor
 
 from datasets.pictures import Pictures
 from datasets.transforms import Normalise
+from inference.classifier import Answers
 from inference.early_exit import Rule, simulate
 from inference.saved import SavedModel
 
 NOISE = 256  # pictures
-
-Answers = Callable[[Tensor], tuple[Tensor, Tensor]]  # N×H×W×3 uint8 -> N×classes probabilities, positions of N exits
 
 
 @dataclass(frozen=True)

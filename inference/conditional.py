@@ -7,23 +7,18 @@ the position of the exit that they are from out. The policy is inside, and so is
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from datasets.transforms import Normalise
 from inference import exported
-from inference.classifier import card
-from inference.comparison import Answers
+from inference.classifier import POLICY, card
 from inference.early_exit import Policy, Rule
-from inference.exported import INPUT, OUTPUT, POLICY
+from inference.exported import INPUT, OUTPUT, POSITION
 from inference.saved import SavedModel
 from models.folding import folded
 from models.multiexit import MultiExit
-
-POSITION = "position"
 
 
 class Conditional(nn.Module):
@@ -62,15 +57,3 @@ def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
     picture = torch.zeros(1, *header["input"][1:], 3, dtype=torch.uint8)
     text = json.dumps({**card(header), POLICY: asdict(policy)})
     return exported.as_onnx(exported.program(network, picture, any_number=False), [INPUT], [OUTPUT, POSITION], text)
-
-
-def answers(content: bytes, path: Path) -> Answers:
-    """What such a file says about N pictures, which it is shown one by one."""
-    session, _ = exported.onnx_session(content, path)
-
-    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [session.run([OUTPUT, POSITION], {INPUT: image[None]}) for image in images.numpy()]
-        probabilities, positions = map(np.concatenate, zip(*parts, strict=True))
-        return torch.from_numpy(probabilities), torch.from_numpy(positions)
-
-    return ask

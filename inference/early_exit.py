@@ -79,15 +79,15 @@ class Routing(NamedTuple):
         }
 
 
-def decide(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """N×C logits of an exit -> the top probability (N float32) and its class (N int64) of each picture."""
-    return (logits.float() / temperature).softmax(1).max(1)
+def probable(logits: Tensor, temperature: float) -> Tensor:
+    """N×C logits of an exit -> N×C probabilities, float32."""
+    return (logits.float() / temperature).softmax(1)
 
 
 @torch.inference_mode()
 def simulate(logits: Sequence[Tensor], rule: Rule) -> Routing:
     """What would become of N pictures whose N×C logits at every exit are known."""
-    decisions = [decide(z, t) for z, t in zip(logits, rule.temperatures, strict=True)]
+    decisions = [probable(z, t).max(1) for z, t in zip(logits, rule.temperatures, strict=True)]
     probabilities, classes = (torch.stack(part) for part in zip(*decisions, strict=True))  # K×N
     exits = leaving(probabilities, rule.thresholds)
     return Routing(exits, classes.gather(0, exits[None])[0])
@@ -101,31 +101,38 @@ def leaving(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
 
 @torch.inference_mode()
 def route(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Routing:
-    """Normalised images N×3×H×W -> what becomes of them; what lies behind an exit is computed for those that stay.
-
-    A batch does not shrink below `smallest`; the first picture that stays fills it up.
-
-    The host waits for the device once in each segment, to learn how many stay. On a GPU a batch shrinks in steps (see
-    `_room`). A picture's logits depend on the size of the batch that it
-    is computed in by rounding alone (on CPUs, in float32: not at all, as far as was seen). So `simulate` on the logits
-    of the whole batch gives the same, unless a probability lies within rounding of a threshold or of another.
-    """
+    """Normalised images N×3×H×W -> what becomes of them, by `visits`."""
     exits, classes = (torch.zeros(len(images), dtype=torch.int64, device=images.device) for _ in Routing._fields)
+    for index, (there, probabilities) in enumerate(visits(network, images, rule, smallest)):
+        exits[there], classes[there] = index, probabilities.max(1).indices
+    return Routing(exits, classes)
+
+
+@torch.inference_mode()
+def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images N×3×H×W -> for one exit after another, which n of them come to it (int64), and what their
+    probabilities are there (n×C float32): the last that a picture meets are its answer.
+
+    What lies behind an exit is computed for those that stay. A batch does not shrink below `smallest`; the first
+    picture that stays fills it up. The host waits for the device once in each segment, to learn how many stay. On a GPU
+    a batch shrinks in steps (see `_room`). A picture's logits depend on the size of the batch that it is computed in by
+    rounding alone (on CPUs, in float32: not at all, as far as was seen). So `simulate` on the logits of the whole batch
+    gives the same, unless a probability lies within rounding of a threshold or of another.
+    """
     there = place = torch.arange(len(images), device=images.device)  # which pictures stay, where in the batch they are
     run, kept, size = network.run(images), None, len(images)
     for index, (temperature, threshold) in enumerate(zip(rule.temperatures, rule.thresholds, strict=True)):
-        probability, found = decide(run.send(kept)[place], temperature)
-        exits[there], classes[there] = index, found  # of those that stay, too: later exits write over it
+        probabilities = probable(run.send(kept)[place], temperature)
+        yield there, probabilities
         if index == len(rule.positions) - 1:
-            break
-        stay = (probability < threshold).nonzero()[:, 0]
+            return
+        stay = (probabilities.amax(1) < threshold).nonzero()[:, 0]
         if not len(stay):
-            break
+            return
         there, place, kept = there[stay], place[stay], None
         if (room := max(smallest, _room(len(stay), len(images), images.device))) < size:
             kept = torch.cat([place, place[:1].expand(room - len(stay))])
             place, size = torch.arange(len(stay), device=images.device), room
-    return Routing(exits, classes)
 
 
 def _room(staying: int, pictures: int, device: torch.device) -> int:

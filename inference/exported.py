@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -25,8 +26,7 @@ from torch.nn.utils import parametrize
 from checkpoints import HEADER_FIELDS, UNSAID
 from datasets.transforms import Normalise
 from inference import archive
-from inference.classifier import Classifier, Model, card
-from inference.comparison import Answers
+from inference.classifier import POLICY, Classifier, Model, card
 from inference.saved import SavedModel
 from models.folding import folded
 from system import devices, files, strict
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CARD = "AuxResNet"
 INPUT, OUTPUT = "images", "probabilities"
-POLICY = "policy"  # in the card of a file whose pictures leave early
+POSITION = "position"  # the other output of a file whose pictures leave early
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CPU = torch.device("cpu")
 
@@ -136,24 +136,25 @@ def read(path: Path, position: int | None, gpus: int | None) -> Model:
 def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
     """The classifier that such a file holds; UserError naming `path` where it is none."""
     run, text = _read_pt2(content, path, device) if path.suffix == ".pt2" else _read_onnx(content, path)
-    model = Model(run, _card(text, path))
+    about = _card(text, path)
+
+    def answers(images: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities, *positions = run(images)
+        return probabilities, positions[0] if positions else torch.full((len(images),), about["position"])
+
+    model = Model(answers, about)
     side = model.sizing.side
     try:
-        shape = tuple(run(torch.zeros(3, side, side, 3, dtype=torch.uint8)).shape)
+        shape, known = (tuple(part.shape) for part in answers(torch.zeros(3, side, side, 3, dtype=torch.uint8)))
     except Exception as error:  # runtimes answer a strange graph with many kinds of error
         raise UserError(f"{path} does not take N×{side}×{side}×3 pictures of uint8; export it anew") from error
-    if shape != (3, len(model.classes)):
+    if (shape, known) != ((3, len(model.classes)), (3,)):
         raise UserError(f"{path} gives {shape} for 3 pictures and {len(model.classes)} classes; export it anew")
     return model
 
 
-def answers(content: bytes, path: Path) -> Answers:
-    """What the file of an exit says about N pictures."""
-    model = runnable(content, path)
-    return lambda images: (model.probabilities(images), torch.full((len(images),), model.card["position"]))
-
-
-def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
+def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callable[[Tensor], tuple[Tensor, ...]], str]:
+    """What runs a .pt2 file, and the text of its card; UserError naming `path` where it is no such file."""
     archive.check(content, path)
     notes = {CARD: ""}
     try:
@@ -164,19 +165,22 @@ def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callabl
         raise UserError(f"{path} cannot be read as a .pt2 file: {error}") from error
 
     @torch.inference_mode()
-    def run(images: Tensor) -> Tensor:
-        return module(images.to(device)).cpu()
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        return (module(images.to(device)).cpu(),)
 
     return run, notes[CARD]
 
 
-def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
+def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], tuple[Tensor, ...]], str]:
+    """The same for an ONNX file, which may give positions besides the probabilities."""
     session, text = onnx_session(content, path)
     one_by_one = [argument.shape[:1] for argument in session.get_inputs()] == [[1]]
+    wanted = [name for name in (OUTPUT, POSITION) if name in [output.name for output in session.get_outputs()]]
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> tuple[Tensor, ...]:
         batches = images.split(1 if one_by_one else len(images))
-        return torch.cat([torch.from_numpy(session.run([OUTPUT], {INPUT: batch.numpy()})[0]) for batch in batches])
+        parts = [session.run(wanted, {INPUT: batch.numpy()}) for batch in batches]
+        return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
 
     return run, text
 

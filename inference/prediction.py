@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -15,20 +16,24 @@ from datasets.decoding import decode_one, decoders
 from datasets.folder import ENDINGS
 from datasets.sizing import Sizing
 from datasets.transforms import Normalise
-from inference import evaluation
-from inference.classifier import Model, card, likeliest
+from inference import evaluation, routing
+from inference.classifier import POLICY, Model, card, likeliest
+from inference.early_exit import Policy
 from inference.saved import SavedModel
 from system.arithmetic import autocast
 from system.errors import UserError
+from system.machine import Machine
 
 AHEAD = 2  # batches that are being decoded while the network computes
 
 
 class Answer(NamedTuple):
-    """A picture's likeliest classes, likeliest first, each with its probability."""
+    """A picture's likeliest classes, likeliest first, each with its probability; and the position of the exit that says
+    so, None where all pictures leave at the same."""
 
     path: str
     found: list[tuple[str, float]]
+    position: int | None
 
 
 def listed(arguments: Iterable[str]) -> list[str]:
@@ -70,11 +75,17 @@ def of_saved(model: SavedModel, devices: Sequence[torch.device], dtype: torch.dt
     network = evaluation.ready(model.network, normalise, devices)
 
     @torch.inference_mode()
-    def probabilities(images: Tensor) -> Tensor:
+    def ask(images: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(devices[0], dtype):
-            return network(images.to(devices[0]))[-1].float().softmax(1).cpu()
+            probabilities = network(images.to(devices[0]))[-1].float().softmax(1).cpu()
+        return probabilities, torch.full((len(images),), model.header["position"])
 
-    return Model(probabilities, card(model.header))
+    return Model(ask, card(model.header))
+
+
+def of_policy(model: SavedModel, policy: Policy, machine: Machine) -> Model:
+    """A whole network, which pictures leave early by a policy, on the machine's first device."""
+    return Model(routing.answers(model, policy, machine), {**card(model.header), POLICY: asdict(policy)})
 
 
 def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | UserError]:
@@ -82,9 +93,15 @@ def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | U
     for group, decoded in decoded_ahead(paths, model.sizing):
         pictures = [picture for picture in decoded if not isinstance(picture, UserError)]
         images = torch.from_numpy(np.stack(pictures)) if pictures else None
-        found = iter([] if images is None else likeliest(model.probabilities(images), model.classes, top))
+        found = iter([] if images is None else _answers(model, images, top))
         for path, picture in zip(group, decoded, strict=True):
-            yield picture if isinstance(picture, UserError) else Answer(path, next(found))
+            yield picture if isinstance(picture, UserError) else Answer(path, *next(found))
+
+
+def _answers(model: Model, images: Tensor, top: int) -> Iterator[tuple[list[tuple[str, float]], int | None]]:
+    probabilities, positions = model.answers(images)
+    exits = positions.tolist() if model.leaves_early else [None] * len(images)
+    return zip(likeliest(probabilities, model.classes, top), exits, strict=True)
 
 
 def decoded_ahead(paths: Sequence[str], sizing: Sizing) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:

@@ -7,32 +7,34 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from system.output import printable
 
-Answer = tuple[str, Sequence[tuple[str, float]]]  # the path of a picture; classes and probabilities, likeliest first
+# The path of a picture; classes and probabilities, likeliest first; the exit that it left at, where there are several.
+Answer = tuple[str, Sequence[tuple[str, float]], int | None]
 
 
-def as_text(answers: Iterable[Answer]) -> Iterator[str]:
-    """A line for each picture: `cat.png  cat 0.9871  dog 0.0102`."""
-    for path, found in answers:
-        yield "  ".join([path, *(f"{printable(name)} {probability:.4f}" for name, probability in found)]) + "\n"
+def as_text(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
+    """A line for each picture: `cat.png  cat 0.9871  dog 0.0102`, with `exits` also `exit 45`."""
+    for path, found, position in answers:
+        words = [path, *(f"{printable(name)} {probability:.4f}" for name, probability in found)]
+        yield "  ".join([*words, f"exit {position}"] if exits else words) + "\n"
 
 
-def as_csv(answers: Iterable[Answer]) -> Iterator[str]:
+def as_csv(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
     """A row for each picture and class; the likeliest class of a picture has rank 1."""
-    yield "path,rank,class,probability\n"
-    for path, found in answers:
-        text = io.StringIO()
-        rows = [(path, rank, name, f"{probability:.6f}") for rank, (name, probability) in enumerate(found, 1)]
+    yield "path,rank,class,probability" + ",exit" * exits + "\n"
+    for path, found, position in answers:
+        text, last = io.StringIO(), (position,) * exits
+        rows = [(path, rank, name, f"{probability:.6f}", *last) for rank, (name, probability) in enumerate(found, 1)]
         csv.writer(text, lineterminator="\n").writerows(rows)
         yield text.getvalue()
 
 
-def as_json(answers: Iterable[Answer]) -> Iterator[str]:
+def as_json(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
     """One array, with a line for each picture."""
     yield "["
     separator = "\n"
-    for path, found in answers:
+    for path, found, position in answers:
         classes = [{"class": name, "probability": round(probability, 6)} for name, probability in found]
-        yield separator + json.dumps({"path": path, "classes": classes})
+        yield separator + json.dumps({"path": path, "classes": classes} | ({"exit": position} if exits else {}))
         separator = ",\n"
     yield "\n]\n"
 

@@ -64,7 +64,7 @@ def model(finished):
 def policy(model, tmp_path_factory):
     """A policy by which a third of the test pictures leave at each exit, and its file."""
     found, temperatures = logits(model, PICTURES.images), (1.5, 0.8, 1.0)
-    first, second = (early_exit.decide(z, t)[0] for z, t in zip(found[:2], temperatures, strict=False))
+    first, second = (early_exit.probable(z, t).amax(1) for z, t in zip(found[:2], temperatures, strict=False))
     thresholds = [first.quantile(2 / 3).item()]
     thresholds += [second[first < thresholds[0]].median().item() + 1e-5, 0.0]
     histogram = early_exit.simulate(found, Rule(EXITS, temperatures, tuple(thresholds))).exits.bincount().tolist()
@@ -165,8 +165,8 @@ def test_predict_takes_one_file(made, model, policy, capsys):
     plots = sorted(map(str, (PROJECT / "docs").glob("*.png")))
     predict.main([str(made[0]), *plots])
     images = torch.from_numpy(np.stack([decode_one(plot, model.sizing) for plot in plots]))
-    probabilities, _ = expected(model, policy[0], images)
-    right = [f"{plot}  {p.argmax()} {p.max():.4f}" for plot, p in zip(plots, probabilities, strict=True)]
+    answers = zip(plots, *expected(model, policy[0], images), strict=True)
+    right = [f"{plot}  {found.argmax()} {found.max():.4f}  exit {position}" for plot, found, position in answers]
     assert capsys.readouterr().out.splitlines() == right
     with pytest.raises(UserError, match=r"--exit 14: .*model\.onnx has a policy, which chooses the exit; leave it out"):
         predict.main([str(made[0]), plots[0], "--exit", "14"])
@@ -219,6 +219,27 @@ def test_a_bundle_sees_pictures_as_this_program_does(made, tmp_path, capsys):
     named = re.findall(r"run\.py: \S+/(\S+) cannot be read: .", process.stderr)
     assert named == ["f.tif", "pipe.png", "none.png"]
     assert "Traceback" not in process.stderr
+
+
+def test_predict_py_tells_at_which_exit_each_picture_left(made, model, policy, finished, tmp_path, capsys):
+    """Whether the policy is given beside the run or is in the exported file."""
+    paths = [str(tmp_path / f"{index:02}.png") for index in range(20)]
+    for path, image in zip(paths, PICTURES.images.numpy(), strict=False):
+        Image.fromarray(image).save(path)
+    probabilities, positions = expected(model, policy[0], PICTURES.images[:20])
+    by_run = [NAME, "--save", str(finished[0]), "--policy", str(policy[1]), "--nGPU", "0"]
+    for words in (by_run, [str(made[0])]):
+        predict.main([*words, *paths, "--format", "json", "--top", "10"])
+        told = json.loads(capsys.readouterr().out)
+        assert [row["exit"] for row in told] == positions.tolist()
+        for row, right in zip(told, probabilities, strict=True):
+            found = {each["class"]: each["probability"] for each in row["classes"]}
+            assert [found[str(digit)] for digit in range(10)] == pytest.approx(right.tolist(), abs=1e-4)
+    assert len(set(positions.tolist())) > 1
+    predict.main([*by_run, paths[0]])
+    assert re.fullmatch(rf"{paths[0]}  \d \d\.\d{{4}}  exit {positions[0]}\n", capsys.readouterr().out)
+    predict.main([*by_run, paths[0], "--format", "csv"])
+    assert re.fullmatch(rf"path,rank,class,probability,exit\n.*,1,\d,.*,{positions[0]}\n", capsys.readouterr().out)
 
 
 def test_what_is_in_a_bundle(made, policy):

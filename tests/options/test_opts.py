@@ -82,6 +82,7 @@ plot.py --out: runs.png
 predict.py model
 predict.py pictures
 predict.py --exit: the last exit
+predict.py --policy: none
 predict.py --top: 1
 predict.py --format: text
 predict.py --out: standard output
