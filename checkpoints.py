@@ -39,7 +39,7 @@ STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
 SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
-MAX_HEADER = 1 << 20  # bytes
+MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
 
 
@@ -95,6 +95,15 @@ def check_folder(folder: Path, resume: bool) -> None:
         raise UserError(f"nothing to resume: {folder / STATE_FILE} does not exist; start the run without --resume")
     if present and not resume:
         raise UserError(f"{folder} holds a run already; add --resume to go on with it, or rename it, or give --save")
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raise UserError where there are more classes than an exit file can name."""
+    if len(classes) > MAX_CLASSES or len(json.dumps(classes)) > MAX_HEADER // 2:  # the other half is for the rest
+        raise UserError(
+            f"{len(classes):,} classes are too many to be kept: there may be {MAX_CLASSES:,}, their names together of "
+            f"{MAX_HEADER // 2:,} bytes as JSON"
+        )
 
 
 def log_row(

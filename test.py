@@ -123,7 +123,7 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
     metrics.check_finite(logits, who)
     print(f"error {metrics.top_error(logits, targets):.2f}")
     if options.perClass:
-        confusion = metrics.confusion(logits, targets).tolist()
+        confusion = metrics.confusion(logits, targets)
         print(f"\n{cards.class_table(confusion, pictures.classes)}")
         if options.plot:
             title = f"{who} of {model.header['name']} on {model.header['dataset']}"

@@ -101,7 +101,12 @@ def _confidence(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, answers == targets
 
 
-def confusion(logits: Tensor, targets: Tensor) -> Tensor:
-    """How many pictures of each class (row) are taken for each class (column): classes×classes, int64."""
+def confusion(logits: Tensor, targets: Tensor) -> list[dict[int, int]]:
+    """For each class the classes that its pictures are taken for, and how many of them; a matrix of ten thousand
+    classes would be nothing but zeros."""
     classes = logits.shape[1]
-    return torch.bincount(targets * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+    pairs, counts = (targets * classes + logits.argmax(1)).unique(return_counts=True)
+    found: list[dict[int, int]] = [{} for _ in range(classes)]
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        found[pair // classes][pair % classes] = count
+    return found

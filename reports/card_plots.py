@@ -1,5 +1,6 @@
 """Plots of what a test found, as PNG files: error against multiply-adds, and which class is taken for which."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ SIZE = (8.0, 5.0)  # inches
 GREY = "0.45"
 CELL, SMALLEST, LARGEST = 0.55, 5.0, 16.0  # inches: of a class in a plot of classes; of a side of the plot
 WRITTEN, NAMED = 20, 100  # classes up to which percentages are written into cells; up to which classes are named
+CELLS = 800  # a side, at most: a cell is two pixels wide
 NAME_WIDTH = 18  # characters
 DARK = 45  # percent from which a cell needs white letters
 PALE = 0.4  # shades go by the percentage to this power, so that a few percent are seen beside 95
@@ -88,20 +90,22 @@ def _add_points(axes: "Axes", name: str, points: Sequence[Point], colour: Colour
 
 
 @style()
-def draw_confusion(title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
-    """Which class (row) is taken for which (column), in percent of the pictures of the row; `confusion` is in numbers
-    of pictures."""
+def draw_confusion(title: str, confusion: Sequence[Mapping[int, int]], classes: Sequence[str]) -> bytes:
+    """Which class (row) is taken for which (column), in percent of the pictures of the row; `confusion` has for each
+    class the numbers of pictures by answer. Where there are very many classes, neighbours share a row and a column."""
     return png(_confusion(title, confusion, classes))
 
 
-def _confusion(title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":
+def _confusion(title: str, confusion: Sequence[Mapping[int, int]], classes: Sequence[str]) -> "Figure":
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    shares = [[100 * count / max(sum(counts), 1) for count in counts] for counts in confusion]
+    together = math.ceil(len(classes) / CELLS)
+    shares = _shares(confusion, together)
     side = min(max(CELL * len(classes) + 1.5, SMALLEST), LARGEST)
     figure = Figure(figsize=(side + 1, side), dpi=RESOLUTION, layout="constrained")
-    axes = figure.add_subplot(xlabel="answer", ylabel="class of the picture")
+    many = f", {together} to a cell" if together > 1 else ""
+    axes = figure.add_subplot(xlabel=f"answer{many}", ylabel=f"class of the picture{many}")
     axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
     cells = axes.imshow(shares, cmap="Blues", norm=PowerNorm(PALE, 0, 100))
     bar = figure.colorbar(cells, shrink=0.8, label="pictures of the class (%)", ticks=[0, 1, 5, 20, 50, 100])
@@ -111,6 +115,16 @@ def _confusion(title: str, confusion: Sequence[Sequence[int]], classes: Sequence
     if len(classes) <= WRITTEN:
         _write_shares(axes, shares)
     return figure
+
+
+def _shares(confusion: Sequence[Mapping[int, int]], together: int) -> list[list[float]]:
+    """Percent of the pictures of each row that are taken for each column, so many classes together in either."""
+    side = math.ceil(len(confusion) / together)
+    counts = [[0] * side for _ in range(side)]
+    for index, answers in enumerate(confusion):
+        for answer, count in answers.items():
+            counts[index // together][answer // together] += count
+    return [[100 * count / max(sum(row), 1) for count in row] for row in counts]
 
 
 def _name_classes(axes: "Axes", classes: Sequence[str]) -> None:

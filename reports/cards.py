@@ -107,16 +107,17 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} %"
 
 
-def class_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+def class_table(confusion: Sequence[Mapping[int, int]], classes: Sequence[str]) -> str:
     """The error of each class, the worst first, and the class that its pictures are most often taken for.
 
-    `confusion` has a row for each class and a column for each answer, in numbers of pictures.
+    `confusion` has for each class the numbers of pictures by answer.
     """
     rows = []
     for index, (name, counts) in enumerate(zip(classes, confusion, strict=True)):
-        wrong = {classes[other]: count for other, count in enumerate(counts) if other != index and count}
-        error = 100 * sum(wrong.values()) / sum(counts) if sum(counts) else None
-        rows.append((error, name, sum(counts), wrong))
+        wrong = {classes[other]: count for other, count in counts.items() if other != index}
+        pictures = sum(counts.values())
+        error = 100 * sum(wrong.values()) / pictures if pictures else None
+        rows.append((error, name, pictures, wrong))
     rows.sort(key=lambda row: -1 if row[0] is None else row[0], reverse=True)
     columns = {
         "class": [name for _, name, _, _ in rows],

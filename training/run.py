@@ -131,6 +131,7 @@ class Run:
                 self.sizing,
                 options.padding,
             )
+        checkpoints.check_classes(self.data.classes)
         self.identity = identity.describe(self.data)
         if saved and "data" in saved:
             identity.check_same(self.identity, saved["data"])
@@ -142,7 +143,7 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
-        self.state, self.drawn = State(self.trainer), True
+        self.state, self.drawn, self.draw_due = State(self.trainer), True, 0.0
         if saved:
             columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
             self.state.restore(saved, self.plan, columns)
@@ -271,11 +272,14 @@ class Run:
             self.files.write_exits(self.kept, self._header(), held_out.errors)
         self.files.write_log(state.log)
         self.save_state()
-        self._draw()
+        if time.monotonic() >= self.draw_due or epoch + 1 == self.options.nEpochs:
+            self._draw()
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
 
     def _draw(self) -> None:
-        """Draw the curves. A picture is no reason to stop: where there can be none, the run says so once."""
+        """Draw the curves, in a twentieth of the time at most, because epochs may be quicker than a picture. No picture
+        is a reason to stop: where there can be none, the run says so once."""
+        start = time.monotonic()
         title = f"{self.configuration.name} on {opts.label(self.options.data)}"
         try:
             plot = plots.draw_run(title, self.state.log, self.configuration.exits, self.data.held_out_name)
@@ -284,6 +288,8 @@ class Run:
             if self.drawn:
                 warn(f"{error}; the run goes on")
             self.drawn = False
+        now = time.monotonic()
+        self.draw_due = now + 19 * (now - start)
 
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""

@@ -43,7 +43,7 @@ def test_all_that_is_drawn_is_in_the_plot():
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 21, 101])
 def test_classes_are_named_and_counted_as_far_as_there_is_room(classes):
-    confusion = [[(row == column) * 9 + (column == 0) for column in range(classes)] for row in range(classes)]
+    confusion = [{row: 9, 0: 1} if row else {0: 10} for row in range(classes)]
     names = [f"class {index}" for index in range(classes)]
     axes, _ = card_plots._confusion("title", confusion, names).axes
     shown = [label.get_text() for label in axes.get_yticklabels()]
@@ -53,8 +53,18 @@ def test_classes_are_named_and_counted_as_far_as_there_is_room(classes):
     assert max(plot.size) <= (card_plots.LARGEST + 1) * 120
 
 
+def test_ten_thousand_classes_share_cells():
+    confusion = [{row: 3, (row + 5000) % 10000: 1} for row in range(10000)]
+    shares = card_plots._shares(confusion, 13)
+    assert len(shares) == 770
+    assert shares[0][0] == 75
+    assert all(sum(row) == pytest.approx(100) for row in shares)
+    axes, _ = card_plots._confusion("title", confusion, [f"class {index}" for index in range(10000)]).axes
+    assert axes.get_xlabel() == "answer, 13 to a cell"
+
+
 def test_a_class_without_pictures_is_drawn_empty():
-    axes, _ = card_plots._confusion("title", [[3, 1], [0, 0]], ["a", "b"]).axes
+    axes, _ = card_plots._confusion("title", [{0: 3, 1: 1}, {}], ["a", "b"]).axes
     assert [text.get_text() for text in axes.texts] == ["75.0", "25.0"]
 
 
@@ -62,4 +72,4 @@ def test_any_text_is_drawn_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         card_plots.draw_tradeoff(ODD, {"exits": [Point(ODD, 1e6, 5.0)]})
-        card_plots.draw_confusion(ODD, [[1, 0], [0, 1]], [ODD, "\n"])
+        card_plots.draw_confusion(ODD, [{0: 1}, {1: 1}], [ODD, "\n"])

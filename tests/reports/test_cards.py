@@ -83,15 +83,15 @@ def test_what_is_pareto_optimal(points, optimal):
 
 
 def test_classes_come_worst_first_and_say_what_they_are_taken_for():
-    confusion = [[9, 1, 0], [0, 4, 4], [0, 0, 5], [0, 0, 0]]
-    text = cards.class_table([[*row, 0] for row in confusion], ["ant", "bee", "cat", "none"])
+    confusion = [{0: 9, 1: 1}, {1: 4, 2: 4}, {2: 5}, {}]
+    text = cards.class_table(confusion, ["ant", "bee", "cat", "none"])
     assert [line.split() for line in text.splitlines()[2:]] == [
         ["bee", "8", "50.00", "%", "cat", "(4)"],
         ["ant", "10", "10.00", "%", "bee", "(1)"],
         ["cat", "5", "0.00", "%"],
         ["none", "0", "no", "pictures"],
     ]
-    assert "only" in cards.class_table([[3]], ["only"])
+    assert "only" in cards.class_table([{0: 3}], ["only"])
 
 
 def test_the_page_of_a_run_is_made_from_its_exit_files_alone(finished, tmp_path):
