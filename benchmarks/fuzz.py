@@ -20,6 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -37,6 +38,7 @@ with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
     from inference import early_exit, saved
     from models import names, networks
     from system.errors import UserError
+    from training.optimizers import Optimization
     from training.plan import Plan
     from training.state import State
     from training.trainer import Trainer
@@ -56,10 +58,10 @@ class Harness:
     def __init__(self, folder: Path) -> None:
         self.folder, self.tensors = folder, load_file(EXIT)
         self.archives = [(run / "latest.pt").read_bytes().rpartition(checkpoints.SEAL)[0] for run in RUNS]
-        network = networks.build(names.parse("AuxResNet-8-2"), 10)
-        self.trainer = Trainer(network, Normalise((0.0,) * 3, (1.0,) * 3), [torch.device("cpu")])
+        self.trainers = {name: trainer(name) for name in ("sgd", "muon")}
         self.readers: tuple[Callable[[bytes], object], ...] = (
-            self.exit_file, self.header, self.state, self.pickle, self.options, self.log, self.policy,
+            self.exit_file, self.header, self.state, self.options, self.log, self.policy,
+            *(partial(self.pickle, archive) for archive in self.archives),
         )  # fmt: skip
 
     def exit_file(self, content: bytes) -> None:
@@ -78,16 +80,16 @@ class Harness:
         self._file("latest.pt", content + checkpoints.SEAL + hashlib.sha256(content).hexdigest().encode())
         self.restore()
 
-    def pickle(self, content: bytes) -> None:
+    def pickle(self, archive: bytes, content: bytes) -> None:
         """The pickle in such an archive, beside the tensors that it speaks of."""
-        self.state(exchanged(self.archives[0], content))
+        self.state(exchanged(archive, content))
 
     def restore(self) -> None:
         """Read the state, and go on from it as a run does."""
         found = checkpoints.read_state(self.folder, lambda text: None)
         options = opts.from_saved(found.get("options"))
-        plan = Plan(min(options.trainSize or 64, 64), options.batchsize, options.nEpochs, 0, 32, 32)
-        State(self.trainer).restore(found, plan, checkpoints.log_columns((5, 8), "test"))
+        plan = Plan(options.trainSize or 64, options.batchsize, options.nEpochs, 0, 32, 32)
+        State(self.trainers[options.optimizer]).restore(found, plan, checkpoints.log_columns((5, 8), "test"))
 
     def options(self, content: bytes) -> None:
         """opt.json."""
@@ -111,13 +113,19 @@ class Harness:
     def seeds(self) -> Iterator[bytes]:
         """Real files, each for its reader, and nothing at all."""
         header = json.dumps(checkpoints.read_header(EXIT)).encode()
-        pickles = [_pickle_of(archive) for archive in self.archives]
         early_exit.write_policy(self.folder / "policy.json", POLICY)
-        real = [[EXIT.read_bytes()], [header], self.archives, pickles]
+        real = [[EXIT.read_bytes()], [header], self.archives]
         real += [[(run / name).read_bytes() for run in RUNS] for name in ("opt.json", "log.csv")]
-        real += [[(self.folder / "policy.json").read_bytes()]]
+        real += [[(self.folder / "policy.json").read_bytes()], *([_pickle_of(archive)] for archive in self.archives)]
         for number, contents in enumerate(real):
             yield from (bytes([number]) + content for content in (*contents, b""))
+
+
+def trainer(optimizer: str) -> Trainer:
+    """What trains the network of the fixtures."""
+    network = networks.build(names.parse("AuxResNet-8-2"), 10)
+    device, normalise = torch.device("cpu"), Normalise((0.0,) * 3, (1.0,) * 3)
+    return Trainer(network, normalise, [device], optimization=Optimization(optimizer, decay_norms=optimizer == "sgd"))
 
 
 def _pickle_of(archive: bytes) -> bytes:
