@@ -1,6 +1,6 @@
 """Whether a long run stays as it began: memory, open files and time of each of a thousand epochs.
 
-python -m benchmarks.endurance                          # 1,000 epochs of a tiny network, a quarter of an hour on a core
+python -m benchmarks.endurance                          # 1,000 epochs of a tiny network, five minutes
 python -m benchmarks.endurance --epochs 100 --out few.png
 
 Looks at a real run from outside, once a second, and draws what it saw. Time is that of the processor, because other
@@ -89,9 +89,9 @@ def draw(seen: list[Seen], path: Path) -> None:
     files.plot(epochs, [one.files for one in seen])
     marks = [seen[len(seen) * (2 * part + 1) // (2 * parts)].epoch for part in range(parts)]
     pace.plot(marks, paces(seen, parts))
-    titles = {memory: "memory, MB", files: "open files", pace: "seconds of the processor an epoch"}
+    titles = {memory: "memory, MB", files: "open files", pace: "processor seconds an epoch"}
     for axes, title in titles.items():
-        axes.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes.set(title=title, xlabel="epoch", ylim=(0, 1.15 * axes.get_ylim()[1]))
     figure.savefig(path, dpi=100)
 
 

@@ -190,6 +190,13 @@ def test_2000_mutated_files_are_read_or_refused_by_name(finished, tmp_path):
     assert 1000 < refused < 2000
 
 
+def test_more_classes_than_a_file_can_name_are_refused():
+    checkpoints.check_classes([f"{index:0250}" for index in range(10_000)])
+    for classes in (["a"] * 100_001, [f"{index:0250}" for index in range(20_000)]):
+        with pytest.raises(UserError, match="classes are too many to be kept"):
+            checkpoints.check_classes(classes)
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc", "AuxResNet-14-3/../..", "AuxResNet-14-3\0", ".", ""])
 def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
     if "\0" in name:  # the system passes no such argument on; asked directly, the finder finds nothing
