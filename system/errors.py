@@ -26,9 +26,10 @@ class UsageError(UserError):
     status = 2
 
 
-# How a shortage of memory is told: by PyTorch on CPUs and GPUs, its libraries, ONNX Runtime, the linker, the system.
+# How a shortage of memory is told: by PyTorch, its libraries, the linker, Python.
 SHORTAGES = re.compile(
     "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc_failed|map segment|start new thread|ENOMEM"
+    "|returned NULL without setting an exception"
 )
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",
@@ -42,7 +43,7 @@ def is_shortage(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ImportError) and bool(SHORTAGES.search(str(error)))
+        isinstance(error, RuntimeError | ImportError | SystemError) and bool(SHORTAGES.search(str(error)))
     )
 
 

@@ -21,6 +21,7 @@ SHORT = (
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("std::bad_alloc"),
     RuntimeError("can't start new thread"),
+    SystemError("<function _find_and_load at 0x7f> returned NULL without setting an exception"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),
 )
 
