@@ -257,7 +257,7 @@ def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_removed_during_the_run(tmp_path):
     process = start(tmp_path, "--saveEvery", "0")
-    shutil.rmtree(tmp_path, ignore_errors=True)
+    tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))  # at once, while a removal could meet new files
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "No such file or directory" in text.splitlines()[-1]
