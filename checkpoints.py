@@ -27,7 +27,7 @@ from torch import Tensor
 from datasets.sizing import FITS, SIDES
 from models.metrics import Result
 from models.multiexit import MultiExit
-from system import strict
+from system import strict, world
 from system.errors import UserError, is_shortage
 from system.files import read, regular, write
 from system.strict import is_number
@@ -346,36 +346,50 @@ def position_of(path: Path) -> int:
 
 
 class RunFiles:
-    """What a run writes into its folder, and reads back."""
+    """What a run writes into its folder, and reads back. Of several processes only the first one writes."""
 
     def __init__(self, folder: Path, positions: Sequence[int]) -> None:
         self.folder = folder
         self.exits = {position: exit_path(folder, position) for position in positions}
 
+    @world.first_only
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Write `opt.json`."""
         write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
 
+    @world.first_only
     def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `log.csv`."""
         write_log(self.folder / "log.csv", rows)
 
+    @world.first_only
     def write_curves(self, plot: bytes) -> None:
         """Write `curves.png`."""
         write(self.folder / "curves.png", plot)
 
+    @world.first_only
     def write_card(self, page: str) -> None:
         """Write `README.md`."""
         write(self.folder / "README.md", page.encode())
 
+    @world.first_only
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Write `latest.pt`, and keep the one before it as `previous.pt`."""
         write_state(self.folder, state)
 
+    @world.first_only
     def write_exits(self, network: MultiExit, header: Mapping[str, Any], errors: Sequence[float]) -> None:
         """Write the standalone model of each exit; `errors`, in percent, complete its header."""
         for (position, path), error in zip(self.exits.items(), errors, strict=True):
             write_exit(path, network.exit_state(position), {**header, "position": position, "error": error})
+
+    def damage(self) -> str | None:
+        """What is wrong with the exit files; None: nothing."""
+        try:
+            self.read_errors()
+        except UserError as error:
+            return str(error)
+        return None
 
     def read_errors(self) -> list[float]:
         """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged."""
@@ -384,6 +398,7 @@ class RunFiles:
             check_seal(path)
         return [read_header(path)["error"] for path in self.exits.values()]
 
+    @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:
         """Write the models that `read_exits` gave anew, with other errors in their headers."""
         for (position, path), error in zip(self.exits.items(), errors, strict=True):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import opts
 from models import exits, names
+from system import world
 from system.errors import one_line_errors
 
 
@@ -23,15 +24,16 @@ def main(argv: Sequence[str]) -> None:
 
     from training.run import started  # imports PyTorch, which --help and mistakes need not wait for
 
-    with started(options, configuration, loss_weights) as run:
-        for epoch in range(run.state.epochs_done, options.nEpochs):
-            trained = run.train(epoch)
-            held_out = run.evaluate(epoch)
-            run.save(epoch, trained, held_out)
-        run.finish()
-    run.report()
+    with world.joined():
+        with started(options, configuration, loss_weights) as run:
+            for epoch in range(run.state.epochs_done, options.nEpochs):
+                trained = run.train(epoch)
+                held_out = run.evaluate(epoch)
+                run.save(epoch, trained, held_out)
+            run.finish()
+        run.report()
 
 
 if __name__ == "__main__":
-    with one_line_errors("main.py", outlives_output=True):
+    with one_line_errors(f"main.py{world.place_in_words()}", outlives_output=True):
         main(sys.argv[1:])

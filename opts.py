@@ -30,6 +30,7 @@ BOTH = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = ("confidence", "msdnet")  # by which thresholds may be chosen
+AUTO_RESUME = "auto"  # in place of a folder: start a run, or go on with it
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
 
@@ -156,8 +157,8 @@ OPTIONS = (
                "DIR", free="on resume", programs=(*BOTH, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
-        Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder", "DIR",
-               alone="", free="on resume"),
+        Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder; "
+               "auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume"),
         _switch("verbose", False, "list all options at the start, not only what differs from the defaults",
                 alone=True, free="on resume"),
     ),
@@ -286,7 +287,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     DIR stand in for the defaults.
     """
     given = MAIN.given(argv)
-    if given.get("resume"):
+    if given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME):
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     return _complete(given)
 

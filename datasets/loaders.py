@@ -25,7 +25,9 @@ class Step:
     index: int  # within the epoch, counted from 0
     progress: float  # the part of all steps that is done before this one, 0 … 1
     side: int  # of its pictures, in pixels
-    indices: np.ndarray  # of its pictures
+    indices: np.ndarray  # of its pictures, N
+    places: range  # of them in the whole batch, N
+    whole: int  # the pictures of the whole batch, which all processes share
 
 
 class Batch(NamedTuple):
@@ -47,7 +49,8 @@ def _received(step: Step, images: np.ndarray, targets: np.ndarray) -> Batch:
 class AugmentedBatches:
     """Pictures served a batch at a time: a step in, its batch out.
 
-    What happens to a batch depends on (seed, epoch, index) alone, whichever worker it is made in.
+    What happens to a picture depends on (seed, epoch, index) and its place in the whole batch, whichever worker makes
+    the batch, and whichever process takes the picture.
     """
 
     def __init__(self, pictures: Pictures, seed: int, augmentation: Augmentation) -> None:
@@ -61,7 +64,7 @@ class AugmentedBatches:
         if how.pad or how.flip or how.cutout:
             rng = np.random.default_rng([self.seed, step.epoch, step.index + 1])
             mirrored = self._mirrored(step) if how.flip and how.alternate else None
-            images = torch.from_numpy(augment(images.numpy(), how, rng, mirrored))
+            images = torch.from_numpy(augment(images.numpy(), how, rng, mirrored, step.places, step.whole))
         return Batch(step, shrink(images, step.side), chosen.targets)
 
     def _mirrored(self, step: Step) -> np.ndarray:

@@ -48,7 +48,8 @@ def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips
     """
     count, height, width, channels = images.shape
     height, width = height - 2 * pad, width - 2 * pad
-    rows = images.reshape(count, height + 2 * pad, -1)  # whole rows of bytes are copied faster than pixels
+    row = (width + 2 * pad) * channels  # whole rows of bytes are copied faster than pixels
+    rows = images.reshape(count, height + 2 * pad, row)
     windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))
     cropped = windows[np.arange(count), tops, lefts * channels].reshape(count, height, width, channels)
     pixels = cropped.view(np.dtype((np.void, channels * images.itemsize)))
@@ -66,18 +67,27 @@ def cut_out(images: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int
 
 
 def augment(
-    images: np.ndarray, how: Augmentation, rng: np.random.Generator, mirrored: np.ndarray | None = None
+    images: np.ndarray,
+    how: Augmentation,
+    rng: np.random.Generator,
+    mirrored: np.ndarray | None = None,
+    places: Sequence[int] | None = None,
+    whole: int | None = None,
 ) -> np.ndarray:
-    """Vary N×H×W×C images at random; `mirrored`, N booleans, says which are flipped where chance does not."""
+    """Vary N×H×W×C images at random; `mirrored`, N booleans, says which are flipped where chance does not.
+
+    Images that are a part of a `whole` batch, at `places` of it, are varied as they would be among the others.
+    """
     if not how.with_margin:
         images = padded(images, how.pad, how.pad, how.reflect)
-    count = len(images)
-    tops, lefts = rng.integers(0, 2 * how.pad, size=(2, count), endpoint=True)
-    flips = rng.random(count) < (0.5 if how.flip else 0.0)
+    count, own = (len(images), slice(None)) if places is None else (whole, places)
+    tops, lefts = rng.integers(0, 2 * how.pad, size=(2, count), endpoint=True)[:, own]
+    flips = rng.random(count)[own] < (0.5 if how.flip else 0.0)
     varied = crop_and_flip(images, tops, lefts, flips if mirrored is None else mirrored, how.pad)
     _, height, width, _ = varied.shape
     if how.cutout:
-        cut_out(varied, rng.integers(height, size=count), rng.integers(width, size=count), how.cutout, how.fill)
+        rows, columns = rng.integers(height, size=count)[own], rng.integers(width, size=count)[own]
+        cut_out(varied, rows, columns, how.cutout, how.fill)
     return varied
 
 

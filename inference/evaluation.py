@@ -1,5 +1,6 @@
 """Loss and errors of a network over batches of pictures, and the batch norm statistics that it is evaluated with."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -11,6 +12,7 @@ from models.folding import folded
 from models.losses import multiway_loss
 from models.metrics import Result, Sums
 from models.multiexit import MultiExit
+from system import world
 from system.arithmetic import autocast
 from system.devices import place
 from system.errors import memory_for
@@ -37,8 +39,8 @@ def ready(network: MultiExit, normalise: nn.Module, devices: Sequence[torch.devi
 def measure_statistics(
     network: MultiExit, normalise: nn.Module, batches: Iterable[Tensor], device: torch.device
 ) -> MultiExit:
-    """The network with the batch norm statistics that its weights have on these batches of N×H×W×3 uint8 pictures, in
-    float32. All batches count alike, so they should be of one size.
+    """The network with the batch norm statistics that its weights have on these batches of N×H×W×3 uint8 pictures, and
+    on those of all processes, in float32. All batches count alike, so they should be of one size.
 
     Needed where the running ones, gathered in training, are those of other weights or of smaller pictures. The pictures
     must be varied as in training: the black margins of crops alone change the statistics so much that a network
@@ -46,8 +48,14 @@ def measure_statistics(
     """
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda):  # dropout draws; training's own draws must not depend on it
-        moved = (images.to(device) for images in batches)
+        seen = itertools.count()
+        moved = (images.to(device) for images, _ in zip(batches, seen, strict=False))
         torch.optim.swa_utils.update_bn(moved, nn.Sequential(normalise, network))
+    own = next(seen)
+    everywhere = int(world.total(torch.tensor(own, device=device)))
+    statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    counts = [buffer for buffer in network.buffers() if not buffer.is_floating_point()]
+    world.combine(counts, statistics, own / everywhere)
     return network
 
 
@@ -75,12 +83,12 @@ def evaluate(
     device: torch.device,
     dtype: torch.dtype | None = None,
 ) -> Result:
-    """Loss and errors over batches of N pictures and N targets; `weights` are those of the exits' losses, the rest is
-    as for `answers`."""
+    """Loss and errors over batches of N pictures and N targets, and over those of all processes; `weights` are those of
+    the exits' losses, the rest is as for `answers`."""
     sums = Sums(len(weights), device)
     for logits, targets in answers(model, batches, device, dtype):
         sums.add(multiway_loss(logits, targets, weights)[0], logits, targets)
-    return sums.result()
+    return sums.total().result()
 
 
 def collect(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from system import world
 from system.errors import UserError
 
 
@@ -32,6 +33,19 @@ class Sums:
         self.loss += loss.detach() * len(targets)
         self.wrong += torch.stack([z.argmax(1) for z in logits]).ne(targets).sum(1)
         self.pictures += len(targets)
+
+    def include(self, others: "Sums") -> None:
+        """Count what others have counted."""
+        self.loss += others.loss
+        self.wrong += others.wrong
+        self.pictures += others.pictures
+
+    def total(self) -> "Sums":
+        """The sums over all processes, in place."""
+        world.total(self.loss)
+        world.total(self.wrong)
+        self.pictures = int(world.total(torch.tensor(self.pictures, device=self.wrong.device)))
+        return self
 
     def result(self) -> Result:
         """The means so far; waits for the device."""

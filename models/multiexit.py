@@ -109,6 +109,12 @@ class MultiExit(nn.Module):
         wanted = ("stem.", f"heads.{position}.", *(f"segments.{index}." for index in segments))
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(wanted)}
 
+    def learns(self, parameter: str, weights: Sequence[float]) -> bool:
+        """Whether a parameter, by its name, moves where the losses of the exits have these weights."""
+        learning = [position for position, weight in zip(self.exits, weights, strict=True) if weight]
+        position = self.exit_of(parameter)
+        return position in learning if parameter.startswith("heads.") else position <= learning[-1]
+
     def exit_of(self, parameter: str) -> int:
         """The position of the first exit that a parameter, by its name, leads to."""
         part, index, *_ = parameter.split(".")

@@ -7,28 +7,35 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from system import world
 from system.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def choose(count: int | None) -> list[torch.device]:
-    """The devices for `--nGPU count`; None takes one GPU if there is one, else the CPU, and says so.
+    """The devices for `--nGPU count`; None takes one GPU if there is one, else the CPU, and says so. Of several
+    processes on a host each has a GPU of its own.
 
     Raises UserError where the machine has fewer GPUs than were asked for.
     """
-    there = torch.cuda.device_count()
+    there, processes = torch.cuda.device_count(), world.host_size()
     if count is None and not there:
         print("no GPU found: running on the CPU", file=sys.stderr)
     count = min(1, there) if count is None else count
-    if count > there:
+    if count > 1 and world.size() > 1:
+        raise UserError(f"--nGPU {count}: each of several processes has one GPU; leave it out, or give 0 for the CPU")
+    if count * processes > there:
         legal = f"give at most {there}, or 0 for the CPU" if there else "give 0 for the CPU"
-        raise UserError(f"--nGPU {count}: this machine has {there or 'no'} GPUs; {legal}")
+        wanted = f"--nGPU {count}" if processes == 1 else f"--nproc_per_node {processes}"
+        raise UserError(f"{wanted}: this machine has {there or 'no'} GPUs; {legal}")
     if not count:
         _keep_freed_memory()
         return [torch.device("cpu")]
     torch.backends.cudnn.benchmark = True
-    return [torch.device("cuda", index) for index in range(count)]
+    if world.size() > 1:
+        torch.cuda.set_device(world.host_rank())  # NCCL asks which one it is
+    return [torch.device("cuda", world.host_rank() + index) for index in range(count)]
 
 
 def _keep_freed_memory() -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from system import world
+
 Item = TypeVar("Item")
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # not every system has all of them
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
@@ -42,13 +44,18 @@ class Stop:
             self.check()
 
     def check(self) -> None:
-        """Raise `Stopped` if the work is to stop."""
-        if self.number is not None:
-            raise Stopped(self.number)
+        """Raise `Stopped` if the work is to stop, in all processes if it is to stop in one."""
+        (number,) = world.highest(self.number or 0)
+        if number:
+            raise Stopped(number)
 
     @contextmanager
     def breaking(self) -> Iterator[None]:
-        """For work that waits, or that can be done anew: while open, a signal raises `Stopped` wherever the work is."""
+        """For work that waits, or that can be done anew: while open, a signal raises `Stopped` wherever the work is. Not
+        in one of several processes, for which the others would wait: they stop together, at a `check`."""
+        if world.size() > 1:
+            yield
+            return
         before, self._breaking = self._breaking, True
         try:
             self.check()

@@ -1,27 +1,263 @@
-"""The processes that train together: how many they are, which one this is, and sums over all of them.
+"""The processes that train together: how many they are, which one this is, and what they tell each other.
 
-A program that was started alone is a world of one. Nothing else asks for a rank.
+`torchrun` starts them and tells each its place in the environment; PyTorch connects them. A program that was started
+alone is a world of one, in which nothing is told and nothing waits. Nothing else asks for a rank. Every function that
+tells something is to be called by all processes, in the same order. Free of PyTorch until the processes are joined.
 """
 
-from torch import Tensor, distributed
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from system.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.distributed import ProcessGroup
+
+PATIENCE = timedelta(minutes=3)  # a process that is not heard of for so long is given up
+PREPARING = timedelta(days=1)  # to download or to decode pictures
+GRACE = 5.0  # seconds in which torchrun ends this process, if it was another one on this host that failed
+AGREEING = 1.0  # seconds between two steps at which the processes ask each other whether to stop or to save
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where this process stands, and the group in which processors, not GPUs, tell each other things."""
+
+    rank: int = 0
+    size: int = 1
+    host_rank: int = 0
+    host_size: int = 1
+    group: "ProcessGroup | None" = None
+
+
+_place = _Place()
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return distributed.get_rank() if _several() else 0
+    return _place.rank
 
 
 def size() -> int:
     """How many processes there are."""
-    return distributed.get_world_size() if _several() else 1
+    return _place.size
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, in place."""
-    if _several():
+def is_first() -> bool:
+    """Whether this is the process that writes, prints, and knows what a run left."""
+    return _place.rank == 0
+
+
+def host_rank() -> int:
+    """The number of this process among those on its host, from 0."""
+    return _place.host_rank
+
+
+def host_size() -> int:
+    """How many processes there are on this host."""
+    return _place.host_size
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Find the other processes, if `torchrun` started several, and belong to them while open; all but the first are
+    silent. Raises UserError where they are not found, or where one is lost.
+    """
+    global _place
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    from torch import cuda, distributed
+
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo", timeout=PATIENCE)
+        group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    except RuntimeError as error:
+        raise UserError(f"the other processes cannot be reached: {error}") from error
+    host = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    _place = _Place(distributed.get_rank(), distributed.get_world_size(), *host, group)
+    try:
+        with ExitStack() as stack:
+            if not is_first():
+                nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stdout(nowhere))
+                stack.enter_context(redirect_stderr(nowhere))
+            yield
+    except RuntimeError as error:
+        if not _is_loss(error):
+            raise
+        time.sleep(GRACE)
+        raise UserError("another process was lost; --resume auto goes on from the last state") from error
+    distributed.destroy_process_group()
+    _place = _Place()
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether this is what PyTorch says when another process ends or is not heard of."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def first_only(work: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Work that the first process does for all, who need not wait for it."""
+
+    @wraps(work)
+    def done_once(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        if is_first():
+            work(*arguments, **options)
+
+    return done_once
+
+
+def share(find: Callable[[], Result]) -> Result:
+    """What the first process finds, for all: tensors on the CPU, plain values, and containers of these."""
+    if size() == 1:
+        return find()
+    import torch
+
+    content = BytesIO()
+    if is_first():
+        torch.save(find(), content)
+    length = torch.tensor(content.tell())
+    torch.distributed.broadcast(length, 0, _place.group)
+    told = torch.frombuffer(content.getbuffer(), dtype=torch.uint8) if is_first() else None
+    told = torch.empty(length.item(), dtype=torch.uint8) if told is None else told
+    torch.distributed.broadcast(told, 0, _place.group)
+    return torch.load(BytesIO(told.numpy().data), map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def one_of_host_first() -> Iterator[None]:
+    """The first process of each host goes through the block before its others may: what it downloads or decodes, they
+    find done."""
+    if host_rank() > 0:
+        _meet()
+    yield
+    if host_rank() == 0:
+        _meet()
+
+
+def _meet() -> None:
+    """Wait until every process is here."""
+    if size() > 1:
+        from torch import distributed
+
+        distributed.monitored_barrier(_place.group, PREPARING)
+
+
+def own(items: Sequence[Item]) -> Sequence[Item]:
+    """The part of a sequence that this process takes: parts differ in length by one at most."""
+    return items[rank() :: size()]
+
+
+def turns(items: Iterable[Item]) -> Iterator[Sequence[Item]]:
+    """This process's item of as many as there are processes, or none, if they run out; as many turns for each."""
+    items = iter(items)
+    while turn := list(islice(items, size())):
+        yield own(turn)
+
+
+def joint(model: "nn.Module") -> "nn.Module":
+    """The model, its gradients the means over all processes."""
+    if size() == 1:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    with warnings.catch_warnings(action="ignore"):  # newer versions have another word for `broadcast_buffers`
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def combine(sums: "Sequence[Tensor]", means: "Sequence[Tensor]", part: float) -> None:
+    """Replace tensors, in one message, by their sums over all processes and by their means, in which this process
+    counts for a `part`; the parts of all processes are 1 together."""
+    if size() == 1:
+        return
+    import torch
+
+    torch._foreach_mul_(means, part)
+    tensors = [*sums, *means]
+    message = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+    torch.distributed.all_reduce(message)
+    for tensor, told in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(told.view_as(tensor))
+
+
+def total(tensor: "Tensor") -> "Tensor":
+    """The sum of a tensor over all processes, in place and exact for whole numbers."""
+    if size() > 1:
+        from torch import distributed
+
         distributed.all_reduce(tensor)
     return tensor
 
 
-def _several() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+def gather(own: "Tensor") -> "Tensor":
+    """The tensors of all processes, N values each, in the order of their ranks: size×N."""
+    import torch
+
+    everything = own.new_empty(size(), len(own))
+    torch.distributed.all_gather_into_tensor(everything, own)
+    return everything
+
+
+def highest(*numbers: int) -> tuple[int, ...]:
+    """The highest that any process has of each number."""
+    if size() == 1:
+        return numbers
+    import torch
+
+    told = torch.tensor(numbers)
+    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, _place.group)
+    return tuple(told.tolist())
+
+
+def draw_apart(seed: int, epoch: int, index: int) -> None:
+    """Let every process draw random numbers of its own at a step of a training, the same whenever it comes to it."""
+    if size() > 1:
+        import numpy as np
+        import torch
+
+        sequence = np.random.SeedSequence([seed, epoch, index, rank()])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+class Agreement:
+    """Steps at which all processes ask each other something: the same ones in each, about a second apart."""
+
+    def __init__(self) -> None:
+        self._steps, self._left, self._since = 1, 1, time.monotonic()
+
+    def due(self) -> bool:
+        """To be asked after every step: whether this is one. In a world of one each is."""
+        if size() == 1:
+            return True
+        self._left -= 1
+        if self._left > 0:
+            return False
+        now = time.monotonic()
+        wanted = int(self._steps * AGREEING / max(now - self._since, 1e-3))
+        (self._steps,) = highest(max(1, min(wanted, 2 * self._steps)))
+        self._left, self._since = self._steps, now
+        return True
+
+
+def place_in_words() -> str:
+    """` (rank 3)` where torchrun started this process as one of several; nothing where it was started alone."""
+    started = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    return f" (rank {os.environ['RANK']})" if started else ""

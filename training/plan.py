@@ -46,5 +46,5 @@ class Plan:
                 batch = order[index * self.batch_size : (index + 1) * self.batch_size]
                 progress = self.progress(epoch, index)
                 side = schedules.side(progress, self.first_side, self.side)
-                yield Step(epoch, index, progress, side, batch[world.rank() :: world.size()])
+                yield Step(epoch, index, progress, side, world.own(batch), world.own(range(len(batch))), len(batch))
             first_index = 0

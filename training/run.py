@@ -6,12 +6,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ from models.multiexit import MultiExit
 from models.names import Configuration
 from reports import cards, plots, tables
 from reports.progress import Progress
-from system import arithmetic, devices
+from system import arithmetic, devices, world
 from system.errors import UserError, is_shortage, memory_for
 from system.lock import locked
 from system.output import quoted
@@ -38,6 +38,7 @@ from system.workers import WorkerDied
 from training import introduction, setup
 from training.state import State
 
+Item = TypeVar("Item")
 STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
 
 
@@ -52,12 +53,11 @@ def started(
 ) -> Iterator["Run"]:
     """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
     go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
-    folder = _folder(options, configuration)
+    options, folder = _settled(options, configuration)
     if str(folder) != os.fsencode(folder).decode(errors="replace"):
         raise UserError(f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save")
-    checkpoints.check_folder(folder, options.resume is not None)
     stopped = None
-    with stoppable() as stop, locked(folder, warn):
+    with stoppable() as stop, _kept_for_this_run(folder, options):
         try:
             with stop.breaking():
                 run = Run(options, configuration, loss_weights, folder, stop)
@@ -68,7 +68,7 @@ def started(
             run.begin()
             yield run
         except Stopped as reason:
-            run.save_state()
+            world.share(run.save_state)
             stopped = reason
         except WorkerDied as error:
             text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
@@ -82,6 +82,28 @@ def started(
     if stopped:
         warn(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
         sys.exit(stopped.status)
+
+
+@contextmanager
+def _kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
+    """Its folder, checked and locked by the first process; the others never look into it."""
+    if not world.is_first():
+        yield
+        return
+    checkpoints.check_folder(folder, options.resume is not None)
+    with locked(folder, warn):
+        checkpoints.check_folder(folder, options.resume is not None)  # again, now that it is this run's alone
+        yield
+
+
+def _settled(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
+    """The options with what `--resume auto` comes to, on the disk of the first process, and the folder of the run."""
+    if options.resume != opts.AUTO_RESUME:
+        return options, _folder(options, configuration)
+    going_on = argparse.Namespace(**{**vars(options), "resume": ""})
+    folder = _folder(going_on, configuration)
+    there = world.share(lambda: checkpoints.holds_run(folder))
+    return (going_on, folder) if there else (argparse.Namespace(**{**vars(options), "resume": None}), folder)
 
 
 def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
@@ -112,8 +134,8 @@ class Run:
     ) -> None:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits)
-        checkpoints.check_folder(folder, options.resume is not None)  # again, now that the folder is this run's alone
-        saved = checkpoints.read_state(folder, warn) if options.resume is not None else None
+        resumed = options.resume is not None
+        saved = world.share(lambda: checkpoints.read_state(folder, warn)) if resumed else None
         self.before = self._options_before(saved, options) if saved else None
         if self.before:
             options = opts.keep_chosen(options, self.before)
@@ -121,7 +143,7 @@ class Run:
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
         less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
-        with memory_for(f"while reading the pictures of {options.data}", less):
+        with memory_for(f"while reading the pictures of {options.data}", less), world.one_of_host_first():
             self.data = splits.for_training(
                 options.data,
                 Path(options.dataDir),
@@ -133,17 +155,20 @@ class Run:
             )
         checkpoints.check_classes(self.data.classes)
         self.identity = identity.describe(self.data)
+        identity.check_same(self.identity, world.share(lambda: self.identity))
         if saved and "data" in saved:
             identity.check_same(self.identity, saved["data"])
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen = [name for name in opts.AUTO if getattr(options, name) == "auto"]
-        self.options = options = setup.choose(options, self.macs, self.devices)
+        chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices)))
+        self.options = options = argparse.Namespace(**chosen)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
         self.state, self.drawn, self.draw_due = State(self.trainer), True, 0.0
+        self.agreement = world.Agreement()
         if saved:
             columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
             self.state.restore(saved, self.plan, columns)
@@ -215,8 +240,9 @@ class Run:
         left = islice(self.stop.awaiting(self.batches), self.plan.steps - self.state.step)
         for step in self.trainer.steps(left, self.state.sums):
             self.state.step = step.index + 1
-            self.progress.step(len(step.indices), self._result)
-            self.stop.check()
+            self.progress.step(step.whole, self._result)
+            if self.agreement.due():
+                self.stop.check()
             if time.monotonic() >= self.save_due:
                 self.save_state()
         return self._result()
@@ -235,6 +261,7 @@ class Run:
         if (epoch + 1) % self.options.testEvery and not last:
             return None
         self.progress.epoch(epoch, "testing")
+        world.draw_apart(self.options.manualSeed, epoch, self.plan.steps)
         with self.stop.breaking():
             self.kept = self._network_to_keep(epoch)
         return self._evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
@@ -252,13 +279,19 @@ class Run:
         batches = sample.chunk(count)  # of one size, as all count alike
         network = copy.deepcopy(average.network if average else network)
         device = self.devices[0]
-        return evaluation.measure_statistics(network, self.trainer.normalise, batches, device)
+        return evaluation.measure_statistics(network, self.trainer.normalise, self._shared_out(batches), device)
 
     def _evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
         with self.stop.breaking():
             model = evaluation.ready(network, self.trainer.normalise, self.devices)
-            batches = evaluation.batches(pictures)
+            batches = self._shared_out(evaluation.batches(pictures))
             return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
+
+    def _shared_out(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items that this process takes, one of as many as there are processes; before each the work may stop."""
+        for turn in world.turns(items):
+            self.stop.check()
+            yield from turn
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
@@ -276,6 +309,7 @@ class Run:
             self._draw()
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
 
+    @world.first_only
     def _draw(self) -> None:
         """Draw the curves, in a twentieth of the time at most, because epochs may be quicker than a picture. No picture
         is a reason to stop: where there can be none, the run says so once."""
@@ -291,6 +325,7 @@ class Run:
         now = time.monotonic()
         self.draw_due = now + 19 * (now - start)
 
+    @world.first_only
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
         self.files.write_state(
@@ -317,19 +352,18 @@ class Run:
         """Test what is kept, in float32, and write the page about the run."""
         if not self.data.validates:
             self._make_good()
-        self.errors = self.files.read_errors()
+        self.errors = world.share(self.files.read_errors)
         self.error_name = f"{self.data.held_out_name} error"
         if self.data.validates:
             self._test_best()
-        self.files.write_card(cards.run_card(self.files.exits))
+        if world.is_first():
+            self.files.write_card(cards.run_card(self.files.exits))
 
     def _make_good(self) -> None:
         """Write the exits of the last epoch anew if a file of theirs is missing or damaged: the training state has its
         weights, the log its errors. (Of a best epoch nothing else is kept.)"""
-        try:
-            self.files.read_errors()
-        except UserError as error:
-            warn(f"{error}; the exits are written anew from the training state")
+        if damage := world.share(self.files.damage):
+            warn(f"{damage}; the exits are written anew from the training state")
             network, last = self._network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
             errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
             self.files.write_exits(network, self._header(), errors)
@@ -338,7 +372,8 @@ class Run:
         """Test the epoch that did best on the validation split. Its validation error, too, is measured in float32, and
         takes the place of that of 16 bits in the headers of the exit files."""
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
-        network = self.files.read_exits(copy.deepcopy(self.trainer.network))  # a state that is saved now needs its own
+        network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
+        network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))
         if self.trainer.dtype:
             self.errors = self._evaluate(network, self.data.held_out).errors
             self.files.write_errors(network, self.errors)

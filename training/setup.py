@@ -11,7 +11,7 @@ from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
 from models import names, networks
 from models.losses import Objective
-from system import arithmetic
+from system import arithmetic, world
 from system.errors import UserError
 from system.output import printable
 from system.stopping import Stop
@@ -98,6 +98,6 @@ def trainer(
         learning_rate=learning_rate(options),
         dtype=arithmetic.DTYPES[options.precision],
         average=options.ema,
-        compiled_batch=options.batchsize if options.compile else 0,
+        compiled_batch=len(world.own(range(options.batchsize))) if options.compile else 0,
         stop=stop,
     )

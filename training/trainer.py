@@ -59,7 +59,11 @@ class Trainer:
         self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
         self.dtype, self.compiled_batch = dtype, compiled_batch
-        self.model = place(nn.Sequential(normalise, network), devices)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
+        self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]  # of batch norms
+        self.seed = torch.initial_seed()
+        self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
         self.compiled = torch.compile(self.model, dynamic=False) if compiled_batch else self.model
         self.average = Average(network, average) if average else None
@@ -68,7 +72,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
         self.stop = stop or Stop()
-        for parameter in network.parameters():
+        for parameter in filter(lambda p: p.requires_grad, network.parameters()):
             parameter.register_post_accumulate_grad_hook(_breath)
 
     def steps(self, batches: Iterable[Batch], sums: Sums) -> Iterator[Step]:
@@ -82,23 +86,36 @@ class Trainer:
             for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = self.learning_rate(step.progress)
             images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.targets))
-            loss, losses, logits = self.step(images, targets, self.exit_weights(step.progress))
-            sums.add(loss, logits, targets)
+            world.draw_apart(self.seed, step.epoch, step.index)
+            part = len(targets) / step.whole
+            if not part:  # the other processes wait for this one; its answers count for nothing
+                images, targets = images.new_zeros(1, step.side, step.side, 3), targets.new_zeros(1)
+            loss, losses, logits = self.step(images, targets, self.exit_weights(step.progress), part)
+            results = Sums(len(losses), self.device)
+            if part:
+                results.add(loss, logits, targets)
+            world.combine([results.loss, results.wrong], self.statistics, part)
+            results.pictures = step.whole
+            sums.include(results)
             self.watch.add(step, losses)
             yield step
 
-    def step(self, images: Tensor, targets: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def step(
+        self, images: Tensor, targets: Tensor, weights: Sequence[float], part: float = 1.0
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One backward pass through the weighted sum of all losses, one step: the loss that was made smaller, the loss
-        of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3 uint8, `targets` N."""
+        of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3 uint8, `targets` N. They are
+        a `part` of the pictures that all processes have at this step; the gradient is that of all of these."""
         model = self.compiled if len(targets) == self.compiled_batch else self.model
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+        share = world.size() * part  # gradients become means over the processes, as losses are means over pictures
         with self._traceless():
             with autocast(self.device, self.dtype):
                 logits = model(images)
             logits = [z.float() for z in logits]
             loss, losses = self.objective(logits, targets, weights)
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(share * loss).backward()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
