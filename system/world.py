@@ -212,7 +212,7 @@ def gather(own: "Tensor") -> "Tensor":
     import torch
 
     everything = own.new_empty(size(), len(own))
-    torch.distributed.all_gather_into_tensor(everything, own)
+    torch.distributed.all_gather(list(everything), own)
     return everything
 
 

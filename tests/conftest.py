@@ -4,8 +4,10 @@ import csv
 import itertools
 import multiprocessing
 import os
+import pickle
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from PIL import Image
 
 from datasets.transforms import Normalise
 from models import names, networks
+from system import world
 
 PROJECT = Path(__file__).parent.parent
 CPU = [torch.device("cpu")]
@@ -58,6 +61,33 @@ def run_script(argv, cwd, streams):
     sys.argv = argv
     sys.path.insert(0, str(PROJECT))
     runpy.run_path(argv[0], run_name="__main__")
+
+
+def together(count, work, *arguments):
+    """What `work(*arguments)` returns in each of so many joined processes, in the order of their ranks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with tempfile.TemporaryDirectory() as folder:
+        answers = [Path(folder, str(rank)) for rank in range(count)]
+        processes = [
+            FORKS.Process(target=join, args=({**environment, "RANK": rank, "LOCAL_RANK": rank}, answer, work, arguments))
+            for rank, answer in enumerate(answers)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+            process.kill()
+        return [pickle.loads(answer.read_bytes()) for answer in answers]
+
+
+def join(environment, answer, work, arguments):
+    """In a new process: take part in what `together` does, as torchrun would have it."""
+    os.environ.update({name: str(value) for name, value in environment.items()}, TORCHELASTIC_RUN_ID="tests")
+    with world.joined():
+        answer.write_bytes(pickle.dumps(work(*arguments)))
 
 
 def assert_one_line_error(process, status, *words):

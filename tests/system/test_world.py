@@ -1,0 +1,63 @@
+"""Processes that are joined tell each other what they should, and one that is alone waits for nobody."""
+
+import torch
+from conftest import together
+
+from system import world
+
+
+def told():
+    numbers = torch.tensor([world.rank() + 1, 2**40 + world.rank()])
+    sums, means = [torch.tensor(1.0), torch.tensor([1, 2])], [torch.full((2,), float(world.rank()))]
+    parts = (0.5, 0.25, 0.25)
+    world.combine(sums, means, parts[world.rank()])
+    return {
+        "place": (world.rank(), world.size(), world.host_rank(), world.host_size(), world.is_first()),
+        "own": list(world.own(range(8))),
+        "turns": [list(turn) for turn in world.turns(iter("abcde"))],
+        "share": world.share(lambda: {"rank": world.rank(), "tensor": torch.arange(3), "plain": (1, [None, "x"])}),
+        "total": world.total(numbers).tolist(),
+        "highest": world.highest(world.rank(), -world.rank()),
+        "combine": (sums[0].item(), sums[1].tolist(), means[0].tolist()),
+        "gather": world.gather(torch.tensor([world.rank(), 7])).tolist(),
+    }
+
+
+def test_three_processes_tell_each_other():
+    answers = together(3, told)
+    assert [answer["place"] for answer in answers] == [(rank, 3, rank, 3, rank == 0) for rank in range(3)]
+    assert [answer["own"] for answer in answers] == [[0, 3, 6], [1, 4, 7], [2, 5]]
+    assert [answer["turns"] for answer in answers] == [[["a"], ["d"]], [["b"], ["e"]], [["c"], []]]
+    for answer in answers:
+        assert answer["share"]["tensor"].tolist() == [0, 1, 2]
+        assert (answer["share"]["rank"], answer["share"]["plain"]) == (0, (1, [None, "x"]))
+        assert answer["total"] == [6, 3 * 2**40 + 3]
+        assert answer["highest"] == (2, 0)
+        assert answer["combine"] == (3.0, [3, 6], [0.75, 0.75])
+        assert answer["gather"] == [[0, 7], [1, 7], [2, 7]]
+
+
+def test_alone_a_process_is_the_world():
+    tensor = torch.tensor([3])
+    assert (world.rank(), world.size(), world.is_first()) == (0, 1, True)
+    assert world.total(tensor) is tensor
+    assert world.share(lambda: tensor) is tensor
+    assert world.highest(3, 4) == (3, 4)
+    assert list(world.own("abc")) == ["a", "b", "c"]
+    assert list(world.turns("ab")) == [["a"], ["b"]]
+    assert world.place_in_words() == ""
+    with world.joined():
+        assert world.size() == 1
+
+
+def agreed():
+    agreement = world.Agreement()
+    return [agreement.due() for _ in range(200)]
+
+
+def test_processes_agree_on_when_to_ask_each_other():
+    answers = together(2, agreed)
+    assert answers[0] == answers[1]
+    assert answers[0][0]
+    assert sum(answers[0]) < 20
+    assert all(agreed())
