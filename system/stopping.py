@@ -5,6 +5,7 @@ Ctrl-C, a closed terminal (SIGHUP), SIGTERM, and SIGUSR1 and SIGUSR2, which batc
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -51,8 +52,8 @@ class Stop:
 
     @contextmanager
     def breaking(self) -> Iterator[None]:
-        """For work that waits, or that can be done anew: while open, a signal raises `Stopped` wherever the work is. Not
-        in one of several processes, for which the others would wait: they stop together, at a `check`."""
+        """For work that waits, or that can be done anew: while open, a signal raises `Stopped` wherever the work is.
+        Several processes would wait for the one that it raises it in; they stop together, at a `check`."""
         if world.size() > 1:
             yield
             return
@@ -82,6 +83,10 @@ def stoppable() -> Iterator[Stop]:
     before = {number: signal.signal(number, stop.note) for number in heard}
     try:
         yield stop
+    except RuntimeError as error:
+        if stop.number is None or not world.is_loss(error):
+            raise
+        sys.exit(128 + stop.number)  # the others were stopped, too, and did not wait for this one
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -83,14 +83,20 @@ def joined() -> Iterator[None]:
         yield
         return
     from torch import cuda, distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    from system import rollcall
 
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo", timeout=PATIENCE)
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        store = rollcall.assembled(store, rank, size, PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         group = distributed.new_group(backend="gloo", timeout=PATIENCE)
     except RuntimeError as error:
         raise UserError(f"the other processes cannot be reached: {error}") from error
     host = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    _place = _Place(distributed.get_rank(), distributed.get_world_size(), *host, group)
+    _place = _Place(rank, size, *host, group)
     try:
         with ExitStack() as stack:
             if not is_first():
@@ -99,7 +105,7 @@ def joined() -> Iterator[None]:
                 stack.enter_context(redirect_stderr(nowhere))
             yield
     except RuntimeError as error:
-        if not _is_loss(error):
+        if not is_loss(error):
             raise
         time.sleep(GRACE)
         raise UserError("another process was lost; --resume auto goes on from the last state") from error
@@ -107,8 +113,10 @@ def joined() -> Iterator[None]:
     _place = _Place()
 
 
-def _is_loss(error: RuntimeError) -> bool:
+def is_loss(error: RuntimeError) -> bool:
     """Whether this is what PyTorch says when another process ends or is not heard of."""
+    if size() == 1:
+        return False
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or "gloo" in str(error) or "NCCL" in str(error)

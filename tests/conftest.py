@@ -72,7 +72,9 @@ def together(count, work, *arguments):
     with tempfile.TemporaryDirectory() as folder:
         answers = [Path(folder, str(rank)) for rank in range(count)]
         processes = [
-            FORKS.Process(target=join, args=({**environment, "RANK": rank, "LOCAL_RANK": rank}, answer, work, arguments))
+            FORKS.Process(
+                target=join, args=({**environment, "RANK": rank, "LOCAL_RANK": rank}, answer, work, arguments)
+            )
             for rank, answer in enumerate(answers)
         ]
         for process in processes:

@@ -15,7 +15,7 @@ from models.metrics import Sums
 from system import world
 from training.optimizers import Optimization
 from training.plan import Plan
-from training.schedules import ExitWeights
+from training.schedules import ExitWeights, LearningRate
 from training.trainer import Trainer
 
 NAME = "AuxResNet-14-3"
@@ -27,6 +27,11 @@ CASES = {
     "the last exits left out": (Objective(), "muon", ExitWeights((1.0, 0.0, 0.0)), {}),
     "recomputed, averaged": (Objective(), "muon", ExitWeights((1.0, 1.0, 1.0)), {"average": 0.9}),
 }
+
+
+RATE = LearningRate(
+    0.01
+)  # Muon makes directions in which there is next to no gradient, but rounding, as long as others
 
 
 class FrozenNorm(nn.BatchNorm2d):
@@ -45,7 +50,7 @@ def steps(case, pictures, batch):
         if isinstance(module, nn.BatchNorm2d):
             module.__class__ = FrozenNorm
     trainer = Trainer(model, NORMALISE, CPU, objective=objective, optimization=Optimization(optimizer),
-                      exit_weights=weights, **more)  # fmt: skip
+                      learning_rate=RATE, exit_weights=weights, **more)  # fmt: skip
     plan = Plan(pictures, batch, epochs=1, seed=0, side=32, first_side=32)
     data = digits.load(None, "train").take(range(pictures))
     batches = training_batches(data, plan.after(0), seed=0, workers=0, augmentation=Augmentation(4), pin=False)
@@ -69,12 +74,11 @@ def test_a_step_of_several_processes_is_that_of_one(pictures, batch):
         for case, (weights, wrong, count, loss) in expected.items():
             for found in (answer[case] for answer in answers):
                 difference = np.linalg.norm(found[0] - weights) / np.linalg.norm(weights)
-                print(case, difference)
                 assert difference < 1e-6, case
                 assert np.array_equal(found[0], answers[0][case][0]), case
                 assert found[1:3] == (wrong, count), case
                 assert found[3] == pytest.approx(loss, rel=1e-5), case
-            assert np.linalg.norm(weights[-len(start) :] - start) > 1e-4 * np.linalg.norm(start)
+            assert np.linalg.norm(weights[-len(start) :] - start) > 1e-5 * np.linalg.norm(start)
 
 
 def answered():
