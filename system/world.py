@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from system.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
     from torch.distributed import ProcessGroup
 
@@ -215,13 +216,35 @@ def total(tensor: "Tensor") -> "Tensor":
     return tensor
 
 
-def gather(own: "Tensor") -> "Tensor":
-    """The tensors of all processes, N values each, in the order of their ranks: size×N."""
+def divided(
+    items: "Sequence[Tensor]",
+    cost: "Callable[[Tensor], int]",
+    work: "Callable[[list[Tensor]], list[Tensor]]",
+    dtype: "torch.dtype",
+) -> "list[Tensor]":
+    """What `work` makes of tensors: others of the same shapes, in `dtype`. Each process works on some, in proportion to
+    what they cost, and is told the rest."""
+    if size() == 1:
+        return work(list(items))
     import torch
 
-    everything = own.new_empty(size(), len(own))
-    torch.distributed.all_gather(list(everything), own)
-    return everything
+    loads, shares = [0] * size(), [[] for _ in range(size())]
+    for number in sorted(range(len(items)), key=lambda number: -cost(items[number])):
+        lightest = loads.index(min(loads))
+        loads[lightest] += cost(items[number])
+        shares[lightest].append(number)
+    lengths = [[items[number].numel() for number in share] for share in shares]
+    told = items[0].new_zeros(size(), max(map(sum, lengths)), dtype=dtype)
+    own = told[rank()].clone()
+    if shares[rank()]:
+        made = torch.cat([tensor.reshape(-1) for tensor in work([items[number] for number in shares[rank()]])])
+        own[: len(made)] = made
+    torch.distributed.all_gather(list(told), own)
+    found = {}
+    for share, parts, row in zip(shares, lengths, told, strict=True):
+        pieces = row[: sum(parts)].split(parts)
+        found |= {number: piece.view(items[number].shape) for number, piece in zip(share, pieces, strict=True)}
+    return [found[number] for number in range(len(items))]
 
 
 def highest(*numbers: int) -> tuple[int, ...]:

@@ -7,10 +7,11 @@ factor for the shape of the matrix, which other descriptions have, is left out: 
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from system import world
 
 RATE = 0.25  # the length of Muon's step, in learning rates of SGD
 DECAY = 25  # its weight decay, in weight decays of SGD; its steps do not shrink with the gradient, so it needs more
@@ -65,29 +66,46 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient; kernels of one shape together."""
+        """Move every parameter that has a gradient. Of several processes each orthogonalises the steps of some."""
         for group in self.param_groups:
-            alike = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike[parameter.shape].append(parameter)
-            for kernels in alike.values():
-                self._move(kernels, group)
+            kernels = [parameter for parameter in group["params"] if parameter.grad is not None]
+            self._move_momenta(kernels, group["momentum"])
+            steps = world.divided(kernels, _cost, lambda own: self._steps(own, group["momentum"]), self.dtype)
+            torch._foreach_mul_(kernels, 1 - RATE * group["lr"] * DECAY * group["weight_decay"])
+            torch._foreach_add_(kernels, steps, alpha=-RATE * group["lr"])
 
-    def _move(self, kernels: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [kernel.grad for kernel in kernels]
+    def _move_momenta(self, kernels: list[Tensor], momentum: float) -> None:
         for kernel in kernels:
             if not self.state[kernel]:
                 self.state[kernel]["momentum"] = torch.zeros_like(kernel)
         momenta = [self.state[kernel]["momentum"] for kernel in kernels]
-        torch._foreach_mul_(momenta, group["momentum"])
-        torch._foreach_add_(momenta, gradients)
-        wanted = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+        torch._foreach_mul_(momenta, momentum)
+        torch._foreach_add_(momenta, [kernel.grad for kernel in kernels])
+
+    def _steps(self, kernels: list[Tensor], momentum: float) -> list[Tensor]:
+        """The orthogonal steps of kernels; those of one shape are computed together."""
+        alike = defaultdict(list)
+        for number, kernel in enumerate(kernels):
+            alike[kernel.shape].append(number)
+        steps = [None] * len(kernels)
+        for numbers in alike.values():
+            found = self._steps_of_one_shape([kernels[number] for number in numbers], momentum)
+            for number, step in zip(numbers, found, strict=True):
+                steps[number] = step
+        return steps
+
+    def _steps_of_one_shape(self, kernels: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
+        momenta = [self.state[kernel]["momentum"] for kernel in kernels]
+        wanted = torch._foreach_add([kernel.grad for kernel in kernels], momenta, alpha=momentum)
         rows = [direction.movedim(1, -1).flatten(1) for direction in wanted]  # views, as kernels are channels last
         matrices = torch.stack([row.to(self.dtype) for row in rows])
         tall = matrices.shape[1] > matrices.shape[2]
         steps = orthogonalised(matrices.mT).mT if tall else orthogonalised(matrices)
         outputs, inputs, *places = kernels[0].shape
-        steps = steps.reshape(len(kernels), outputs, *places, inputs).movedim(-1, 2)
-        torch._foreach_mul_(kernels, 1 - RATE * group["lr"] * DECAY * group["weight_decay"])
-        torch._foreach_add_(kernels, list(steps.unbind()), alpha=-RATE * group["lr"])
+        return steps.reshape(len(kernels), outputs, *places, inputs).movedim(-1, 2).unbind()
+
+
+def _cost(kernel: Tensor) -> int:
+    """About how many multiply-adds its step takes: products of R×C and of R×R matrices, R ≤ C."""
+    rows, columns = sorted((len(kernel), kernel[0].numel()))
+    return rows**2 * (2 * columns + 15 * rows)

@@ -6,6 +6,18 @@ from conftest import together
 from system import world
 
 
+def divided(*numbers):
+    """For each number as many of it, plus 1; and which of them this process made."""
+    tensors = [torch.full((number,), float(number)) for number in numbers]
+    mine = []
+
+    def work(own):
+        mine.extend(map(len, own))
+        return [tensor + 1 for tensor in own]
+
+    return [tensor.tolist() for tensor in world.divided(tensors, len, work, torch.float32)], mine
+
+
 def told():
     numbers = torch.tensor([world.rank() + 1, 2**40 + world.rank()])
     sums, means = [torch.tensor(1.0), torch.tensor([1, 2])], [torch.full((2,), float(world.rank()))]
@@ -19,7 +31,8 @@ def told():
         "total": world.total(numbers).tolist(),
         "highest": world.highest(world.rank(), -world.rank()),
         "combine": (sums[0].item(), sums[1].tolist(), means[0].tolist()),
-        "gather": world.gather(torch.tensor([world.rank(), 7])).tolist(),
+        "divided": divided(5, 1, 2, 7),
+        "few": divided(2),
     }
 
 
@@ -34,7 +47,10 @@ def test_three_processes_tell_each_other():
         assert answer["total"] == [6, 3 * 2**40 + 3]
         assert answer["highest"] == (2, 0)
         assert answer["combine"] == (3.0, [3, 6], [0.75, 0.75])
-        assert answer["gather"] == [[0, 7], [1, 7], [2, 7]]
+        assert answer["divided"][0] == [[6.0] * 5, [2.0], [3.0] * 2, [8.0] * 7]
+        assert answer["few"][0] == [[3.0] * 2]
+    assert [answer["divided"][1] for answer in answers] == [[7], [5], [2, 1]]
+    assert [answer["few"][1] for answer in answers] == [[2], [], []]
 
 
 def test_alone_a_process_is_the_world():
