@@ -7,6 +7,7 @@ factor for the shape of the matrix, which other descriptions have, is left out: 
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             kernels = [parameter for parameter in group["params"] if parameter.grad is not None]
             self._move_momenta(kernels, group["momentum"])
-            steps = world.divided(kernels, _cost, lambda own: self._steps(own, group["momentum"]), self.dtype)
+            steps = world.divided(kernels, _cost, partial(self._steps, momentum=group["momentum"]), self.dtype)
             torch._foreach_mul_(kernels, 1 - RATE * group["lr"] * DECAY * group["weight_decay"])
             torch._foreach_add_(kernels, steps, alpha=-RATE * group["lr"])
 
