@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read when PyTorch is imported
@@ -63,8 +64,9 @@ def run_script(argv, cwd, streams):
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def together(count, work, *arguments):
-    """What `work(*arguments)` returns in each of so many joined processes, in the order of their ranks."""
+def together(count, work, *arguments, joined=True):
+    """What `work(*arguments)` returns in each of so many processes, in the order of their ranks. They are joined, or
+    join themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,7 +75,7 @@ def together(count, work, *arguments):
         answers = [Path(folder, str(rank)) for rank in range(count)]
         processes = [
             FORKS.Process(
-                target=join, args=({**environment, "RANK": rank, "LOCAL_RANK": rank}, answer, work, arguments)
+                target=join, args=({**environment, "RANK": rank, "LOCAL_RANK": rank}, answer, work, arguments, joined)
             )
             for rank, answer in enumerate(answers)
         ]
@@ -85,10 +87,10 @@ def together(count, work, *arguments):
         return [pickle.loads(answer.read_bytes()) for answer in answers]
 
 
-def join(environment, answer, work, arguments):
+def join(environment, answer, work, arguments, joined):
     """In a new process: take part in what `together` does, as torchrun would have it."""
     os.environ.update({name: str(value) for name, value in environment.items()}, TORCHELASTIC_RUN_ID="tests")
-    with world.joined():
+    with world.joined() if joined else nullcontext():
         answer.write_bytes(pickle.dumps(work(*arguments)))
 
 

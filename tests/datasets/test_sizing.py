@@ -86,7 +86,7 @@ def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_rea
     data = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 0, Sizing(64), padding)
     assert (data.train.images.shape, data.source.pad) == ((40, 80, 80, 3), 8)
     how = Augmentation(pad=data.source.pad, with_margin=True)
-    steps = [Step(epoch, 0, 0.0, 64, np.arange(40)) for epoch in range(10)]
+    steps = [Step(epoch, 0, 0.0, 64, np.arange(40), range(40), 40) for epoch in range(10)]
     batches = [AugmentedBatches(data.train, 0, how)(step).images for step in steps]
     red = torch.cat(batches)[:, 32, :, 0].int()
     assert red.shape == (400, 64)

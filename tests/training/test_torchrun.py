@@ -1,0 +1,122 @@
+"""Whole trainings under torchrun: one process speaks, all stop together, and what is lost is taken up again."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, exit_files, log, script, together
+
+import checkpoints
+import main
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = ["--data", "DIGITS", "--depth", "8", "--trainSize", "320", "--batchsize", "36", "--nGPU", "0",
+           "--nThreads", "1", "--dropout", "0.1", "--ema", "0.9", "--recipe", "fast", "--startSize", "16",
+           "--precision", "float", "--compile", "false"]  # fmt: skip
+FOLDER = "DIGITS-AuxResNet-8-2-dropout-0.1"
+
+
+def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0):
+    """torchrun with so many processes of main.py, started."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", *nodes, "--nproc-per-node", str(processes)]
+    command = [*launcher, "--max-restarts", str(restarts), "main.py", *OPTIONS, "--save", str(save), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def trained(save, *options):
+    main.main([*OPTIONS, "--save", str(save), *options])
+
+
+def ranks(launcher):
+    """The processes of a torchrun, by rank."""
+    children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
+    places = {child: Path(f"/proc/{child}/environ").read_bytes() for child in children}
+    return {int(re.search(rb"\0RANK=(\d+)", place)[1]): int(child) for child, place in places.items()}
+
+
+def wait_for_epochs(save, count):
+    while not (save / FOLDER / "log.csv").exists() or len(log(save / FOLDER)) < count:
+        time.sleep(0.05)
+
+
+def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path):
+    """Whichever of them it is; and one process tests the exits as two did."""
+    together(2, trained, tmp_path / "whole", "--nEpochs", "6", joined=False)
+    launcher = torchrun(tmp_path, "--nEpochs", "6", "--resume", "auto", "--saveEvery", "0", restarts=2)
+    for epochs, rank in ((1, 1), (3, 0)):
+        wait_for_epochs(tmp_path, epochs)
+        time.sleep(0.3)
+        os.kill(ranks(launcher)[rank], signal.SIGKILL)
+    output, errors = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, errors
+    assert output.count("epoch 6/6") == 1
+    assert output.count("resumed after epoch") == 2
+    whole = tmp_path / "whole" / FOLDER
+    assert exit_files(tmp_path / FOLDER) == exit_files(whole)
+    assert log(tmp_path / FOLDER) == log(whole)
+    for path in whole.glob("exit-*.safetensors"):
+        tested = script("test.py", "DIGITS", path, "--nGPU", "0").stdout
+        assert f"error {checkpoints.read_header(path)['error']:.2f}" in tested
+
+
+@pytest.mark.parametrize("whom", ["one process", "torchrun"])
+def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(whom, tmp_path):
+    launcher = torchrun(tmp_path, "--nEpochs", "100")
+    wait_for_epochs(tmp_path, 1)
+    before = (tmp_path / FOLDER / "latest.pt").read_bytes()
+    begin = time.monotonic()
+    os.kill(ranks(launcher)[1] if whom == "one process" else launcher.pid, signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=60)
+    print(f"stopped after {time.monotonic() - begin:.1f} s")
+    assert errors.count("stopped by SIGTERM; the state is saved; go on with: python main.py --resume") == 1, errors
+    assert (tmp_path / FOLDER / "latest.pt").read_bytes() != before
+    assert not (tmp_path / FOLDER / ".lock").exists()
+    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    assert state["sums"]["pictures"] == min(state["step"] * 36, 320)
+    if whom == "torchrun":
+        return
+    together(3, resumed_for_an_epoch, tmp_path, joined=False)
+    resumed_for_an_epoch(tmp_path)
+    assert [int(row["epoch"]) for row in log(tmp_path / FOLDER)] == list(range(1, len(state["log"]) + 3))
+
+
+def resumed_for_an_epoch(save):
+    """Go on, and stop by a signal in the test after the next epoch but one."""
+    from conftest import signal_during
+
+    from training.run import Run
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        signal_during(patch, Run, "evaluate", 2)
+        trained(save, "--nEpochs", "100", "--resume", "auto")
+
+
+def test_a_failure_names_its_process_and_others_are_silent(tmp_path):
+    launcher = torchrun(tmp_path / "missing", "--nGPU", "4", processes=2)
+    output, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1
+    assert output == ""
+    assert re.search(r"^main.py \(rank \d\): error: --nGPU 4: each of several processes has one GPU", errors, re.M)
+
+
+def test_two_agents_are_two_nodes(tmp_path):
+    nodes = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-id", "test"]
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nodes[5] = f"127.0.0.1:{free.getsockname()[1]}"
+    agents = [torchrun(tmp_path, "--nEpochs", "2", nodes=nodes, processes=1) for _ in range(2)]
+    outputs = [agent.communicate(timeout=120) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outputs
+    assert sorted(output.count("epoch 2/2") for output, _ in outputs) == [0, 1]
+    assert len(log(tmp_path / FOLDER)) == 2
