@@ -96,10 +96,8 @@ def _taken(process: multiprocessing.Process, pipe: Connection) -> Any:
 def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
     """In a worker: answer items until there are no more, or the parent is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(
-        os, "setpgrp"
-    ):  # torchrun sends SIGTERM to whole groups; it is for the program, which still needs batches
-        os.setpgrp()
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # torchrun sends SIGTERM to whole groups: to the program, which still needs batches
     if sys.platform == "linux":  # elsewhere it goes when its pipe does
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
