@@ -38,6 +38,7 @@ STATE_FORMAT = 3
 STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
 SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
 MAX_CLASSES = 100_000
+MAX_SECONDS = 10**9  # of an epoch: thirty years
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
@@ -135,7 +136,7 @@ def check_log(rows: Any, columns: Sequence[str]) -> None:
 
 def _can_be(column: str, value: Any) -> bool:
     """Whether a column of the log can have such a value, where it has any."""
-    highest = 100 if "_error_" in column else math.inf
+    highest = 100 if "_error_" in column else MAX_SECONDS if column == "seconds" else math.inf
     return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
 
 
@@ -325,8 +326,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         if isinstance(error, UnpicklingError):  # PyTorch's own words recommend to unpickle whatever it is
             reason = "it has something else in it than tensors and plain values"
         raise UserError(f"{path} cannot be read as a training state: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if type(found) is not int or found != STATE_FORMAT:
         raise UserError(f"{path} is a training state of format {found}; this program reads {STATE_FORMAT}")
     return state
 

@@ -36,11 +36,11 @@ def _describe_pictures(pictures: Pictures) -> dict[str, Any]:
 
 def check_same(now: Mapping[str, Any], before: Any) -> None:
     """Raise UserError, naming what differs, where data are not those that a run remembers."""
-    if now == before:
-        return
     try:
+        if now == before:
+            return
         found = list(_differences(now, before))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # tensors, too, may be in a state
         found = ["what the state says of them cannot be read"]
     differences = "; ".join(found) or "their normalisation"
     raise UserError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 DIGITS = 40  # of a number in JSON; those of a program's own files have 20 at most
@@ -9,8 +10,8 @@ DIGITS = 40  # of a number in JSON; those of a program's own files have 20 at mo
 
 def is_number(value: object, low: float, high: float, *kinds: type) -> bool:
     """Whether this is a number of one of `kinds` (none given: int or float; never a bool) from `low` to `high`. Neither
-    NaN nor an infinity is one."""
-    return type(value) in (kinds or (int, float)) and low <= value <= high and abs(value) != math.inf
+    NaN nor an infinity is one, nor an integer that no float comes near."""
+    return type(value) in (kinds or (int, float)) and low <= value <= high and abs(value) <= sys.float_info.max
 
 
 def loads(text: str | bytes) -> Any:

@@ -1,6 +1,5 @@
 """Where a run stands: the epochs behind it, the step it has come to, and all that going on to the same bits needs."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -95,7 +94,7 @@ class State:
         self.best = min(tested[-1:] if columns[-1].startswith("test") else tested, default=None)
         if saved["best"] != self.best:
             raise ValueError("the best error is not that of the log")
-        if not is_number(saved["seconds"], 0, math.inf):
+        if not is_number(saved["seconds"], 0, checkpoints.MAX_SECONDS):
             raise ValueError("seconds is no time")
         self._seconds = saved["seconds"]
         sums = like(saved["sums"], self.sums.state(), "sums")

@@ -1,8 +1,10 @@
 """A run knows its data: what it remembers of them, and how those that it finds later differ."""
 
+import copy
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import write_pictures
 
 from datasets import identity, splits
@@ -81,6 +83,14 @@ def test_pictures_that_are_held_out_count(folder):
 def test_what_no_run_remembers_is_refused(lie, folder):
     with pytest.raises(UserError, match="the data are not those"):
         identity.check_same(remembered(folder), lie)
+
+
+@pytest.mark.parametrize("place", ["classes", "mean", "counts"])
+def test_tensors_among_what_a_run_remembers_are_refused(place, folder):
+    before = copy.deepcopy(remembered(folder))
+    (before["training"] if place == "counts" else before)[place][0] = torch.zeros(3)
+    with pytest.raises(UserError, match="the data are not those"):
+        identity.check_same(remembered(folder), before)
 
 
 @pytest.mark.parametrize(("change", "word"), [({"mean": [1.0, 1.0, 1.0]}, "normalisation"), ({"std": None}, "normal")])

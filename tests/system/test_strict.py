@@ -44,3 +44,9 @@ def test_numbers_of_a_range_and_of_a_kind():
     assert strict.is_number(100.0, 0, 100)
     assert strict.is_number(-1e308, -math.inf, math.inf)
     assert not strict.is_number(1.0, 0, 100, int)
+
+
+def test_an_integer_that_no_float_comes_near_is_no_number():
+    assert strict.is_number(10**300, 0, math.inf)
+    assert not strict.is_number(10**309, 0, math.inf)
+    assert not strict.is_number(-(10**309), -math.inf, math.inf)
