@@ -57,7 +57,7 @@ def _opened(folder: Path) -> BinaryIO:
     path = folder / LOCK_FILE
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     for attempt in range(ATTEMPTS):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         try:
             descriptor = os.open(path, flags, 0o666)
             break
@@ -73,6 +73,16 @@ def _opened(folder: Path) -> BinaryIO:
         os.close(descriptor)
         raise UserError(f"{path} is no lock file of its own, but another name of a file, or something else; remove it")
     return os.fdopen(descriptor, "r+b")
+
+
+def _make(folder: Path) -> None:
+    """A folder, if it is not there yet. Raises UserError where there is something else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"{folder} cannot be made: a file, or a link to nothing, is there or above; remove that"
+        ) from error
 
 
 def _owner(file: BinaryIO) -> str:

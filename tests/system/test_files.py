@@ -77,6 +77,19 @@ def test_a_lock_that_is_none_is_named_and_left_alone(kind, tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "dangling", "circle", "pipe", "below"])
+def test_something_else_in_the_place_of_a_folder_is_named_and_left_alone(kind, tmp_path):
+    folder = tmp_path / "run"
+    if kind in ("dangling", "circle"):
+        folder.symlink_to(tmp_path / ("nothing" if kind == "dangling" else "run"))
+    else:
+        (os.mkfifo if kind == "pipe" else Path.touch)(folder)
+    wanted = folder / "below" if kind == "below" else folder
+    with pytest.raises(UserError, match=f"{wanted} cannot be made.*remove"), locked(wanted, pytest.fail):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch):
     real, folder = os.open, tmp_path / "run"
 
