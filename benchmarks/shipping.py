@@ -66,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load()
     pictures = splits.for_training("CIFAR10", arguments.dataDir, True, FITTED_ON + TIMED_ON, 0).train
-    half = early_exit.macs_to_exits(model.configuration, model.network)[-1] / 2
+    half = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)[-1] / 2
     policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], half)
     images = pictures.images[FITTED_ON:]
     left = routing.router(model, policy, CPU)(images).exits
