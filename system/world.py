@@ -223,7 +223,8 @@ def divided(
     dtype: "torch.dtype",
 ) -> "list[Tensor]":
     """What `work` makes of tensors: others of the same shapes, in `dtype`. Each process works on some, in proportion to
-    what they cost, and is told the rest."""
+    what they cost, and leaves zeros for the rest, so that the sum over all processes is what each of them made; it is
+    as long for a thousand processes as for two."""
     if size() == 1:
         return work(list(items))
     import torch
@@ -233,18 +234,14 @@ def divided(
         lightest = loads.index(min(loads))
         loads[lightest] += cost(items[number])
         shares[lightest].append(number)
-    lengths = [[items[number].numel() for number in share] for share in shares]
-    told = items[0].new_zeros(size(), max(map(sum, lengths)), dtype=dtype)
-    own = told[rank()].clone()
-    if shares[rank()]:
-        made = torch.cat([tensor.reshape(-1) for tensor in work([items[number] for number in shares[rank()]])])
-        own[: len(made)] = made
-    torch.distributed.all_gather(list(told), own)
-    found = {}
-    for share, parts, row in zip(shares, lengths, told, strict=True):
-        pieces = row[: sum(parts)].split(parts)
-        found |= {number: piece.view(items[number].shape) for number, piece in zip(share, pieces, strict=True)}
-    return [found[number] for number in range(len(items))]
+    lengths = [item.numel() for item in items]
+    told = items[0].new_zeros(sum(lengths), dtype=dtype)
+    pieces = [piece.view(item.shape) for piece, item in zip(told.split(lengths), items, strict=True)]
+    own = shares[rank()]
+    for number, made in zip(own, work([items[number] for number in own]) if own else (), strict=True):
+        pieces[number].copy_(made)
+    torch.distributed.all_reduce(told)
+    return pieces
 
 
 def highest(*numbers: int) -> tuple[int, ...]:
