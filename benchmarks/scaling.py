@@ -3,7 +3,9 @@
 python -m benchmarks.scaling [NETWORK]
 
 Prints the ratio of their images/s, how many bytes the processes tell each other in a step, and what part of the step
-that would take by itself.
+that would take by itself. Other settings of DistributedDataParallel made no difference on two cores of an EPYC: with
+gradients that are no views of its buckets, buckets of 1 or 100 MB, or a static graph, images/s were 1.00 to 1.02 times
+as many (AuxResNet-56-5, median of 11 steps in turn, which differ by as much).
 """
 
 import argparse
