@@ -1,0 +1,78 @@
+"""Draw what was trained here beside the paper's results: test error against multiply-adds.
+
+python -m benchmarks.published
+
+Reads the exit files under `pretrained/` and writes `docs/results.png`. The paper's figures are those of its tables
+for CIFAR-10 and CIFAR-100 (arXiv 1611.01773), whose multiply-adds are counted with the networks of this program.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+import checkpoints
+from models import names
+from models.networks import cost
+
+PROJECT = Path(__file__).parent.parent
+PAPER = {
+    "CIFAR10": {"ResNet-1001": 4.62, "AuxResNet-56-2": 5.89, "AuxResNet-56-5": 5.53, "AuxResNet-26-2/10": 3.91},
+    "CIFAR100": {"ResNet-1001": 22.71, "AuxResNet-56-2": 26.83, "AuxResNet-56-5": 26.62, "AuxResNet-26-2/10": 19.69},
+}
+MARKERS = ("s", "^", "D", "*")  # of the paper's networks
+SIDE = 32  # pixels
+CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
+
+
+class Point(NamedTuple):
+    """What an exit costs as a model of its own, in multiply-adds for a picture, and its test error in percent."""
+
+    macs: int
+    error: float
+
+
+def paper(data: str) -> dict[str, Point]:
+    """The last exit of each network of the paper."""
+    networks = {name: (names.parse(name), error) for name, error in PAPER[data].items()}
+    return {
+        name: Point(cost(network, CLASSES[data], network.depth, SIDE).macs, error)
+        for name, (network, error) in networks.items()
+    }
+
+
+def here() -> dict[str, dict[str, list[Point]]]:
+    """The exits of each network that was trained here, shallow to deep, by data set and network."""
+    found: dict[str, dict[str, list[Point]]] = defaultdict(dict)
+    for folder in sorted((PROJECT / "pretrained").iterdir()):
+        points = []
+        for position, path in checkpoints.exit_files(folder).items():
+            header = checkpoints.read_header(path)
+            network = names.from_fields(header["network"])
+            points.append(Point(cost(network, len(header["classes"]), position, SIDE).macs, header["error"]))
+        if points:
+            found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs"] = points
+    return found
+
+
+def draw(path: Path) -> None:
+    """A panel for each data set: lines through the exits of networks that were trained here, the paper's in grey."""
+    figure, trained = Figure(figsize=(10, 4.5), dpi=120, layout="constrained"), here()
+    for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
+        for name, points in trained[data].items():
+            axes.semilogx(*zip(*points, strict=True), "o-", label=f"{name}, here")
+        for (name, point), marker in zip(paper(data).items(), MARKERS, strict=True):
+            axes.semilogx(*point, marker, color="0.35", markersize=8, label=f"{name}, paper")
+        axes.set(title=data, xlabel="multiply-adds for one picture", ylabel="test error (%)", xlim=(2e7, 1e10))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize="small")
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+if __name__ == "__main__":
+    draw(PROJECT / "docs" / "results.png")
