@@ -39,6 +39,10 @@ STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
 SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
 MAX_CLASSES = 100_000
 MAX_SECONDS = 10**9  # of an epoch: thirty years
+PARTS = ("training", "testing", "other")  # of the work of an epoch; saving and drawing are the others
+COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
+TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
+HELD_OUT = ("test_", "validation_")  # what the columns begin with that are measured on held-out pictures
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
@@ -108,35 +112,52 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def log_row(
-    epoch: int, seconds: float, exits: Sequence[int], trained: Result, name: str, held_out: Result | None
+    epoch: int,
+    exits: Sequence[int],
+    trained: Result,
+    name: str,
+    held_out: Result | None,
+    learning_rate: float,
+    pictures: int,
+    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The row of an epoch (counted from 0) in the log: losses, errors in percent; None where it was not tested."""
+    """The row of an epoch (counted from 0) in the log: losses, errors in percent (None where it was not tested), the
+    learning rate of its last step, training pictures a second, and the seconds that each of `PARTS` took."""
     tested = [held_out.loss, *held_out.errors] if held_out else [None] * (1 + len(exits))
-    values = (epoch + 1, round(seconds, 1), trained.loss, tested[0], *trained.errors, *tested[1:])
+    learnt = (trained.loss, tested[0], *trained.errors, *tested[1:])
+    pace = round(pictures / seconds["training"], 1) if seconds["training"] else 0.0
+    parts = (round(seconds[part], 2) for part in PARTS)
+    values = (epoch + 1, round(sum(seconds.values()), 1), *learnt, learning_rate, pace, *parts)
     return dict(zip(log_columns(exits, name), values, strict=True))
 
 
 def log_columns(exits: Sequence[int], name: str) -> tuple[str, ...]:
     """The columns of the log of a run whose held-out pictures are called `name`: `test` or `validation`."""
     errors = (f"{pictures}_error_{position}" for pictures in ("train", name) for position in exits)
-    return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors)
+    return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors, *COURSE)
 
 
-def check_log(rows: Any, columns: Sequence[str]) -> None:
-    """Raise ValueError where these are not the rows that `log_row` gives, from the first epoch on."""
-    if type(rows) is not list or not all(type(row) is dict and tuple(row) == tuple(columns) for row in rows):
+def checked_log(rows: Any, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows that `log_row` gave, from the first epoch on; those of older versions with None in the columns that these
+    did not have. Raises ValueError where they are none."""
+    older = columns[: -len(COURSE)]
+    if type(rows) is not list or not all(
+        type(row) is dict and tuple(row) in (tuple(columns), tuple(older)) for row in rows
+    ):
         raise ValueError("the log is not one of rows with the columns of this run")
+    rows = [{column: row.get(column) for column in columns} for row in rows]
+    together = ([column for column in columns if column.startswith(HELD_OUT)], COURSE)  # all of a kind or none
     for number, row in enumerate(rows, 1):
-        held_out = {column for column in columns if column.startswith(("test_", "validation_"))}
-        untested = held_out if all(row[column] is None for column in held_out) else ()
-        wrong = [column for column in columns if column not in untested and not _can_be(column, row[column])]
+        missing = {column for kind in together if all(row[column] is None for column in kind) for column in kind}
+        wrong = [column for column in columns if column not in missing and not _can_be(column, row[column])]
         if wrong or type(row["epoch"]) is not int or row["epoch"] != number:
             raise ValueError(f"row {number} of the log cannot have such a value of {(wrong or ['epoch'])[0]}")
+    return rows
 
 
 def _can_be(column: str, value: Any) -> bool:
     """Whether a column of the log can have such a value, where it has any."""
-    highest = 100 if "_error_" in column else MAX_SECONDS if column == "seconds" else math.inf
+    highest = 100 if "_error_" in column else MAX_SECONDS if column.startswith("seconds") else math.inf
     return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
 
 
@@ -160,8 +181,8 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, float | None]]:
-    """The rows of a run's log, None where an epoch was not tested; UserError where there are none, or where they are
-    not numbers."""
+    """The rows of a run's log, None where an epoch was not tested or an older version wrote nothing; UserError where
+    there are none, or where they are not numbers."""
     content = read(folder / "log.csv")
     try:
         lines = csv.DictReader(io.StringIO(content.decode(), newline=""))
@@ -178,8 +199,8 @@ def read_log(folder: Path) -> list[dict[str, float | None]]:
 
 
 def _cell(name: str, text: str) -> float | None:
-    """A number of the log; what is measured on held-out pictures may be missing."""
-    return None if text == "" and name.startswith(("test_", "validation_")) else float(text)
+    """A number of the log; what is measured on held-out pictures may be missing, and what older versions lacked."""
+    return None if text == "" and (name.startswith(HELD_OUT) or name in COURSE) else float(text)
 
 
 def exit_path(folder: Path, position: int) -> Path:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from checkpoints import TIMES
+
 OPTIONS = "--data DIGITS --depth 8 --nOutputs 2 --trainSize 320 --batchsize 16 --nEpochs 4 --dropout 0.2 --nGPU 0"
 FOLDER = "DIGITS-AuxResNet-8-2-dropout-0.2"
 LONGEST = 1.2  # seconds that a run lives before it is killed
@@ -67,7 +69,7 @@ def outcome(save: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
     """The bytes of every exit file, and the rows of the log without their times."""
     files = {path.name: path.read_bytes() for path in sorted((save / FOLDER).glob("exit-*.safetensors"))}
     with (save / FOLDER / "log.csv").open() as file:
-        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        rows = [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
     return files, rows
 
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+from checkpoints import TIMES
 from datasets.transforms import Normalise
 from models import names, networks
 from system import world
@@ -118,9 +119,9 @@ def exit_files(folder):
 
 
 def log(folder):
-    """The rows of a run's log as text, without their seconds."""
+    """The rows of a run's log as text, without their times."""
     with (folder / "log.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
 
 
 def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):

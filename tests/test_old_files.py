@@ -46,8 +46,12 @@ def test_an_old_state_within_an_epoch_is_gone_on_with(how, old):
     main.main(line)
     after = log(old)
     assert [row["epoch"] for row in after] == ["1", "2", "3"]
-    assert [float(v) for v in after[0].values()] == pytest.approx([float(v) for v in before[0].values()])
+    assert [float(after[0][column]) for column in before[0]] == pytest.approx([float(v) for v in before[0].values()])
     assert float(after[2]["train_loss"]) < float(after[0]["train_loss"])
+    rows = checkpoints.read_log(old)
+    assert [row["learning_rate"] is None for row in rows] == [True, False, False]  # that version did not log it
+    assert [row["images_per_second"] is None for row in rows] == [True, False, False]
+    script("plot.py", old, "--out", old / "both.png").check_returncode()
     assert json.loads((old / "opt.json").read_text())["testEvery"] == 1
 
 

@@ -206,6 +206,7 @@ class Run:
             self.save_state()
         if self.state.log:
             self._draw()  # the last time, it may not have come to that
+        self.state.clock.start()
 
     def _introduce(self) -> None:
         options, before, state = self.options, self.before, self.state
@@ -234,18 +235,18 @@ class Run:
 
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0), or what a resumed run has left of it."""
-        self.state.start_clock()
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
         self.progress.epoch(epoch, "training")
         left = islice(self.stop.awaiting(self.batches), self.plan.steps - self.state.step)
-        for step in self.trainer.steps(left, self.state.sums):
-            self.state.step = step.index + 1
-            self.progress.step(step.whole, self._result)
-            if self.agreement.due():
-                self.stop.check()
-            if time.monotonic() >= self.save_due:
-                self.save_state()
-        return self._result()
+        with self.state.clock.on("training"):
+            for step in self.trainer.steps(left, self.state.sums):
+                self.state.step = step.index + 1
+                self.progress.step(step.whole, self._result)
+                if self.agreement.due():
+                    self.stop.check()
+                if time.monotonic() >= self.save_due:
+                    self.save_state()
+            return self._result()
 
     def _result(self) -> Result:
         """The result of the epoch so far; waits for the device. Raises NotFinite where there is none."""
@@ -262,9 +263,10 @@ class Run:
             return None
         self.progress.epoch(epoch, "testing")
         world.draw_apart(self.options.manualSeed, epoch, self.plan.steps)
-        with self.stop.breaking():
-            self.kept = self._network_to_keep(epoch)
-        return self._evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
+        with self.state.clock.on("testing"):
+            with self.stop.breaking():
+                self.kept = self._network_to_keep(epoch)
+            return self._evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
 
     def _network_to_keep(self, epoch: int) -> MultiExit:
         """The network that is trained, or a copy with the averaged weights.
@@ -297,9 +299,10 @@ class Run:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
         the best so far), the log, the state to resume from, and then the curves."""
         state, exits, name = self.state, self.configuration.exits, self.data.held_out_name
-        seconds = state.seconds()
-        state.log.append(checkpoints.log_row(epoch, seconds, exits, trained, name, held_out))
-        state.begin_epoch()
+        rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
+        pictures, seconds = len(self.data.train), state.clock.seconds()
+        state.log.append(checkpoints.log_row(epoch, exits, trained, name, held_out, rate, pictures, seconds))
+        state.begin_epoch()  # what follows takes time of the next one
         if held_out and (not self.data.validates or state.best is None or held_out.errors[-1] < state.best):
             state.best = held_out.errors[-1]
             self.files.write_exits(self.kept, self._header(), held_out.errors)
@@ -307,7 +310,8 @@ class Run:
         self.save_state()
         if time.monotonic() >= self.draw_due or epoch + 1 == self.options.nEpochs:
             self._draw()
-        self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, seconds, exits, trained, name, held_out))
+        took = sum(seconds.values())
+        self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, held_out))
 
     @world.first_only
     def _draw(self) -> None:
@@ -328,9 +332,10 @@ class Run:
     @world.first_only
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
-        self.files.write_state(
-            {"options": vars(self.options), "fit": self.sizing.fit, "data": self.identity, **self.state.saved()}
-        )
+        with self.state.clock.on("other"):
+            self.files.write_state(
+                {"options": vars(self.options), "fit": self.sizing.fit, "data": self.identity, **self.state.saved()}
+            )
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
 
     def _header(self) -> dict[str, Any]:

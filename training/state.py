@@ -1,6 +1,5 @@
 """Where a run stands: the epochs behind it, the step it has come to, and all that going on to the same bits needs."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import checkpoints
 from models.metrics import Sums
 from system.errors import UserError, is_shortage
 from system.strict import is_number
+from training.clock import Clock
 from training.likeness import like
 from training.plan import Plan
 from training.trainer import Trainer
@@ -30,21 +30,12 @@ class State:
         """Nothing of the next epoch is done yet."""
         self.step = 0  # steps done in this epoch
         self.sums = Sums(len(self.trainer.network.exits), self.trainer.device)
-        self._seconds = 0.0
-        self.start_clock()
+        self.clock = Clock()
 
     @property
     def epochs_done(self) -> int:
         """How many epochs are trained, tested and logged."""
         return len(self.log)
-
-    def start_clock(self) -> None:
-        """Count the seconds of the epoch from now on, not those since the run was set up."""
-        self._clock = time.monotonic()
-
-    def seconds(self) -> float:
-        """Spent on this epoch so far, whether the run was interrupted or not."""
-        return self._seconds + time.monotonic() - self._clock
 
     def saved(self) -> dict[str, Any]:
         """All of it, with the weights and what training needs, for a training state. Raises NotFinite where there is
@@ -59,7 +50,7 @@ class State:
             "best": self.best,
             "step": self.step,
             "sums": self.sums.state(),
-            "seconds": self.seconds(),
+            "seconds": self.clock.seconds(),
         }
 
     def restore(self, saved: dict[str, Any], plan: Plan, columns: Sequence[str]) -> None:
@@ -85,18 +76,16 @@ class State:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""
         if odd := saved.keys() - {*self.saved(), *ELSEWHERE}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
-        checkpoints.check_log(saved["log"], columns)
-        self.log, self.step = saved["log"], saved["step"]
+        self.log, self.step = checkpoints.checked_log(saved["log"], columns), saved["step"]
         left = plan.epochs - len(self.log)
         if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
-        tested = [row[columns[-1]] for row in self.log if row[columns[-1]] is not None]
-        self.best = min(tested[-1:] if columns[-1].startswith("test") else tested, default=None)
+        *_, error = (column for column in columns if "_error_" in column)  # the held-out one of the last exit
+        tested = [row[error] for row in self.log if row[error] is not None]
+        self.best = min(tested[-1:] if error.startswith("test") else tested, default=None)
         if saved["best"] != self.best:
             raise ValueError("the best error is not that of the log")
-        if not is_number(saved["seconds"], 0, checkpoints.MAX_SECONDS):
-            raise ValueError("seconds is no time")
-        self._seconds = saved["seconds"]
+        self.clock = Clock.restored(saved["seconds"])
         sums = like(saved["sums"], self.sums.state(), "sums")
         done = min(self.step * plan.batch_size, plan.pictures)
         if sums["pictures"] != done or not ((sums["wrong"] >= 0) & (sums["wrong"] <= done)).all():

@@ -46,6 +46,14 @@ def put(path, value):
     return change
 
 
+COURSE = dict.fromkeys(checkpoints.COURSE, 1.0)  # columns that the version which wrote this state did not know
+
+
+def course(**values):
+    """What gives the first row of a log these columns, with other values in some."""
+    return put(("log", 0), lambda row: {**row, **COURSE, **values})
+
+
 BUFFER = ("training", "optimizers", 0, "state", 0, "momentum_buffer")
 MUON = ("training", "optimizers", 1, "state", 0, "momentum")
 AVERAGE = ("training", "average", "weights", "stem.weight")
@@ -92,6 +100,12 @@ OTHERS = {
     "a test error of none": (put(("log", 0, "test_error_5"), None), "value of test_error_5"),
     "a loss of text": (put(("log", 0, "train_loss"), "low"), "value of train_loss"),
     "a loss that is not finite": (put(("log", 0, "train_loss"), float("nan")), "value of train_loss"),
+    "a learning rate alone": (put(("log", 0, "learning_rate"), 0.1), "columns of this run"),
+    "a learning rate of text": (course(learning_rate="low"), "value of learning_rate"),
+    "a learning rate below 0": (course(learning_rate=-0.1), "value of learning_rate"),
+    "a pace without end": (course(images_per_second=float("inf")), "value of images_per_second"),
+    "a pace of none": (course(images_per_second=None), "value of images_per_second"),
+    "a part of an age": (course(seconds_testing=1e300), "value of seconds_testing"),
     "more epochs than there are": (lambda s: s["log"].extend({**s["log"][0], "epoch": e} for e in (2, 3, 4)), "of 3"),
     "another best": (put(("best",), 1.0), "best error is not that of the log"),
     "a negative step": (put(("step",), -1), "1 epochs and -1 steps"),
@@ -99,13 +113,16 @@ OTHERS = {
     "half a step": (put(("step",), 2.5), "and 2.5 steps"),
     "a step that is true": (put(("step",), True), "and True steps"),
     "a step of 400 digits": (put(("step",), 10**400), "steps into a run"),
-    "seconds of text": (put(("seconds",), "1"), "seconds"),
+    "seconds of text": (put(("seconds",), "1"), "seconds are not those of the parts"),
     "seconds that are not finite": (put(("seconds",), float("inf")), "seconds"),
     "seconds of 400 digits": (put(("seconds",), 10**400), "seconds is no time"),
     "seconds of an age": (put(("seconds",), 1e300), "seconds is no time"),
     "an epoch of seconds of 400 digits": (put(("log", 0, "seconds"), 10**400), "value of seconds"),
     "a loss of 400 digits": (put(("log", 0, "train_loss"), 10**400), "value of train_loss"),
     "a format that is a tensor": (put(("format",), torch.zeros(3)), "training state of format"),
+    "seconds of other parts": (put(("seconds",), {"training": 1.0}), "seconds are not those of the parts"),
+    "seconds of no part": (put(("seconds",), dict.fromkeys(checkpoints.PARTS)), "seconds is no time"),
+    "no seconds": (put(("seconds",), None), "seconds are not those of the parts"),
     "negative seconds": (put(("seconds",), -1.0), "seconds"),
     "sums of fewer pictures": (put(("sums", "pictures"), 0), "sums are not those of 3 steps"),
     "sums of text": (put(("sums", "pictures"), "192"), "sums.pictures is of type str"),

@@ -10,6 +10,7 @@ from conftest import SMALL, exit_files, log, signal_during
 import checkpoints
 import main
 from training.run import Run
+from training.schedules import LearningRate
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,16 @@ def test_same_seed_same_bits_whatever_the_number_of_workers(uninterrupted, tmp_p
     main.main([*RUN, "--save", str(tmp_path), "--nThreads", "2"])
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
     assert log(uninterrupted / FOLDER) == log(tmp_path / FOLDER)
+
+
+def test_the_log_tells_the_learning_rate_the_pace_and_where_the_time_went(uninterrupted):
+    rows = checkpoints.read_log(uninterrupted / FOLDER)
+    rate = LearningRate(0.1, "onecycle")
+    for number, row in enumerate(rows):
+        assert row["learning_rate"] == rate((number + 3 / 4) / 3)  # that of the last of four steps
+        parts = [row[f"seconds_{part}"] for part in checkpoints.PARTS]
+        assert sum(parts) == pytest.approx(row["seconds"], abs=0.07)  # rounded
+        assert 256 / row["images_per_second"] == pytest.approx(row["seconds_training"], abs=0.006)  # rounded
 
 
 def test_another_seed_gives_another_result(uninterrupted, tmp_path):
