@@ -212,6 +212,7 @@ OPTIONS = (
         _choice("padding", ("black", "reflect"), "black", "what random crops see beyond a picture's edge"),
         _switch("alternateFlip", False, "mirror in every second epoch, not by chance"),
         Option("cutout", number(int, 0, SIDES[-1] - 1), 0, "paint over a square of so many pixels; 0: none", "PX"),
+        Option("mixup", number(float, 0, 100), 0.0, "mix pictures and classes in pairs, by Beta(A, A); 0: not", "A"),
         Option("startSize", number(int, 8, SIDES[-1]), Rule("inputSize", lambda others: others["inputSize"]),
                "side in pixels to begin with, growing by 8 up to inputSize in the first half", "PX"),
     ),

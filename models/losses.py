@@ -30,8 +30,8 @@ def multiway_loss(
     logits: Sequence[Tensor], targets: Tensor, weights: Sequence[float], smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Σ wᵢ · CEᵢ, a scalar, and the CEᵢ, one for each of K exits, without history; `logits` holds N×classes for each
-    exit, `targets` N class indices. A part `smoothing` of each target is spread over all classes (Szegedy et al.,
-    "Rethinking the Inception Architecture", arXiv 1512.00567, section 7).
+    exit, `targets` N class indices, or N×classes probabilities. A part `smoothing` of each target is spread over all
+    classes (Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567, section 7).
 
     An exit of weight 0 takes no part, so that its head neither costs a backward pass nor moves.
     """

@@ -57,6 +57,7 @@ class MultiExit(nn.Module):
         super().__init__()
         kept = sorted(positions if kept is None else kept)
         self.positions = tuple(position for position in positions if position <= kept[-1])
+        self.classes = classes
         self.share_grad_input = False  # recompute activations in the backward pass instead of keeping them
         self.stem = trunk.stem
         self.segments = nn.ModuleList()

@@ -98,6 +98,7 @@ def trainer(
         learning_rate=learning_rate(options),
         dtype=arithmetic.DTYPES[options.precision],
         average=options.ema,
+        mixup=options.mixup,
         compiled_batch=len(world.own(range(options.batchsize))) if options.compile else 0,
         stop=stop,
     )

@@ -21,7 +21,7 @@ from system.arithmetic import autocast
 from system.devices import place
 from system.stopping import Stop, Stopped
 from system.strict import is_number
-from training import optimizers
+from training import mixing, optimizers
 from training.averaging import Average
 from training.finite import FiniteWatch
 from training.likeness import like
@@ -35,9 +35,9 @@ class Trainer:
     """A network on its devices, with its optimizers, loss and schedules.
 
     `normalise` turns N×H×W×3 uint8 pictures into the network's input; pictures travel as bytes. `dtype` is what the
-    network computes in (None: float32), `average` the decay of the weights' moving average (0: none). With
-    `compiled_batch`, batches of that size are trained on with compiled code; it is made for one size. `stop` may break
-    a step off, and then it leaves no trace.
+    network computes in (None: float32), `average` the decay of the weights' moving average (0: none), `mixup` the α of
+    mixing pictures (0: none are mixed). With `compiled_batch`, batches of that size are trained on with compiled code;
+    it is made for one size. `stop` may break a step off, and then it leaves no trace.
     """
 
     def __init__(
@@ -52,13 +52,14 @@ class Trainer:
         learning_rate: LearningRate | None = None,
         dtype: torch.dtype | None = None,
         average: float = 0.0,
+        mixup: float = 0.0,
         compiled_batch: int = 0,
         stop: Stop | None = None,
     ) -> None:
         self.network, self.normalise, self.device = network, normalise, devices[0]
         self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
-        self.dtype, self.compiled_batch = dtype, compiled_batch
+        self.dtype, self.mixup, self.compiled_batch = dtype, mixup, compiled_batch
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
         self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]  # of batch norms
@@ -90,7 +91,11 @@ class Trainer:
             part = len(targets) / step.whole
             if not part:  # the other processes wait for this one; its answers count for nothing
                 images, targets = images.new_zeros(1, step.side, step.side, 3), targets.new_zeros(1)
-            loss, losses, logits = self.step(images, targets, self.exit_weights(step.progress), part)
+            wanted = targets
+            if self.mixup:
+                share = mixing.share(self.mixup, self.seed, step.epoch, step.index)
+                images, wanted = mixing.mixed(images, targets, self.network.classes, share)
+            loss, losses, logits = self.step(images, wanted, self.exit_weights(step.progress), part)
             results = Sums(len(losses), self.device)
             if part:
                 results.add(loss, logits, targets)
@@ -104,8 +109,9 @@ class Trainer:
         self, images: Tensor, targets: Tensor, weights: Sequence[float], part: float = 1.0
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """One backward pass through the weighted sum of all losses, one step: the loss that was made smaller, the loss
-        of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3 uint8, `targets` N. They are
-        a `part` of the pictures that all processes have at this step; the gradient is that of all of these."""
+        of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3, from 0 to 255, `targets` N, or
+        N×classes probabilities. They are a `part` of the pictures that all processes have at this step; the gradient is
+        that of all of these."""
         model = self.compiled if len(targets) == self.compiled_batch else self.model
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)

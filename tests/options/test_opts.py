@@ -58,6 +58,7 @@ main.py --temperature: 1.0
 main.py --padding: black
 main.py --alternateFlip: false; fast: true
 main.py --cutout: 0
+main.py --mixup: 0.0
 main.py --startSize: inputSize
 main.py --nGPU: 1 if there is one
 main.py --nThreads: 2

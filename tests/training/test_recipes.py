@@ -18,6 +18,7 @@ EVERYTHING = [
     *SMALL, "--nEpochs", "4", "--dropout", "0.1", "--optimizer", "muon", "--ema", "0.9", "--labelSmoothing", "0.1",
     "--decayNorms", "false", "--cutout", "8", "--alternateFlip", "true", "--distill", "1", "--teacher", "ensemble",
     "--temperature", "2", "--exitSchedule", "deepen", "--startSize", "16", "--scaleLR", "true", "--padding", "reflect",
+    "--mixup", "0.2",
 ]  # fmt: skip
 FOLDER = "DIGITS-AuxResNet-14-3-dropout-0.1"
 
