@@ -98,8 +98,9 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     from inference import evaluation, latency, saved
     from inference.calibration import HeldOut
     from models import metrics
-    from system import machine
+    from system import devices, machine
 
+    devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
     network = saved.ready(model, runs_on.devices)
     logits, targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)

@@ -220,6 +220,9 @@ OPTIONS = (
         "machine",
         Option("nGPU", number(int, 0, 1024), Rule("1 if there is one"), "GPUs to share each batch among; 0: CPU", "N",
                free="on resume", programs=(*BOTH, "predict.py", "calibrate.py")),
+        Option("cpuThreads", number(int, 1, 1024), Rule("as PyTorch finds best"), "threads of each process that "
+               "compute on the CPU; another number rounds differently", "N",
+               free="on resume", programs=(*BOTH, "predict.py", "calibrate.py")),
         Option("nThreads", number(int, 0, 256), 2, "loader workers; 0: none", "N", free="on resume"),
         _switch("shareGradInput", False, "save memory: recompute activations in the backward pass",
                 free="between runs"),

@@ -77,8 +77,9 @@ def named(words: Iterable[str]) -> Iterator[str]:
 def load(options: Namespace, folder: str | None) -> "Model":
     """The model that the options name, ready to be asked."""
     from inference import exported, prediction, routing, saved
-    from system import machine
+    from system import devices, machine
 
+    devices.compute_in(options.cpuThreads)
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)

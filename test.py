@@ -43,12 +43,13 @@ def main(argv: Sequence[str]) -> None:
     folder = None if is_path else names.find_folder(opts.label(options.data), options.model)
 
     from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
-    from system import machine
+    from system import devices, machine
 
     files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
     model = saved.load(saved.choose(files, "all" if options.exit == "ensemble" or options.policy else options.exit))
     if options.mirror:
         opts.check_mirror(model.header["dataset"])
+    devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
     if options.policy and not options.exit:

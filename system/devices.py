@@ -38,6 +38,12 @@ def choose(count: int | None) -> list[torch.device]:
     return [torch.device("cuda", world.host_rank() + index) for index in range(count)]
 
 
+def compute_in(threads: int | None) -> None:
+    """Let the processor compute in so many threads for `--cpuThreads threads`; None: as many as PyTorch takes."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def _keep_freed_memory() -> None:
     """Ask the C library to keep freed blocks for the next step instead of returning them to the system.
 

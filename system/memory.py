@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from system.containers import groups
 from system.errors import UserError
 from system.output import printable
 
 MUCH = 1e9  # bytes
-GROUPS = Path("/sys/fs/cgroup")  # where Linux has the limits of containers and of batch jobs
 
 
 def announce(what: str, size: int, advice: str) -> None:
@@ -34,24 +34,13 @@ def _limits() -> Iterator[int]:
     except (OSError, KeyError, ValueError):
         if "SC_AVPHYS_PAGES" in os.sysconf_names:
             yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for group in _groups():
+    for group in groups("memory"):
         try:
             limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
             statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             yield limit - used + int(statistics["inactive_file"])  # cached files make room
         except (OSError, KeyError, ValueError):  # no such group, or one without a limit, whose maximum is the word max
             continue
-
-
-def _groups() -> Iterator[Path]:
-    """The control groups that this process is in (version 2), from the innermost out."""
-    try:
-        line = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return
-    group = GROUPS / line.removeprefix("0::").strip("/")
-    yield group
-    yield from (parent for parent in group.parents if parent.is_relative_to(GROUPS))
 
 
 def _gigabytes(size: int) -> str:

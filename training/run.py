@@ -29,7 +29,7 @@ from models.multiexit import MultiExit
 from models.names import Configuration
 from reports import cards, plots, tables
 from reports.progress import Progress
-from system import arithmetic, devices, world
+from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
 from system.lock import locked
 from system.output import quoted
@@ -140,6 +140,7 @@ class Run:
         if self.before:
             options = opts.keep_chosen(options, self.before)
             opts.check_resumable(options, self.before)
+        devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
         less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
@@ -218,7 +219,9 @@ class Run:
         for note in filter(None, (more, quicker)):
             print(note)
         sys.stdout.flush()
-        warnings = (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options))
+        on_cpu = self.devices[0].type == "cpu"
+        crowded = processors.crowded(torch.get_num_threads(), world.host_size()) if on_cpu else None
+        warnings = (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options), crowded)
         for warning in filter(None, warnings):
             warn(warning)
 

@@ -55,6 +55,7 @@ BAD = {
     "weightDecay": ["-1", "2", "nan", "inf", "x", ""],
     "manualSeed": ["-1", "1.5", "x", "", "nan", str(2**32)],
     "nGPU": ["-1", "1.5", "x", "", "nan", "9" * 30],
+    "cpuThreads": ["0", "-1", "1025", "1.5", "x", "", "nan", "9" * 30],
     "nThreads": ["-1", "1.5", "x", "", "nan", "9" * 30],
     "shareGradInput": ["maybe", "", "2"],
     "precision": ["double", "", "16"],

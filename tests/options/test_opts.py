@@ -61,6 +61,7 @@ main.py --cutout: 0
 main.py --mixup: 0.0
 main.py --startSize: inputSize
 main.py --nGPU: 1 if there is one
+main.py --cpuThreads: as PyTorch finds best
 main.py --nThreads: 2
 main.py --shareGradInput: false
 main.py --precision: float; fast: auto
@@ -77,6 +78,7 @@ test.py --plot: none
 test.py --dataDir: ./data
 test.py --save: ./
 test.py --nGPU: 1 if there is one
+test.py --cpuThreads: as PyTorch finds best
 test.py --precision: float
 plot.py runs
 plot.py --out: runs.png
@@ -89,6 +91,7 @@ predict.py --format: text
 predict.py --out: standard output
 predict.py --save: ./
 predict.py --nGPU: 1 if there is one
+predict.py --cpuThreads: as PyTorch finds best
 predict.py --precision: float
 export.py data
 export.py model
@@ -113,6 +116,7 @@ calibrate.py --out: the run's folder
 calibrate.py --dataDir: ./data
 calibrate.py --save: ./
 calibrate.py --nGPU: 1 if there is one
+calibrate.py --cpuThreads: as PyTorch finds best
 calibrate.py --precision: float
 """
 
@@ -150,7 +154,7 @@ def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():
 
 def test_what_may_change_when():
     assert set(opts.FREE_ON_RESUME) == {
-        "resume", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "nThreads"
+        "resume", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "cpuThreads", "nThreads"
     }  # fmt: skip
     assert set(opts.FREE_BETWEEN_RUNS) - set(opts.FREE_ON_RESUME) == {
         "manualSeed", "compile", "shareGradInput", "recipe"

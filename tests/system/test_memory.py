@@ -4,7 +4,7 @@ import pytest
 
 from datasets import splits
 from datasets.sizing import Sizing
-from system import memory
+from system import containers, memory
 from system.errors import UserError
 
 
@@ -48,8 +48,9 @@ def test_the_limits_of_a_container_count(tmp_path, monkeypatch):
     """Version 2 of Linux's control groups, as a container sees them; this machine may have none."""
     there = memory.free()
     assert there is None or there > 1e6
-    monkeypatch.setattr(memory, "GROUPS", tmp_path)
-    monkeypatch.setattr(memory, "_groups", lambda: iter([tmp_path / "job", tmp_path]))
+    monkeypatch.setattr(containers, "GROUPS", tmp_path)
+    monkeypatch.setattr(containers, "OWN", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/job\n")
     (tmp_path / "job").mkdir()
     for group, limit in ((tmp_path, "max"), (tmp_path / "job", "3000")):
         (group / "memory.max").write_text(f"{limit}\n")

@@ -1,0 +1,93 @@
+"""Whether the threads of a program have a processor each."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT, SMALL, exit_files, log, script
+
+import main
+from system import containers, processors
+
+FOLDER = "DIGITS-AuxResNet-14-3"
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """A host of eight processors, of which this process may run on six; its launcher on all. Gives a function that says
+    what control groups there are, by their files."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8 if process else 6)), raising=False)
+    monkeypatch.setattr(containers, "GROUPS", tmp_path)
+    monkeypatch.setattr(containers, "OWN", tmp_path / "own")
+
+    def write(own, **files):
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/").replace("cpu_", "cpu.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("threads", "processes", "words"),
+    [
+        (6, 1, None),
+        (7, 1, "7 threads compute on 6 processors, where threads wait for one another: that is slow; "
+               "give --cpuThreads 6"),
+        (2, 4, None),
+        (3, 4, "4 processes of 3 threads each compute on 8 processors, where threads wait for one another: that is "
+               "slow; give --cpuThreads 2"),
+        (1, 9, "9 processes of 1 thread each compute on 8 processors, where threads wait for one another: that is "
+               "slow; start no more than 8, with --cpuThreads 1"),
+    ],
+)  # fmt: skip
+def test_threads_without_a_processor_of_their_own_are_told(threads, processes, words, groups):
+    assert processors.crowded(threads, processes) == words
+
+
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        ("0::/job/step\n", {"job__cpu_max": "250000 100000\n", "job__step__cpu_max": "max 100000\n"}),
+        ("0::/elsewhere\n", {"cpu_max": "300000 100000\n"}),
+        ("3:cpu,cpuacct:/job\n0::/\n", {"cpu__job__cpu_cfs_quota_us": "5000\n", "cpu__job__cpu_cfs_period_us": "2000"}),
+    ],
+)
+def test_the_quota_of_a_container_counts(own, files, groups):
+    groups(own, **files)
+    assert processors.crowded(3, 1) is None
+    assert "4 threads compute on 3 processors" in processors.crowded(4, 1)
+
+
+@pytest.mark.parametrize("quota", ["max 100000\n", "-1 100000\n", "", "x y\n", "1 2 3"])
+def test_a_group_without_a_quota_does_not_count(quota, groups):
+    groups("0::/\n", cpu_max=quota)
+    assert processors.crowded(6, 1) is None
+
+
+@pytest.mark.slow
+def test_a_crowded_run_says_so_once(tmp_path):
+    crowd = len(os.sched_getaffinity(0)) + 1
+    process = script(
+        "main.py", *SMALL, "--nEpochs", "1", "--trainSize", "64", "--cpuThreads", crowd, "--save", tmp_path
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("that is slow; give --cpuThreads") == 1
+    card = script("test.py", "DIGITS", tmp_path / FOLDER, "--exit", "all", "--cpuThreads", "2", "--nGPU", "0")
+    assert "timed on CPU, 2 threads" in card.stdout
+
+
+@pytest.mark.slow
+def test_the_option_wins_over_the_environment_and_may_change_on_resume(finished, tmp_path, capsys):
+    """`finished` computed in one thread, because the environment of all tests says so."""
+    options = [*SMALL, "--nEpochs", "2", "--cpuThreads", "1", "--save", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "main.py", *options], cwd=PROJECT, env=environment, check=True, capture_output=True)
+    assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
+    assert log(tmp_path / FOLDER) == log(finished[1])
+    main.main([*options, "--resume", "--cpuThreads", "2"])
+    assert "cpuThreads=2" in capsys.readouterr().out
