@@ -13,7 +13,7 @@ from typing import Any
 from datasets import catalog
 from datasets.catalog import NAMES
 from datasets.sizing import SIDE, SIDES
-from options import values
+from options import stored, values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
 from options.listing import written as written
@@ -24,7 +24,6 @@ from system import strict
 from system.errors import UsageError, UserError
 from system.files import read
 from system.output import printable, quoted
-from system.strict import is_number
 
 BOTH = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
@@ -158,7 +157,10 @@ OPTIONS = (
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
         Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder; "
-               "auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume"),
+               "auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume", once=True),
+        Option("config", values.old_file, Rule("none"), "file of options, TOML such as depth = 56, or a run's "
+               "opt.json; what the command line gives wins over it, it wins over --recipe", "FILE",
+               free="on resume", once=True),
         _switch("verbose", False, "list all options at the start, not only what differs from the defaults",
                 alone=True, free="on resume"),
     ),
@@ -280,6 +282,7 @@ EXPORT = Program(
     "Example: python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx",
 )
 AUTO = tuple(option.name for option in MAIN.options if option.auto)
+ONCE = tuple(option.name for option in MAIN.options if option.once)
 FREE_ON_RESUME = tuple(option.name for option in MAIN.options if option.free_on_resume)
 FREE_BETWEEN_RUNS = tuple(option.name for option in MAIN.options if option.free_between_runs)
 
@@ -287,10 +290,12 @@ FREE_BETWEEN_RUNS = tuple(option.name for option in MAIN.options if option.free_
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `main.py`, every default resolved.
 
-    Raises UsageError naming the option, what was given and what is legal. With `--resume DIR` the options saved in
-    DIR stand in for the defaults.
+    Raises UsageError naming the option, what was given and what is legal. What `--config FILE` gives counts as if the
+    command line had given it. With `--resume DIR` the options saved in DIR stand in for the defaults.
     """
     given = MAIN.given(argv)
+    if "config" in given:
+        given = {**stored.given(Path(given["config"]), MAIN, given), **given}
     if given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME):
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     return _complete(given)
@@ -376,7 +381,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     where a folder of pictures is now, if not where it was."""
     if not isinstance(saved, dict) or not all(map(_is_saved, saved, saved.values())):
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
-    named = {name: value for name, value in saved.items() if value is not None and name != "resume"}
+    named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
     place = str(named.get("data", NAMES[0]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place
@@ -389,10 +394,8 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
 
 
 def _is_saved(name: object, value: object) -> bool:
-    """Whether an option could be saved like this: by its name, as a plain value or a list of numbers."""
-    values = value if isinstance(value, list | tuple) else [value]
-    plain = all(item is None or type(item) in (bool, str) or is_number(item, -1e15, 1e15) for item in values)
-    return type(name) is str and name in {option.name for option in MAIN.options} and plain
+    """Whether an option could be saved like this: by its name, as a plain value or a list of such."""
+    return type(name) is str and name in {option.name for option in MAIN.options} and stored.is_plain(value)
 
 
 def _complete(given: Mapping[str, Any]) -> argparse.Namespace:

@@ -39,6 +39,7 @@ class Option:
     several: bool = False  # of a positional one: one value or more
     auto: bool = False  # whether `auto` leaves the value to the machine
     free: Literal["never", "between runs", "on resume"] = "never"  # see `free_between_runs`
+    once: bool = False  # what a command line is for, not what a run is; what files say of it is not obeyed
     programs: tuple[str, ...] = ("main.py",)
     group: str = ""
 

@@ -92,6 +92,17 @@ def new_folder(text: str) -> str:
     return text
 
 
+def old_file(text: str) -> str:
+    """The path of a file that is there: no folder, and no pipe, which would be waited for."""
+    try:
+        found = Path(text).is_file()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
+    return text
+
+
 def multiply_adds(text: str) -> float:
     """A number of multiply-adds, such as 60M."""
     scale = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1)

@@ -1,0 +1,89 @@
+"""Options from a file: from TOML that a user wrote, or from the opt.json that a run left."""
+
+import json
+import tomllib
+from collections.abc import Container
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from options.declaration import Program, as_text
+from system import strict
+from system.errors import UsageError, UserError
+from system.files import read, regular
+from system.output import printable
+from system.strict import is_number
+
+LARGEST = 1 << 16  # bytes
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an option could be saved like this: as a plain value or a list of such, without numbers that have no
+    end; None stands for a default that depends on something."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return all(item is None or type(item) in (bool, str) or is_number(item, -1e15, 1e15) for item in values)
+
+
+def given(path: Path, program: Program, others: Container[str]) -> dict[str, Any]:
+    """The values that a file gives, by option, as `Program.given` has those of a command line; for options that are
+    among the `others`, none. A run's own record says, too, how that run was started; nothing is taken of that.
+
+    Raises UsageError naming the file, the option, what was given and what is legal.
+    """
+    try:
+        found = _found(_content(path), program, recorded=path.suffix == ".json")
+        found = {name: value for name, value in found.items() if name not in others}
+        values = program.given([f"--{name}={as_text(value)}" for name, value in found.items()])
+        for name, value in found.items():
+            _check_kind(name, value, values[name])
+    except UserError as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    return values
+
+
+def _content(path: Path) -> Any:
+    if regular(path).st_size > LARGEST:
+        raise UserError(f"it has more than {LARGEST:,} bytes, and no options need as many")
+    try:
+        text = read(path).decode()
+        return strict.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise UserError(f"it cannot be read as {kind}: {error}") from error
+
+
+def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
+    """What is in a file, under the names of options, which may be written in any case."""
+    if not isinstance(content, dict):
+        raise UserError(f"it holds no options by name, but {printable(content, 40)}")
+    known = {option.name.lower(): option for option in program.options if not option.positional}
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        option = known.get(name.lower())
+        if option is None:
+            near = get_close_matches(name, [option.name for option in known.values()], 1)
+            meant = f"; is {near[0]} meant?" if near else ""
+            raise UserError(f"{printable(name, 40)} is no option of {program.name}{meant} (see --help)")
+        if recorded and (option.once or value is None):
+            continue
+        if option.once:
+            raise UserError(f"{name} is for the command line alone; leave it out")
+        if option.name in found:
+            raise UserError(f"{option.name} is there twice")
+        if not is_plain(value):
+            raise UserError(
+                f"{name} is {printable(value, 40)}; legal are texts, numbers, true, false, lists of numbers"
+            )
+        found[option.name] = value
+    return found
+
+
+def _check_kind(name: str, value: Any, read: Any) -> None:
+    """Raise UserError where the text of a value is legal, but the value is of another kind than what was made of it;
+    a list may be written as a text, as on the command line, and a number without its fraction."""
+    kinds = {tuple: (list, str), float: (float, int)}.get(type(read), (type(read),))
+    if type(value) not in kinds:
+        raise UserError(f"{name} is {json.dumps(value)}; it has to be {KINDS[type(read)]}: {json.dumps(read)}")

@@ -1,0 +1,181 @@
+"""Options from files: TOML, and the opt.json of a run."""
+
+import json
+import os
+
+import pytest
+from conftest import SMALL, assert_one_line_error, exit_files, log, script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import opts
+from options.stored import LARGEST
+from system.errors import UsageError, UserError
+
+FOLDER = "DIGITS-AuxResNet-14-3"
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Parses a command line with a file of options, by its content."""
+
+    def parsed(content, line="", name="job.toml"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return opts.parse(["--config", str(path), *line.split()])
+
+    return parsed
+
+
+def same(options, others):
+    """Whether two results of `opts.parse` ask for the same run."""
+    return all(value == vars(others)[name] for name, value in vars(options).items() if name not in opts.ONCE)
+
+
+def test_values_of_every_kind_are_those_of_the_command_line(parse):
+    content = """
+        data = "digits"  # a text, in any case
+        Depth = 20
+        exits = [9, 20]
+        exitWeights = "0.5,1"
+        LR = 1
+        weightDecay = 5e-4
+        shareGradInput = true
+        compile = "auto"
+        save = "a folder, = --x"
+    """
+    line = "--data DIGITS --depth 20 --exits 9,20 --exitWeights 0.5,1 --LR 1 --weightDecay 5e-4 --shareGradInput true"
+    assert same(parse(content), opts.parse([*line.split(), "--compile", "auto", "--save", "a folder, = --x"]))
+    assert type(parse(content).LR) is float
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_recipes_and_data_sets(parse):
+    content = 'recipe = "fast"\nLR = 0.3\nnEpochs = 9\ndata = "DIGITS"\n'
+    options = parse(content, "--nEpochs 5")
+    assert (options.nEpochs, options.LR, options.optimizer, options.batchsize) == (5, 0.3, "muon", 64)
+    assert parse(content, "--recipe paper").optimizer == "sgd"
+    assert parse(content, "--recipe paper").LR == 0.3
+    assert same(parse(""), opts.parse([]))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("depht = 20", ["depht is no option of main.py; is depth meant?"]),
+        ("data = 'DIGITS'\n[training]\nLR = 1", ["training is no option"]),
+        ('depth = "56"', ['depth is "56"; it has to be a whole number: 56']),
+        ("save = 5", ['save is 5; it has to be a text: "5"']),
+        ("verbose = 1", ["verbose is 1; it has to be true or false: true"]),
+        ('compile = "true"', ['compile is "true"', "true or false"]),
+        ("exits = 26", ["exits is 26; it has to be a list: [26]"]),
+        ("depth = 56.0", ["--depth", "'56.0' is not a whole number from 1"]),
+        ("depth = [8]\nwiden = [1, 2]", ["--widen", "'1,2' is not a whole number"]),
+        ("LR = -1", ["--LR", "'-1' is not a number from"]),
+        ("LR = nan", ["LR is nan; legal are"]),
+        ('schedule = "warm"', ["--schedule", "'warm'", "onecycle"]),
+        ("depth = {a = 1}", ["depth is {'a': 1}; legal are texts, numbers, true, false, lists of numbers"]),
+        ("save = 2026-01-01", ["save is 2026-01-01; legal are"]),
+        (f"depth = 0x{'f' * 9999}", ["depth is", "legal are"]),
+        (f"depth = {'9' * 9999}", ["cannot be read as TOML"]),
+        ("depth = 8\ndepth = 14", ["cannot be read as TOML", "Cannot overwrite"]),
+        ("depth = 8\nDEPTH = 14", ["depth is there twice"]),
+        ("depth =", ["cannot be read as TOML"]),
+        ("a = " + "[" * 9999, ["cannot be read as TOML"]),
+        (b"save = '\xff'", ["cannot be read as TOML", "utf-8"]),
+        (b" " * (LARGEST + 1), [f"more than {LARGEST:,} bytes"]),
+        ('resume = "auto"', ["resume is for the command line alone; leave it out"]),
+        ('config = "other.toml"', ["config is for the command line alone"]),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused_by_name(content, words, parse, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        parse(content)
+    for word in [f"--config {tmp_path / 'job.toml'}: ", *words]:
+        assert word in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1]", "holds no options by name"),
+        ("3", "holds no options by name"),
+        ("{", "cannot be read as JSON"),
+        ('{"depth": 8, "depth": 8}', "one name twice"),
+        ('{"LR": NaN}', "not finite"),
+        ('{"depth": "8"}', 'depth is "8"; it has to be a whole number: 8'),
+        ('{"depth": [null]}', "'None' is not a whole number"),
+        ('{"newer": 1}', "newer is no option"),
+    ],
+)
+def test_json_is_taken_strictly(content, words, parse):
+    with pytest.raises(UsageError, match="opt.json: .*" + words.replace("[", r"\[")):
+        parse(content, name="opt.json")
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in ("pipe.toml", "", "none.toml"):
+        with pytest.raises(UsageError, match=r"argument --config: '.* is not a file"):
+            opts.parse(["--config", str(tmp_path / path)])
+
+
+def test_the_options_of_a_run_begin_another_like_it(parse):
+    line = "--data DIGITS --depth 20 --exits 9,20 --exitWeights 0.5,1 --recipe fast --save elsewhere --verbose"
+    run = opts.parse(line.split())
+    saved = json.dumps({**vars(run), "resume": "", "config": "long gone.toml"})
+    assert same(parse(saved, name="opt.json"), run)
+    assert parse(saved, name="opt.json").resume is None
+    assert parse(saved, "--resume auto", name="opt.json").resume == "auto"
+    changed = parse(saved, "--save here --LR 0.5", name="opt.json")
+    assert (changed.save, changed.LR, changed.optimizer, changed.exits) == ("here", 0.5, "muon", (9, 20))
+    older = json.dumps({"data": "DIGITS", "depth": 20})
+    assert same(parse(older, name="opt.json"), opts.parse("--data DIGITS --depth 20".split()))
+
+
+def test_what_the_command_line_replaces_need_not_be_there_any_more(parse, tmp_path):
+    saved = json.dumps(vars(opts.parse([])) | {"data": "pictures/that/moved"})
+    assert parse(saved, "--data DIGITS", name="opt.json").data == "DIGITS"
+    with pytest.raises(UsageError, match="--data: 'pictures/that/moved' is neither"):
+        parse(saved, name="opt.json")
+
+
+def test_a_file_changes_a_run_that_is_resumed_as_the_command_line_does(parse, tmp_path):
+    before = opts.parse("--data DIGITS --depth 20 --LR 0.2".split())
+    (tmp_path / "opt.json").write_text(json.dumps(vars(before)))
+    options = parse("nThreads = 0\nnEpochs = 9\nLR = 0.3", f"--resume {tmp_path} --nEpochs 10")
+    assert (options.depth, options.nThreads, options.nEpochs, options.LR) == (20, 0, 10, 0.3)
+    with pytest.raises(UserError, match=r"LR is 0\.3, was 0\.2"):
+        opts.check_resumable(options, before)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+NAMES = st.sampled_from([option.name for option in opts.MAIN.options])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.binary(max_size=60), st.dictionaries(NAMES, VALUES, max_size=4).map(json.dumps).map(str.encode)))
+def test_any_file_is_read_or_refused(tmp_path_factory, content):
+    for name in ("any.toml", "any.json"):
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_bytes(content)
+        try:
+            opts.parse(["--config", str(path)])
+        except UsageError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.slow
+def test_the_options_of_a_finished_run_give_the_same_bits(finished, tmp_path):
+    """In a file that lies in another folder than the run's."""
+    process = script("main.py", "--config", finished[1] / "opt.json", "--save", tmp_path, "--nThreads", "0")
+    assert process.returncode == 0, process.stderr
+    assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
+    assert log(tmp_path / FOLDER) == log(finished[1])
+    again = script("main.py", "--config", tmp_path / FOLDER / "opt.json", "--resume")
+    assert "resumed after epoch 2" in again.stdout
+    assert_one_line_error(script("main.py", *SMALL, "--config", finished[1] / "opt.json"), 1, "holds a run already")
