@@ -196,6 +196,7 @@ OPTIONS = (
         Option("momentum", number(float, 0, 0.9999), 0.9, "Nesterov momentum; 0: plain SGD", "M"),
         Option("weightDecay", number(float, 0, 1), 1e-4, "weight decay", "W"),
         _switch("decayNorms", True, "weight decay on batch norms and biases, too"),
+        _switch("syncBN", False, "under torchrun: batch norm over the whole batch, not over the part of each process"),
         Option("ema", number(float, 0, 0.999999), 0.0, "keep the weights' moving average of this decay", "D"),
         Option("manualSeed", number(int, 0, 2**32 - 1), 0, "seed of all randomness", "N", free="between runs"),
     ),
@@ -434,6 +435,12 @@ def _check_together(options: argparse.Namespace) -> None:
         raise UsageError("--distill needs two exits, one to teach the other; give --distill 0 or --nOutputs 2 or more")
     if options.compile is True and options.shareGradInput:
         raise UsageError("--compile true excludes --shareGradInput true: compiled code plans its memory; give one")
+    if options.compile is True and options.syncBN:
+        raise UsageError("--compile true excludes --syncBN true: compiled code does not wait for others; give one")
+    if options.syncBN and (options.nGPU or 0) > 1:
+        raise UsageError(
+            f"--syncBN true is for the processes that torchrun starts, --nGPU is {options.nGPU}; give --nGPU 1 or less"
+        )
     if options.compile is True and (options.nGPU or 0) > 1:
         raise UsageError(f"--compile true is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
 

@@ -8,12 +8,21 @@ channels; the same arithmetic written out below is fused with the ReLU behind it
 import torch
 from torch import Tensor, nn
 
+from models import wholebatch
+
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, computed from sums over each picture when it is compiled for training."""
+    """`nn.BatchNorm2d`, computed from sums over each picture when it is compiled for training, and from the batch of
+    all processes in `OverAllProcesses`."""
+
+    takes_part: bool | None = None  # in the batch of all processes; None: it has one of its own
 
     def forward(self, x: Tensor) -> Tensor:
         """N×C×H×W -> N×C×H×W."""
+        if self.training and self.takes_part is not None:
+            x, *statistics = wholebatch.normalised(x, self.weight, self.bias, self.eps, self.takes_part)
+            self._remember(*statistics)
+            return x
         if not (self.training and torch.compiler.is_compiling()):
             return super().forward(x)
         count, channels = x.shape[:2]
@@ -26,8 +35,27 @@ class BatchNorm(nn.BatchNorm2d):
         scale, shift = (v.expand(count, channels)[:, :, None, None] for v in (scale, shift))
         return (pixels * scale + shift).to(x.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor, values: int) -> None:
+    def _remember(self, mean: Tensor, variance: Tensor, values: int | Tensor) -> None:
         """Move the running statistics towards those of this batch; the variance is the unbiased one."""
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)
+
+
+class OverAllProcesses:
+    """While open, the batch norms of a module in training take the statistics of the batch that all processes share.
+
+    All processes go through it, forward and backward; one that does not take part has pictures that do not count.
+    """
+
+    def __init__(self, module: nn.Module, takes_part: bool) -> None:
+        self.norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+        self.takes_part = takes_part
+
+    def __enter__(self) -> None:
+        for norm in self.norms:
+            norm.takes_part = self.takes_part
+
+    def __exit__(self, *_: object) -> None:
+        for norm in self.norms:
+            norm.takes_part = None

@@ -34,7 +34,7 @@ def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.devic
     UserError where steps are to be compiled and cannot be."""
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
-        possible = len(devices) == 1 and not options.shareGradInput
+        possible = len(devices) == 1 and not options.shareGradInput and not options.syncBN
         compiled = possible and arithmetic.choose_compile(macs, devices[0])
     elif compiled:
         arithmetic.check_compiles(devices[0])
@@ -100,5 +100,6 @@ def trainer(
         average=options.ema,
         mixup=options.mixup,
         compiled_batch=len(world.own(range(options.batchsize))) if options.compile else 0,
+        sync_norms=options.syncBN,
         stop=stop,
     )

@@ -6,7 +6,7 @@ between it only hands over work, so that a GPU never waits for it.
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from datasets.loaders import Batch, Step
 from models.losses import Objective
 from models.metrics import Sums
 from models.multiexit import MultiExit
+from models.norm import OverAllProcesses
 from system import world
 from system.arithmetic import autocast
 from system.devices import place
@@ -37,7 +38,8 @@ class Trainer:
     `normalise` turns N×H×W×3 uint8 pictures into the network's input; pictures travel as bytes. `dtype` is what the
     network computes in (None: float32), `average` the decay of the weights' moving average (0: none), `mixup` the α of
     mixing pictures (0: none are mixed). With `compiled_batch`, batches of that size are trained on with compiled code;
-    it is made for one size. `stop` may break a step off, and then it leaves no trace.
+    it is made for one size. With `sync_norms` batch norms take the statistics of the batch that all processes share,
+    each else those of its part. `stop` may break a step off, and then it leaves no trace.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Trainer:
         average: float = 0.0,
         mixup: float = 0.0,
         compiled_batch: int = 0,
+        sync_norms: bool = False,
         stop: Stop | None = None,
     ) -> None:
         self.network, self.normalise, self.device = network, normalise, devices[0]
         self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
         self.dtype, self.mixup, self.compiled_batch = dtype, mixup, compiled_batch
+        self.sync_norms = sync_norms and world.size() > 1
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
         self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]  # of batch norms
@@ -116,7 +120,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         share = world.size() * part  # gradients become means over the processes, as losses are means over pictures
-        with self._traceless():
+        with self._traceless(), OverAllProcesses(self.network, part > 0) if self.sync_norms else nullcontext():
             with autocast(self.device, self.dtype):
                 logits = model(images)
             logits = [z.float() for z in logits]

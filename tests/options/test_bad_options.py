@@ -59,6 +59,7 @@ BAD = {
     "cpuThreads": ["0", "-1", "1025", "1.5", "x", "", "nan", "9" * 30],
     "nThreads": ["-1", "1.5", "x", "", "nan", "9" * 30],
     "shareGradInput": ["maybe", "", "2"],
+    "syncBN": ["maybe", "", "2"],
     "precision": ["double", "", "16"],
     "compile": ["maybe", "", "2"],
 }

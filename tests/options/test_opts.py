@@ -48,6 +48,7 @@ main.py --optimizer: sgd; fast: muon
 main.py --momentum: 0.9
 main.py --weightDecay: 0.0001; fast: 0.0005
 main.py --decayNorms: true; fast: false
+main.py --syncBN: false
 main.py --ema: 0.0
 main.py --manualSeed: 0
 main.py --exitWeights: sum
@@ -230,6 +231,8 @@ def test_shortcuts_are_by_default_what_the_help_says(line):
         ("--dep 56", ["--dep"]),
         ("--depth", ["--depth", "expected one argument"]),
         ("--compile true --shareGradInput true", ["--compile", "--shareGradInput"]),
+        ("--compile true --syncBN true", ["--compile", "--syncBN"]),
+        ("--syncBN true --nGPU 2", ["--syncBN", "torchrun", "--nGPU is 2"]),
         ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
         ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),
         ("--depth 26 --exits 26 --distill 0.5", ["--distill", "--nOutputs", "two exits"]),

@@ -1,5 +1,7 @@
 """Several processes learn what one learns: the same weights after a step, the same errors, from all pictures once."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from datasets.transforms import Augmentation
 from inference import evaluation
 from models.losses import Objective
 from models.metrics import Sums
+from models.norm import BatchNorm, OverAllProcesses
 from system import world
 from training.optimizers import Optimization
 from training.plan import Plan
@@ -27,12 +30,15 @@ CASES = {
     "the last exits left out": (Objective(), "muon", ExitWeights((1.0, 0.0, 0.0)), {}),
     "recomputed, averaged": (Objective(), "muon", ExitWeights((1.0, 1.0, 1.0)), {"average": 0.9}),
     "16 bits": (Objective(), "sgd", ExitWeights((1.0, 1.0, 1.0)), {"dtype": torch.bfloat16}),
+    "whole batches": (Objective(), "sgd", ExitWeights((1.0, 0.5, 0.0)), {"sync_norms": True}),
+    "whole batches, recomputed": (DISTILLING, "sgd", ExitWeights((1.0, 1.0, 1.0)), {"sync_norms": True}),
     "compiled": (Objective(), "sgd", ExitWeights((1.0,)), {}),
 }
 PLAIN = [case for case in CASES if case != "compiled"]
-# Of the length of all weights, of which a step takes a hundredth with SGD; a kernel's gradient in 16 bits is rounded
-# once in each process. And the tolerance of the loss, in parts of it.
-WEIGHTS, LOSS = {"16 bits": 1e-4}, {"16 bits": 1e-3}
+# What weights may differ by, in parts of their length, of which a step takes 3e-4 to 1e-2: a kernel's gradient in 16
+# bits is rounded once in each process; with batch norm, rounding takes a value across the kink of a ReLU now and then.
+WEIGHTS = {"16 bits": 1e-4, "whole batches": 3e-5, "whole batches, recomputed": 3e-5}
+LOSS = {"16 bits": 1e-3}  # in parts of it
 # Muon makes directions in which there is next to no gradient, but rounding, as long as others.
 RATE = LearningRate(0.01)
 
@@ -45,12 +51,12 @@ class FrozenNorm(nn.BatchNorm2d):
 
 
 def steps(case, pictures, batch):
-    """All weights after the steps of an epoch, how far they moved, and the epoch's result."""
+    """All weights and running statistics after the steps of an epoch, how far the weights moved, and the result."""
     objective, optimizer, weights, more = CASES[case]
     model = network(NETWORKS[len(weights.weights)])
     model.share_grad_input = "recomputed" in case
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and "sync_norms" not in more:
             module.__class__ = FrozenNorm
     compiled = len(world.own(range(batch))) if case == "compiled" and world.size() > 1 else 0
     trainer = Trainer(model, NORMALISE, CPU, objective=objective, optimization=Optimization(optimizer),
@@ -58,16 +64,22 @@ def steps(case, pictures, batch):
     plan = Plan(pictures, batch, epochs=1, seed=0, side=32, first_side=32)
     data = digits.load(None, "train").take(range(pictures))
     batches = training_batches(data, plan.after(0), seed=0, workers=0, augmentation=Augmentation(4), pin=False)
-    sums, start = Sums(len(model.exits), CPU[0]), vector(model)
+    sums, start = Sums(len(model.exits), CPU[0]), vector(model.parameters())
     for _ in trainer.steps(batches, sums):
         pass
-    averaged = [vector(trainer.average.network)] if trainer.average else []
-    moved = np.linalg.norm(vector(model) - start) / np.linalg.norm(start)
-    return np.concatenate([*averaged, vector(model)]), moved, sums.wrong.tolist(), sums.pictures, float(sums.loss)
+    learnt = [trainer.average.network, model] if trainer.average else [model]
+    learnt = vector(tensor for each in learnt for tensor in each.state_dict().values())
+    moved = distance(vector(model.parameters()), start)
+    return learnt, moved, sums.wrong.tolist(), sums.pictures, float(sums.loss)
 
 
-def vector(model):
-    return torch.cat([p.detach().double().flatten() for p in model.parameters()]).numpy()
+def distance(found, expected):
+    """In parts of what was expected."""
+    return np.linalg.norm(np.subtract(found, expected)) / np.linalg.norm(expected)
+
+
+def vector(tensors):
+    return torch.cat([tensor.detach().double().flatten() for tensor in tensors]).numpy()
 
 
 def all_of(cases, *pictures_and_batch):
@@ -78,12 +90,11 @@ def assert_together_is_alone(cases, processes, *pictures_and_batch):
     expected, answers = all_of(cases, *pictures_and_batch), together(processes, all_of, cases, *pictures_and_batch)
     for case, (weights, moved, wrong, count, loss) in expected.items():
         for found in (answer[case] for answer in answers):
-            difference = np.linalg.norm(found[0] - weights) / np.linalg.norm(weights)
-            assert difference < WEIGHTS.get(case, 1e-6), case
+            assert distance(found[0], weights) < WEIGHTS.get(case, 1e-6), case
             assert np.array_equal(found[0], answers[0][case][0]), case
             assert found[2:4] == (wrong, count), case
             assert found[4] == pytest.approx(loss, rel=LOSS.get(case, 1e-5)), case
-        assert moved > 1e-3, case
+        assert moved > 3e-4, case
 
 
 @pytest.mark.parametrize(("pictures", "batch"), [(13, 13), (7, 5)], ids=["one step", "a rank with nothing"])
@@ -96,6 +107,36 @@ def test_a_step_of_several_processes_is_that_of_one(processes, pictures, batch):
 def test_compiled_steps_of_several_processes_are_those_of_one():
     """The second one, of fewer pictures, is not compiled."""
     assert_together_is_alone(["compiled"], 2, 7, 4)
+
+
+def normalised(whole):
+    """Of a batch of noise this process's pictures, normalised, and their gradients, by place; the gradients of all
+    weights, and the running statistics. A process that is alone has them from PyTorch's batch norm."""
+    torch.manual_seed(0)
+    norm = BatchNorm(3)
+    nn.init.uniform_(norm.weight)
+    images, gradients = (3 * torch.randn(whole, 3, 5, 4).to(memory_format=torch.channels_last) + 1 for _ in range(2))
+    own = list(world.own(range(whole)))
+    taken = images[own or [0]].requires_grad_()
+    with OverAllProcesses(norm, bool(own)) if world.size() > 1 else nullcontext():
+        answers = norm(taken)
+        answers.backward(gradients[own or [0]] * bool(own))
+    shared = [world.total(parameter.grad) for parameter in norm.parameters()] + list(norm.buffers())
+    pictures = [(index, answers[n].tolist(), taken.grad[n].tolist()) for n, index in enumerate(own)]
+    return pictures, [tensor.tolist() for tensor in shared]
+
+
+@pytest.mark.parametrize("whole", [7, 2], ids=["uneven", "a rank with nothing"])
+def test_batch_norm_over_all_processes_is_that_of_the_whole_batch(whole):
+    pictures, shared = normalised(whole)
+    found = together(3, normalised, whole)
+    for place, *expected in pictures:
+        (same,) = [rest for own, _ in found for index, *rest in own if index == place]
+        assert distance(same, expected) < 1e-6
+    for _, everywhere in found:
+        assert everywhere == found[0][1]
+        for one, expected in zip(everywhere, shared, strict=True):
+            assert distance(one, expected) < 1e-5
 
 
 def answered():
