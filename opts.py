@@ -161,6 +161,8 @@ OPTIONS = (
         Option("config", values.old_file, Rule("none"), "file of options, TOML such as depth = 56, or a run's "
                "opt.json; what the command line gives wins over it, it wins over --recipe", "FILE",
                free="on resume", once=True),
+        _switch("tensorboard", False, "write the numbers of log.csv for TensorBoard, too; needs its package",
+                alone=True, free="on resume"),
         _switch("verbose", False, "list all options at the start, not only what differs from the defaults",
                 alone=True, free="on resume"),
     ),

@@ -124,6 +124,15 @@ def log(folder):
         return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
 
 
+def points(folder):
+    """The points of every curve in TensorBoard's files: a list of (epoch, value) by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    return {tag: [(one.step, one.value) for one in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
 def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):
     """Let this process get a signal in the given call, counted from 1, of a method or function."""
     real, calls = getattr(owner, method), itertools.count(1)

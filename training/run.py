@@ -27,7 +27,7 @@ from models import names
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
-from reports import cards, plots, tables
+from reports import cards, plots, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
@@ -53,6 +53,8 @@ def started(
 ) -> Iterator["Run"]:
     """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
     go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
+    if options.tensorboard and world.is_first():
+        scalars.require_package()
     options, folder = _settled(options, configuration)
     if str(folder) != os.fsencode(folder).decode(errors="replace"):
         raise UserError(f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save")
@@ -168,11 +170,13 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
-        self.state, self.drawn, self.draw_due = State(self.trainer), True, 0.0
+        self.state, self.draw_due = State(self.trainer), 0.0
+        self.unwritten: set[str] = set()  # what was told to be so
         self.agreement = world.Agreement()
         if saved:
             columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
             self.state.restore(saved, self.plan, columns)
+        self.scalars = scalars.Scalars(folder / "tensorboard", self.state.epochs_done) if options.tensorboard else None
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.batches = self._batches()
@@ -206,7 +210,8 @@ class Run:
         if not self.state.log and not self.state.step:
             self.save_state()
         if self.state.log:
-            self._draw()  # the last time, it may not have come to that
+            self._write_scalars()  # the last time, it may not have come to that
+            self._draw()
         self.state.clock.start()
 
     def _introduce(self) -> None:
@@ -310,25 +315,39 @@ class Run:
             state.best = held_out.errors[-1]
             self.files.write_exits(self.kept, self._header(), held_out.errors)
         self.files.write_log(state.log)
+        self._write_scalars()
         self.save_state()
         if time.monotonic() >= self.draw_due or epoch + 1 == self.options.nEpochs:
             self._draw()
         took = sum(seconds.values())
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, held_out))
 
+    @contextmanager
+    def _going_on_without(self, what: str) -> Iterator[None]:
+        """For what only shows the log, and is no reason to stop: where it cannot be made, the run says so once."""
+        try:
+            yield
+        except UserError as error:
+            if what not in self.unwritten:
+                warn(f"{error}; the run goes on")
+            self.unwritten.add(what)
+
+    @world.first_only
+    def _write_scalars(self) -> None:
+        """Write the log for TensorBoard. What is written before the state is never missing, and what is too much is
+        taken back."""
+        if self.scalars:
+            with self._going_on_without("scalars"):
+                self.scalars.write(self.state.log)
+
     @world.first_only
     def _draw(self) -> None:
-        """Draw the curves, in a twentieth of the time at most, because epochs may be quicker than a picture. No picture
-        is a reason to stop: where there can be none, the run says so once."""
+        """Draw the curves, in a twentieth of the time at most, because epochs may be quicker than a picture."""
         start = time.monotonic()
         title = f"{self.configuration.name} on {opts.label(self.options.data)}"
-        try:
+        with self._going_on_without("curves"):
             plot = plots.draw_run(title, self.state.log, self.configuration.exits, self.data.held_out_name)
             self.files.write_curves(plot)
-        except UserError as error:
-            if self.drawn:
-                warn(f"{error}; the run goes on")
-            self.drawn = False
         now = time.monotonic()
         self.draw_due = now + 19 * (now - start)
 
@@ -391,8 +410,10 @@ class Run:
             self.errors, self.error_name = self._evaluate(network, test).errors, "test error"
 
     def close(self) -> None:
-        """End the loader's workers, and take the bar away."""
+        """End the loader's workers and the writer of scalars, and take the bar away."""
         self.batches.close()
+        if self.scalars:
+            self.scalars.close()
         self.progress.close()
 
     def report(self) -> None:

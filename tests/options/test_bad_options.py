@@ -19,6 +19,7 @@ from system.errors import UsageError, UserError
 BAD = {
     "data": ["MNIST", "", "/etc", "cifar10/", "CIFAR 10", "\u0660", "x" * 5000, "/" * 5000 + "x"],
     "config": ["", "missing.toml", "/etc", "x" * 5000],
+    "tensorboard": ["maybe", "", "2"],
     "verbose": ["maybe", "", "2"],
     "svhnExtra": ["maybe", "", "2"],
     "trainSize": ["0", "-1", "1.5", "x", "", "nan", "1e3", "9" * 30, "9" * 5000],

@@ -30,6 +30,7 @@ main.py --save: ./
 main.py --saveEvery: 10.0
 main.py --resume: start anew
 main.py --config: none
+main.py --tensorboard: false
 main.py --verbose: false
 main.py --depth: 26
 main.py --nOutputs: number of --exits, else 2
@@ -156,7 +157,8 @@ def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():
 
 def test_what_may_change_when():
     assert set(opts.FREE_ON_RESUME) == {
-        "resume", "config", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "cpuThreads", "nThreads"
+        "resume", "config", "tensorboard", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "cpuThreads",
+        "nThreads"
     }  # fmt: skip
     assert set(opts.FREE_BETWEEN_RUNS) - set(opts.FREE_ON_RESUME) == {
         "manualSeed", "compile", "shareGradInput", "recipe"

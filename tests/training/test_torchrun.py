@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, exit_files, log, script, together
+from conftest import PROJECT, exit_files, log, points, script, together
 
 import checkpoints
 import main
@@ -51,7 +51,8 @@ def wait_for_epochs(save, count):
 def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path):
     """Whichever of them it is; and one process tests the exits as two did."""
     together(2, trained, tmp_path / "whole", "--nEpochs", "6", joined=False)
-    launcher = torchrun(tmp_path, "--nEpochs", "6", "--resume", "auto", "--saveEvery", "0", restarts=2)
+    options = ["--nEpochs", "6", "--resume", "auto", "--saveEvery", "0", "--tensorboard"]
+    launcher = torchrun(tmp_path, *options, restarts=2)
     for epochs, rank in ((1, 1), (3, 0)):
         wait_for_epochs(tmp_path, epochs)
         time.sleep(0.3)
@@ -63,6 +64,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
     whole = tmp_path / "whole" / FOLDER
     assert exit_files(tmp_path / FOLDER) == exit_files(whole)
     assert log(tmp_path / FOLDER) == log(whole)
+    assert [epoch for epoch, _ in points(tmp_path / FOLDER / "tensorboard")["error/test_8"]] == [1, 2, 3, 4, 5, 6]
     for path in whole.glob("exit-*.safetensors"):
         tested = script("test.py", "DIGITS", path, "--nGPU", "0").stdout
         assert f"error {checkpoints.read_header(path)['error']:.2f}" in tested

@@ -1,0 +1,122 @@
+"""The log in TensorBoard's files, read back with TensorBoard's own reader."""
+
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, log, points, signal_during
+
+import checkpoints
+import main
+from reports.scalars import Scalars, tag
+from system.errors import UserError
+from training.run import Run
+
+FOLDER = "DIGITS-AuxResNet-14-3"
+
+
+def rows(count, loss=1.0):
+    return [{"epoch": epoch, "train_loss": loss + epoch, "test_error_9": None} for epoch in range(1, count + 1)]
+
+
+def write(folder, log, done=0):
+    scalars = Scalars(folder, done)
+    scalars.write(log)
+    scalars.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("train_loss", "loss/train"),
+        ("validation_loss", "loss/validation"),
+        ("test_error_19", "error/test_19"),
+        ("learning_rate", "learning_rate"),
+        ("images_per_second", "images_per_second"),
+        ("seconds", "seconds/all"),
+        ("seconds_training", "seconds/training"),
+    ],
+)
+def test_tags_are_in_groups(column, expected):
+    assert tag(column) == expected
+
+
+def test_each_epoch_is_there_once_whatever_was_interrupted(tmp_path):
+    folder = tmp_path / "tensorboard"
+    write(folder, rows(3))
+    assert points(folder) == {"loss/train": [(1, 2.0), (2, 3.0), (3, 4.0)]}
+    write(folder, rows(4, loss=5.0), done=2)  # killed before the state of the third epoch was saved
+    assert points(folder) == {"loss/train": [(1, 2.0), (2, 3.0), (3, 8.0), (4, 9.0)]}
+    write(folder, rows(4), done=4)
+    write(folder, rows(5), done=4)
+    assert points(folder) == {"loss/train": [(1, 2.0), (2, 3.0), (3, 8.0), (4, 9.0), (5, 6.0)]}
+
+
+def test_a_run_that_began_without_has_all_its_epochs(tmp_path):
+    write(tmp_path, rows(5), done=4)
+    assert points(tmp_path) == {"loss/train": [(1, 2.0), (2, 3.0), (3, 4.0), (4, 5.0), (5, 6.0)]}
+
+
+def test_what_could_not_be_written_is_written_when_there_is_room(tmp_path, capfd):
+    """No file may grow beyond some bytes, as on a full disk."""
+    scalars = Scalars(tmp_path, 0)
+    scalars.write(rows(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        for count in (20, 40):
+            with pytest.raises(UserError, match=r"could not be written: File too large"):
+                scalars.write(rows(count))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    scalars.write(rows(41))
+    scalars.close()
+    assert points(tmp_path) == {"loss/train": [(epoch, 1.0 + epoch) for epoch in range(1, 42)]}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="link could not be written: it is a link"):
+        Scalars(tmp_path / "link", 0).write(rows(1))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_has_each_epoch_once(finished, tmp_path, monkeypatch):
+    options = [*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(tmp_path)]
+    signal_during(monkeypatch, Run, "evaluate", 2, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        main.main([*options, "--tensorboard"])
+    monkeypatch.undo()
+    main.main(["--resume", str(tmp_path / FOLDER)])
+    expected = {
+        tag(column): [(row["epoch"], pytest.approx(row[column])) for row in checkpoints.read_log(tmp_path / FOLDER)]
+        for column in checkpoints.log_columns((5, 9, 14), "test")
+        if column != "epoch"
+    }
+    assert points(tmp_path / FOLDER / "tensorboard") == expected
+    assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
+    assert log(tmp_path / FOLDER) == log(finished[1])
+
+
+@pytest.mark.slow
+def test_scalars_that_cannot_be_written_do_not_stop_a_run(tmp_path, capsys):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "tensorboard").write_text("a file")
+    main.main([*SMALL, "--nEpochs", "2", "--trainSize", "64", "--save", str(tmp_path), "--tensorboard", "true"])
+    assert capsys.readouterr().err == f"{folder / 'tensorboard'} could not be written: File exists; the run goes on\n"
+    (folder / "tensorboard").unlink()
+    main.main(["--resume", str(folder)])
+    assert [epoch for epoch, _ in points(folder / "tensorboard")["error/test_14"]] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_missing_package_is_named_before_the_run_begins(tmp_path):
+    code = "import sys; sys.modules['tensorboard'] = None; import runpy; runpy.run_path('main.py', run_name='__main__')"
+    command = [sys.executable, "-c", code, *SMALL, "--save", str(tmp_path), "--tensorboard"]
+    process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert_one_line_error(process, 1, "--tensorboard needs a package: pip install tensorboard")
+    assert not list(tmp_path.iterdir())
