@@ -2,10 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from system import containers
 
+TASKS = Path("/proc/self/task")  # where Linux has what it counts of each thread
+PAUSE = 30.0  # seconds between two looks at these
+MUCH = 0.2  # of the time. Two threads on two processors waited for 2 % of it, beside a busy program for 35 % and more
 QUOTAS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # of version 2 and 1 of control groups
 
 
@@ -13,8 +18,7 @@ def crowded(threads: int, processes: int) -> str | None:
     """What to tell a user whose program computes in so many processes on this host, each in so many threads, if that
     is more than there are processors; None if it is not.
 
-    Loader workers do not count: they sleep for most of the time. Nor do other programs: a load average counts those of
-    idle priority, too, which make way, and those that have just ended.
+    Loader workers do not count: they sleep for most of the time. Other programs are noticed by `Queue`.
     """
     own, together = (min(count, *_quotas()) for count in _allowed(processes))
     if threads <= own and threads * processes <= together:
@@ -25,6 +29,49 @@ def crowded(threads: int, processes: int) -> str | None:
     advice = f"give --cpuThreads {best}" if best else f"start no more than {together}, with --cpuThreads 1"
     share = f"{together} processor{'s' * (together > 1)}"
     return f"{who} compute on {share}, where threads wait for one another: that is slow; {advice}"
+
+
+class Queue:
+    """How long the threads of this process, which compute together, wait for a processor because others have it.
+
+    The system counts that for each of them. A load average would not tell: it counts programs of idle priority, too,
+    which make way, those that have just ended, and in a container those of the whole host. `now` gives the time in
+    seconds.
+    """
+
+    def __init__(self, threads: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._threads, self._now = threads, now
+        self._told = threads < 2  # one thread loses its share of the time, and no more
+        self._look()
+
+    def advice(self) -> str | None:
+        """What to tell the user, once, where the last look is long ago and threads have waited much since; None
+        otherwise. To be asked all the time."""
+        if self._told or self._now() < self._due:
+            return None
+        before = self._before
+        self._look()
+        computed, waited = (now - then for now, then in zip(self._before, before, strict=True))
+        part = waited / max(computed + waited, 1)
+        if part <= MUCH:
+            return None
+        self._told = True
+        return (
+            f"other programs take the processors: for {100 * part:.0f} % of the time the {self._threads} threads of "
+            "this run waited for one, and so for one another; fewer --cpuThreads may be quicker"
+        )
+
+    def _look(self) -> None:
+        self._before, self._due = _counted(), self._now() + PAUSE
+
+
+def _counted() -> tuple[int, int]:
+    """The nanoseconds that all threads have computed, and that they have waited for a processor."""
+    try:
+        counts = [(task / "schedstat").read_text().split() for task in TASKS.iterdir()]
+        return sum(int(count[0]) for count in counts), sum(int(count[1]) for count in counts)
+    except (OSError, ValueError, IndexError):  # not Linux, or one that does not count; a thread that has just ended
+        return 0, 0
 
 
 def _allowed(processes: int) -> tuple[int, int]:

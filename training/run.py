@@ -224,8 +224,9 @@ class Run:
         for note in filter(None, (more, quicker)):
             print(note)
         sys.stdout.flush()
-        on_cpu = self.devices[0].type == "cpu"
-        crowded = processors.crowded(torch.get_num_threads(), world.host_size()) if on_cpu else None
+        threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
+        crowded = processors.crowded(threads, world.host_size())
+        self.queue = processors.Queue(0 if crowded else threads)
         warnings = (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options), crowded)
         for warning in filter(None, warnings):
             warn(warning)
@@ -252,6 +253,8 @@ class Run:
                 self.progress.step(step.whole, self._result)
                 if self.agreement.due():
                     self.stop.check()
+                if advice := self.queue.advice():
+                    warn(advice)
                 if time.monotonic() >= self.save_due:
                     self.save_state()
             return self._result()

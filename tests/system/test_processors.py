@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import PROJECT, SMALL, exit_files, log, script
@@ -67,6 +68,71 @@ def test_the_quota_of_a_container_counts(own, files, groups):
 def test_a_group_without_a_quota_does_not_count(quota, groups):
     groups("0::/\n", cpu_max=quota)
     assert processors.crowded(6, 1) is None
+
+
+class Host:
+    """A clock, and what the system has counted of the threads of a process that began an hour ago."""
+
+    def __init__(self, folder):
+        self.folder, self.seconds, self.counts = folder, 3600.0, [[10**12, 10**12], [10**12, 10**12]]
+        self.go_on(0, 0)
+
+    def __call__(self):
+        return self.seconds
+
+    def go_on(self, seconds, waited):
+        """So many seconds later, for a part of which the threads have waited."""
+        self.seconds += seconds
+        for number, count in enumerate(self.counts):
+            count[0] += int(1e9 * seconds * (1 - waited))
+            count[1] += int(1e9 * seconds * waited)
+            (self.folder / str(number)).mkdir(exist_ok=True)
+            (self.folder / str(number) / "schedstat").write_text(f"{count[0]} {count[1]} 77\n")
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    monkeypatch.setattr(processors, "TASKS", tmp_path)
+    return Host(tmp_path)
+
+
+def test_threads_that_wait_for_other_programs_are_told_once(host):
+    queue = processors.Queue(2, host)
+    host.go_on(5, waited=0.9)  # too short to tell
+    assert queue.advice() is None
+    host.go_on(100, waited=0.03)
+    assert queue.advice() is None
+    host.go_on(40, waited=0.6)
+    assert queue.advice() == (
+        "other programs take the processors: for 60 % of the time the 2 threads of this run waited for one, and so for "
+        "one another; fewer --cpuThreads may be quicker"
+    )
+    host.go_on(40, waited=0.6)
+    assert queue.advice() is None
+
+
+@pytest.mark.parametrize("counted", ["", "x y z", None])
+def test_where_the_system_does_not_count_nothing_is_told(counted, host):
+    for path in host.folder.glob("*/schedstat"):
+        path.unlink() if counted is None else path.write_text(counted)
+    queue = processors.Queue(2, host)
+    host.seconds += 100
+    assert queue.advice() is None
+
+
+def test_one_thread_waits_for_no_other(host):
+    queue = processors.Queue(1, host)
+    host.go_on(100, waited=0.6)
+    assert queue.advice() is None
+
+
+@pytest.mark.skipif(not processors.TASKS.exists(), reason="this system does not count what threads wait")
+def test_this_system_counts_what_threads_compute():
+    before = sum(processors._counted())
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    assert sum(processors._counted()) > before
 
 
 @pytest.mark.slow
