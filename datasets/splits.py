@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 
 from datasets.catalog import FOLDER, Source, find
 from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import USUAL, Sizing
-from system import memory
+from system import memory, world
 from system.errors import UserError
 
 
@@ -44,7 +45,9 @@ class TrainingData:
         """The test pictures; None if there are none. Raises UserError where one cannot be read."""
         if not self.validates:
             return self.held_out
-        return None if self.test_split is None else self.test_split.whole()
+        found = world.first_of_host(lambda: self.test_split and vars(self.test_split.whole()))
+        shared = world.share_on_host(found)
+        return shared and Pictures(**shared)
 
 
 def for_training(
@@ -78,6 +81,21 @@ def for_training(
     held_out = test_split.whole() if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
     return TrainingData(source, train, held_out, validation is not None, test_split, mean, std)
+
+
+def shared(data: TrainingData | None) -> TrainingData:
+    """The data that the first process of this host has, and none of the others, for all of them: their pictures are in
+    memory once. Test pictures that are still to be read are left to the first."""
+    told = world.share_on_host(_plain(data) if data else None)
+    whole = {name: Pictures(**told[name]) for name in ("train", "held_out")}
+    test_split = data.test_split if data and data.validates else None
+    return TrainingData(**{**told, **whole, "source": Source(**told["source"]), "test_split": test_split})
+
+
+def _plain(data: TrainingData) -> dict[str, Any]:
+    """All but what is still to be read, as processes can tell each other. Where its source reads is not told."""
+    parts = {name: vars(getattr(data, name)) for name in ("train", "held_out", "source")}
+    return {**vars(data), **parts, "source": {**parts["source"], "arguments": {}}, "test_split": None}
 
 
 def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:

@@ -30,7 +30,6 @@ def choose(count: int | None) -> list[torch.device]:
         wanted = f"--nGPU {count}" if processes == 1 else f"--nproc_per_node {processes}"
         raise UserError(f"{wanted}: this machine has {there or 'no'} GPUs; {legal}")
     if not count:
-        _keep_freed_memory()
         return [torch.device("cpu")]
     torch.backends.cudnn.benchmark = True
     if world.size() > 1:
@@ -57,5 +56,7 @@ def _keep_freed_memory() -> None:
 
 def place(model: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
     """The model on its devices, channels last; with several, `DataParallel` splits each batch among them."""
+    if devices[0].type == "cpu":
+        _keep_freed_memory()  # from now on: pictures have been read by then, some of them for nothing
     model = model.to(devices[0], memory_format=torch.channels_last)
     return nn.DataParallel(model, list(devices)) if len(devices) > 1 else model

@@ -151,23 +151,41 @@ def share(find: Callable[[], Result]) -> Result:
     return torch.load(BytesIO(told.numpy().data), map_location="cpu", weights_only=True)
 
 
-@contextmanager
-def one_of_host_first() -> Iterator[None]:
-    """The first process of each host goes through the block before its others may: what it downloads or decodes, they
-    find done."""
-    if host_rank() > 0:
-        _meet()
-    yield
-    if host_rank() == 0:
-        _meet()
+def first_of_host(find: Callable[[], Result]) -> Result | None:
+    """What the first process of each host finds, which may take it a day; None in the others, which wait for it."""
+    found = find() if host_rank() == 0 else None
+    _meet(PREPARING)
+    return found
 
 
-def _meet() -> None:
+def share_on_host(found: Result | None) -> Result:
+    """What the first process of each host has found, for all on its host: as with `share`, but their tensors are in
+    memory once. A process that writes into one has a copy of what it changes."""
+    if size() == 1:
+        return found
+    if not hasattr(os, "memfd_create"):  # which only Linux has; elsewhere each process has its own
+        return share(lambda: found)
+    import torch
+
+    memory = os.memfd_create("shared")  # a file without a name or a disk, gone when no process has it any more
+    if host_rank() == 0 and host_size() > 1:
+        torch.save(found, f"/proc/self/fd/{memory}")
+    places = list(torch.empty(size(), 2, dtype=torch.int64))
+    torch.distributed.all_gather(places, torch.tensor([os.getpid(), memory]), _place.group)
+    process, number = places[rank() - host_rank()].tolist()  # torchrun numbers the processes of a host in a row
+    if host_size() > 1:
+        found = torch.load(f"/proc/{process}/fd/{number}", mmap=True, weights_only=True)
+    _meet(PATIENCE)
+    os.close(memory)
+    return found
+
+
+def _meet(patience: timedelta) -> None:
     """Wait until every process is here."""
     if size() > 1:
         from torch import distributed
 
-        distributed.monitored_barrier(_place.group, PREPARING)
+        distributed.monitored_barrier(_place.group, patience)
 
 
 def own(items: Sequence[Item]) -> Sequence[Item]:

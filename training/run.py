@@ -146,16 +146,8 @@ class Run:
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
         less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
-        with memory_for(f"while reading the pictures of {options.data}", less), world.one_of_host_first():
-            self.data = splits.for_training(
-                options.data,
-                Path(options.dataDir),
-                options.svhnExtra,
-                options.trainSize,
-                options.valSize,
-                self.sizing,
-                options.padding,
-            )
+        with memory_for(f"while reading the pictures of {options.data}", less):
+            self.data = splits.shared(world.first_of_host(lambda: setup.data(options, self.sizing)))
         checkpoints.check_classes(self.data.classes)
         self.identity = identity.describe(self.data)
         identity.check_same(self.identity, world.share(lambda: self.identity))

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from datasets import splits
 from datasets.sizing import FITS, USUAL, Sizing
 from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
@@ -48,6 +50,19 @@ def sizing(options: argparse.Namespace, saved: Mapping[str, Any] | None) -> Sizi
     if fit not in FITS:
         raise UserError(f"the training state has the fit {printable(fit, 40)}; there are: {', '.join(FITS)}")
     return Sizing(options.inputSize, fit)
+
+
+def data(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
+    """The pictures to train on and to test on."""
+    return splits.for_training(
+        options.data,
+        Path(options.dataDir),
+        options.svhnExtra,
+        options.trainSize,
+        options.valSize,
+        sizing,
+        options.padding,
+    )
 
 
 def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentation:

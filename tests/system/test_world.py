@@ -1,5 +1,9 @@
 """Processes that are joined tell each other what they should, and one that is alone waits for nobody."""
 
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from conftest import together
 
@@ -53,11 +57,37 @@ def test_three_processes_tell_each_other():
     assert [answer["few"][1] for answer in answers] == [[2], [], []]
 
 
+def host_told():
+    """What the first process of a host has for all, after another one wrote into it, and the file that has it."""
+    found = world.first_of_host(lambda: {"tensor": torch.zeros(10**5), "plain": ("x", None), "rank": world.rank()})
+    shared = world.share_on_host(found)
+    if world.rank() == 1:
+        shared["tensor"][0] = 1
+    world.total(torch.zeros(1))  # after that
+    address, files = shared["tensor"].data_ptr(), map(str.split, Path("/proc/self/maps").read_text().splitlines())
+    (file,) = [rest[3] for place, *rest in files if holds(place, address)]
+    return found is None, shared["tensor"].sum().item(), shared["plain"], shared["rank"], file
+
+
+def holds(place, address):
+    first, end = (int(number, 16) for number in place.split("-"))
+    return first <= address < end
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process has its own")
+def test_processes_of_a_host_have_tensors_in_memory_once():
+    answers = together(3, host_told)
+    assert [answer[:2] for answer in answers] == [(False, 0.0), (True, 1.0), (True, 0.0)]
+    assert all(answer[2:] == (("x", None), 0, answers[0][4]) for answer in answers)
+    assert answers[0][4] != "0"
+
+
 def test_alone_a_process_is_the_world():
     tensor = torch.tensor([3])
     assert (world.rank(), world.size(), world.is_first()) == (0, 1, True)
     assert world.total(tensor) is tensor
     assert world.share(lambda: tensor) is tensor
+    assert world.share_on_host(world.first_of_host(lambda: tensor)) is tensor
     assert world.highest(3, 4) == (3, 4)
     assert list(world.own("abc")) == ["a", "b", "c"]
     assert list(world.turns("ab")) == [["a"], ["b"]]
