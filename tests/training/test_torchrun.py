@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,9 @@ OPTIONS = ["--data", "DIGITS", "--depth", "8", "--trainSize", "320", "--batchsiz
 FOLDER = "DIGITS-AuxResNet-8-2-dropout-0.1"
 
 
-def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0):
-    """torchrun with so many processes of main.py, started."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", *nodes, "--nproc-per-node", str(processes)]
+def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0, place=()):
+    """torchrun with so many processes of main.py, started, by the command `place` if there is one."""
+    launcher = [*place, sys.executable, "-m", "torch.distributed.run", *nodes, "--nproc-per-node", str(processes)]
     command = [*launcher, "--max-restarts", str(restarts), "main.py", *OPTIONS, "--save", str(save), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -112,8 +114,6 @@ def test_a_failure_names_its_process_and_others_are_silent(tmp_path):
 
 def test_two_agents_are_two_nodes(tmp_path):
     nodes = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-id", "test"]
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nodes[5] = f"127.0.0.1:{free.getsockname()[1]}"
@@ -122,3 +122,78 @@ def test_two_agents_are_two_nodes(tmp_path):
     assert [agent.returncode for agent in agents] == [0, 0], outputs
     assert sorted(output.count("epoch 2/2") for output, _ in outputs) == [0, 1]
     assert len(log(tmp_path / FOLDER)) == 2
+
+
+@contextmanager
+def two_hosts():
+    """The names of two network namespaces, which reach each other at 10.77.0.1 and 10.77.0.2, as two hosts do."""
+    names = [f"auxresnet{number}" for number in (1, 2)]
+    link = ["veth1", "netns", names[0], "type", "veth", "peer", "name", "veth2", "netns", names[1]]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", *link)
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", f"veth{number}")
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", f"veth{number}", "up")
+        yield names
+    finally:
+        for name in names:
+            kill_all_of(name)
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def kill_all_of(host):
+    for process in subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True).stdout.split():
+        os.kill(int(process), signal.SIGKILL)
+
+
+def agents_of_two_hosts(hosts, save, nodes, epochs):
+    for number, host in enumerate(hosts, 1):
+        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29400", "--rdzv-id", "test",
+                      "--rdzv-conf", f"is_host={int(number == 1)}", "--local-addr", f"10.77.0.{number}"]  # fmt: skip
+        place = ["ip", "netns", "exec", host, "env", f"GLOO_SOCKET_IFNAME=veth{number}"]
+        options = ["--nEpochs", str(epochs), "--resume", "auto"]
+        yield torchrun(save, *options, nodes=["--nnodes", nodes, *rendezvous], processes=1, restarts=5, place=place)
+
+
+namespaces = pytest.mark.skipif(
+    os.environ.get("AUXRESNET_NAMESPACES") != "1",
+    reason="makes network namespaces, which wants root and two minutes: set AUXRESNET_NAMESPACES=1",
+)
+
+
+@namespaces
+def test_a_link_that_is_cut_for_a_while_loses_nothing(tmp_path):
+    with two_hosts() as hosts:
+        agents = list(agents_of_two_hosts(hosts, tmp_path, "2", epochs=40))
+        wait_for_epochs(tmp_path, 3)
+        ip("-n", hosts[0], "link", "set", "veth1", "down")
+        time.sleep(20)
+        done = len(log(tmp_path / FOLDER))
+        ip("-n", hosts[0], "link", "set", "veth1", "up")
+        outputs = [agent.communicate(timeout=240) for agent in agents]
+    assert done < 40
+    assert [agent.returncode for agent in agents] == [0, 0], outputs
+    assert [int(row["epoch"]) for row in log(tmp_path / FOLDER)] == list(range(1, 41))
+
+
+@namespaces
+def test_where_one_host_is_gone_for_good_the_other_goes_on(tmp_path):
+    with two_hosts() as hosts:
+        agents = list(agents_of_two_hosts(hosts, tmp_path, "1:2", epochs=30))
+        wait_for_epochs(tmp_path, 3)
+        kill_all_of(hosts[1])
+        done = len(log(tmp_path / FOLDER))
+        begin = time.monotonic()
+        output, errors = agents[0].communicate(timeout=240)
+        print(f"at the end {time.monotonic() - begin:.0f} s later")
+    assert done < 30
+    assert agents[0].returncode == 0, errors
+    assert "resumed after epoch" in output
+    assert [int(row["epoch"]) for row in log(tmp_path / FOLDER)] == list(range(1, 31))
