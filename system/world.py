@@ -80,7 +80,7 @@ def joined() -> Iterator[None]:
     silent. Raises UserError where they are not found, or where one is lost.
     """
     global _place
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not _started_with_others():
         yield
         return
     from torch import cuda, distributed
@@ -305,5 +305,10 @@ class Agreement:
 
 def place_in_words() -> str:
     """` (rank 3)` where torchrun started this process as one of several; nothing where it was started alone."""
-    started = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
-    return f" (rank {os.environ['RANK']})" if started else ""
+    return f" (rank {os.environ['RANK']})" if _started_with_others() else ""
+
+
+def _started_with_others() -> bool:
+    """Whether torchrun started this process as one of several. What other launchers say in the same words counts for
+    nothing."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"

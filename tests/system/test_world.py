@@ -82,7 +82,9 @@ def test_processes_of_a_host_have_tensors_in_memory_once():
     assert answers[0][4] != "0"
 
 
-def test_alone_a_process_is_the_world():
+def test_alone_a_process_is_the_world(monkeypatch):
+    """Also under a launcher that is not torchrun."""
+    monkeypatch.setenv("WORLD_SIZE", "many")
     tensor = torch.tensor([3])
     assert (world.rank(), world.size(), world.is_first()) == (0, 1, True)
     assert world.total(tensor) is tensor
