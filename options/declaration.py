@@ -136,6 +136,8 @@ class Program:
         for argument in argv:
             match = re.fullmatch(r"--?([A-Za-z]+)(=.*)?", argument, re.DOTALL)
             flag = known.get(match[1].lower()) if match else None
+            if flag and (match[2] == "=--" or "\0" in argument):  # argparse would take the former for no value at all
+                raise UsageError(f"argument {flag}: {match[2][1:]!r} is not a value (see --help)")
             yield flag + (match[2] or "") if flag else argument
 
 

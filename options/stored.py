@@ -32,7 +32,7 @@ def given(path: Path, program: Program, others: Container[str]) -> dict[str, Any
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
     try:
-        found = _found(_content(path), program, recorded=path.suffix == ".json")
+        found = _found(_content(path), program, recorded=_is_record(path))
         found = {name: value for name, value in found.items() if name not in others}
         values = program.given([f"--{name}={as_text(value)}" for name, value in found.items()])
         for name, value in found.items():
@@ -42,16 +42,21 @@ def given(path: Path, program: Program, others: Container[str]) -> dict[str, Any
     return values
 
 
+def _is_record(path: Path) -> bool:
+    """Whether a file is an opt.json, or a copy of one."""
+    return path.suffix.lower() == ".json"
+
+
 def _content(path: Path) -> Any:
     if regular(path).st_size > LARGEST:
         raise UserError(f"it has more than {LARGEST:,} bytes, and no options need as many")
     try:
-        text = read(path).decode()
-        return strict.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = read(path).decode("utf-8-sig")  # some editors begin a file with a mark
+        return strict.loads(text) if _is_record(path) else tomllib.loads(text)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
+        kind = "JSON" if _is_record(path) else "TOML"
         raise UserError(f"it cannot be read as {kind}: {error}") from error
 
 
@@ -75,7 +80,7 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
             raise UserError(f"{option.name} is there twice")
         if not is_plain(value):
             raise UserError(
-                f"{name} is {printable(value, 40)}; legal are texts, numbers, true, false, lists of numbers"
+                f"{name} is {printable(value, 40)}; legal are texts, numbers below 1e15, true, false, lists of numbers"
             )
         found[option.name] = value
     return found
