@@ -1,6 +1,5 @@
 """Loss and errors of a network over batches of pictures, and the batch norm statistics that it is evaluated with."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -48,13 +47,12 @@ def measure_statistics(
     """
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda):  # dropout draws; training's own draws must not depend on it
-        seen = itertools.count()
-        moved = (images.to(device) for images, _ in zip(batches, seen, strict=False))
+        moved = (images.to(device) for images in batches)
         torch.optim.swa_utils.update_bn(moved, nn.Sequential(normalise, network))
-    own = next(seen)
-    everywhere = int(world.total(torch.tensor(own, device=device)))
     statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
     counts = [buffer for buffer in network.buffers() if not buffer.is_floating_point()]
+    own = int(counts[0])  # of batches: each batch norm counts those that it has seen
+    everywhere = int(world.total(counts[0].clone()))
     world.combine(counts, statistics, own / everywhere)
     return network
 
