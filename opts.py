@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import catalog
 from datasets.catalog import NAMES
-from datasets.sizing import SIDE, SIDES
+from datasets.sizing import PADDINGS, SIDE, SIDES
 from options import stored, values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
@@ -214,7 +214,8 @@ OPTIONS = (
     ),
     *group(
         "augmentation",
-        _choice("padding", ("black", "reflect"), "black", "what random crops see beyond a picture's edge"),
+        _choice("padding", PADDINGS, "black", "what random crops see beyond a picture's edge: black, "
+                "the data's mean colour (in folders the picture's own), or the picture mirrored"),
         _switch("alternateFlip", False, "mirror in every second epoch, not by chance"),
         Option("cutout", number(int, 0, SIDES[-1] - 1), 0, "paint over a square of so many pixels; 0: none", "PX"),
         Option("mixup", number(float, 0, 100), 0.0, "mix pictures and classes in pairs, by Beta(A, A); 0: not", "A"),

@@ -68,7 +68,7 @@ def find(
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
     the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders; with a
-    `padding`, black or reflect, training pictures of folders but those have the margin of the random crop around them.
+    `padding`, training pictures of folders but those have the margin of the random crop around them.
 
     Raises UserError where an archive does not have pictures of that size.
     """
@@ -76,7 +76,7 @@ def find(
     if data not in SOURCES:
         pad = sizing.scaled(FOLDER.pad)
         if padding and sizing.fit == "crop":
-            arguments["margin"] = Margin(pad, padding == "reflect")
+            arguments["margin"] = Margin(pad, padding)
         return replace(FOLDER, pad=pad, arguments=arguments), Path(data)
     source = SOURCES[data]
     unpacked = root / data.lower()

@@ -60,7 +60,7 @@ def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) 
     (left, right, width), (top, bottom, height) = (_taken(n, shorter, side, margin.width) for n in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
     rows, columns = (side + 2 * margin.width - n for n in (height, width))
-    return padded(np.array(picture), rows // 2, columns // 2, margin.reflect)
+    return padded(np.array(picture), rows // 2, columns // 2, margin.padding)
 
 
 def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, float, int]:

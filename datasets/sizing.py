@@ -7,6 +7,7 @@ from typing import Any
 SIDE = 32  # pixels; of CIFAR, of SVHN, and of whatever is not told otherwise
 SIDES = range(16, 225, 4)  # what a network may take: its three stages halve the side twice
 FITS = ("crop", "squeeze")
+PADDINGS = ("black", "mean", "reflect")
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Sizing:
 class Margin:
     """What training pictures have around them, for random crops to go into: `width` pixels on each side.
 
-    There they show more of the picture as far as its longer side reaches; beyond that they are black or, with
-    `reflect`, mirrored.
+    There they show more of the picture as far as its longer side reaches; beyond that there is the `padding`: black,
+    `mean`, the picture's own mean colour, or `reflect`, the picture mirrored.
     """
 
     width: int = 0
-    reflect: bool = False
+    padding: str = "black"
 
 
 USUAL, NO_MARGIN = Sizing(), Margin()

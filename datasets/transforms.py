@@ -17,14 +17,15 @@ from torch.nn import functional as F
 class Augmentation:
     """How training pictures are varied.
 
-    `pad` is the margin of the random crop in pixels: black, or, with `reflect`, the picture mirrored at its edge. With
-    `with_margin` the pictures bring it along.
+    `pad` is the margin of the random crop in pixels, `padding` what is seen there (`padded`). With `with_margin` the
+    pictures bring it along.
     `flip` mirrors every second picture, by chance, or, with `alternate`, each picture in every second epoch. `cutout`
-    is the side in pixels of the square that is painted over with the colour `fill`, 0 for none.
+    is the side in pixels of the square that is painted over, 0 for none. `fill` is the colour for that, and for margins
+    of the mean colour.
     """
 
     pad: int = 0
-    reflect: bool = False
+    padding: str = "black"
     with_margin: bool = False
     flip: bool = False
     alternate: bool = False
@@ -32,11 +33,25 @@ class Augmentation:
     fill: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
-def padded(images: np.ndarray, rows: int, columns: int, reflect: bool) -> np.ndarray:
-    """Images …×H×W×C with so many rows above and below, and columns left and right: black ones, or the image mirrored
-    at its edge."""
-    margins = ((0, 0),) * (images.ndim - 3) + ((rows, rows), (columns, columns), (0, 0))
-    return np.pad(images, margins, mode="reflect" if reflect else "constant")
+def padded(
+    images: np.ndarray, rows: int, columns: int, padding: str, fill: Sequence[float] | None = None
+) -> np.ndarray:
+    """Images …×H×W×C with so many rows above and below, and columns left and right: `black` ones, with `mean` those
+    of the colour `fill` (None: of each image's own mean colour), with `reflect` the image mirrored at its edge."""
+    if padding == "reflect":
+        margins = ((0, 0),) * (images.ndim - 3) + ((rows, rows), (columns, columns), (0, 0))
+        return np.pad(images, margins, mode="reflect")
+    *count, height, width, channels = images.shape
+    result = np.zeros((*count, height + 2 * rows, width + 2 * columns, channels), images.dtype)
+    if padding == "mean":
+        result[:] = _colour(images.mean((-3, -2), keepdims=True) if fill is None else fill, images)
+    result[..., rows : rows + height, columns : columns + width, :] = images
+    return result
+
+
+def _colour(fill: Sequence[float] | np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Colours on the 0 … 255 scale as images have them."""
+    return np.rint(fill).astype(images.dtype)
 
 
 def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int) -> np.ndarray:
@@ -63,7 +78,7 @@ def cut_out(images: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int
     height, width = images.shape[1:3]
     below, right = (np.arange(n) - (c[:, None] - size // 2) for n, c in ((height, rows), (width, columns)))
     inside = ((below >= 0) & (below < size))[:, :, None] & ((right >= 0) & (right < size))[:, None, :]
-    images[inside] = np.rint(fill).astype(images.dtype)
+    images[inside] = _colour(fill, images)
 
 
 def augment(
@@ -79,7 +94,7 @@ def augment(
     Images that are a part of a `whole` batch, at `places` of it, are varied as they would be among the others.
     """
     if not how.with_margin:
-        images = padded(images, how.pad, how.pad, how.reflect)
+        images = padded(images, how.pad, how.pad, how.padding, how.fill)
     count, own = (len(images), slice(None)) if places is None else (whole, places)
     tops, lefts = rng.integers(0, 2 * how.pad, size=(2, count), endpoint=True)[:, own]
     flips = rng.random(count)[own] < (0.5 if how.flip else 0.0)

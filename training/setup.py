@@ -69,7 +69,7 @@ def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentatio
     """How training pictures are varied."""
     return Augmentation(
         pad=data.source.pad,
-        reflect=options.padding == "reflect",
+        padding=options.padding,
         with_margin=data.train.margin > 0,
         flip=data.source.flip,
         alternate=options.alternateFlip,

@@ -15,15 +15,16 @@ from training.plan import Plan
 PLAIN = Augmentation(pad=4, flip=True)
 
 
-@pytest.mark.parametrize(("reflect", "mode"), [(False, "constant"), (True, "reflect")])
-def test_crop_and_flip_are_torchvisions(reflect, mode):
+@pytest.mark.parametrize(("padding", "value"), [("black", 0), ("mean", 100), ("reflect", None)])
+def test_crop_and_flip_are_torchvisions(padding, value):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     tops, lefts = rng.integers(0, 9, (2, 64))
     flips = rng.random(64) < 0.5
-    ours = crop_and_flip(padded(images, 4, 4, reflect), tops, lefts, flips, pad=4)
+    ours = crop_and_flip(padded(images, 4, 4, padding, (100.4, 99.6, 100.0)), tops, lefts, flips, pad=4)
     for index in range(64):
-        picture = TF.pad(torch.from_numpy(images[index]).permute(2, 0, 1), [4], padding_mode=mode)
+        picture = torch.from_numpy(images[index]).permute(2, 0, 1)
+        picture = TF.pad(picture, [4], padding_mode="reflect") if value is None else TF.pad(picture, [4], value)
         picture = TF.crop(picture, int(tops[index]), int(lefts[index]), 32, 32)
         picture = TF.hflip(picture) if flips[index] else picture
         assert torch.from_numpy(ours[index]).equal(picture.permute(1, 2, 0)), index

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from datasets import folder, splits
 from datasets.decoding import as_pixels
 from datasets.loaders import AugmentedBatches, Step
-from datasets.sizing import Margin, Sizing
+from datasets.sizing import PADDINGS, Margin, Sizing
 from datasets.transforms import Augmentation, padded
 from system.errors import UserError
 
@@ -33,9 +33,9 @@ def test_square_pictures_are_the_same_cropped_and_squeezed(edge):
     picture = noise(edge, edge)
     squeezed = as_pixels(picture, Sizing(32, "squeeze"))
     assert np.array_equal(as_pixels(picture, Sizing(32)), squeezed)
-    for reflect in (False, True):
-        with_margin = as_pixels(picture, Sizing(32), Margin(4, reflect))
-        assert np.array_equal(with_margin, padded(squeezed, 4, 4, reflect))
+    for padding in PADDINGS:
+        with_margin = as_pixels(picture, Sizing(32), Margin(4, padding))
+        assert np.array_equal(with_margin, padded(squeezed, 4, 4, padding, squeezed.mean((0, 1))))
 
 
 def test_of_the_longer_side_the_middle_is_taken_and_nothing_is_distorted():
@@ -50,14 +50,14 @@ def test_of_the_longer_side_the_middle_is_taken_and_nothing_is_distorted():
     assert seen.any(0).sum() < 0.6 * seen.any(1).sum()
 
 
-@pytest.mark.parametrize("reflect", [False, True])
-def test_a_margin_shows_more_of_the_picture_as_far_as_it_reaches(reflect):
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_a_margin_shows_more_of_the_picture_as_far_as_it_reaches(padding):
     pixels = np.asarray(noise(74, 64))
-    found = as_pixels(Image.fromarray(pixels), Sizing(64), Margin(8, reflect))
-    assert np.array_equal(found, padded(pixels, 8, 3, reflect))  # 3 columns are there no more
+    found = as_pixels(Image.fromarray(pixels), Sizing(64), Margin(8, padding))
+    assert np.array_equal(found, padded(pixels, 8, 3, padding, pixels.mean((0, 1))))  # 3 columns are there no more
     pixels = np.asarray(noise(64, 200))
-    found = as_pixels(Image.fromarray(pixels), Sizing(64), Margin(8, reflect))
-    assert np.array_equal(found, padded(pixels[60:140], 0, 8, reflect))
+    found = as_pixels(Image.fromarray(pixels), Sizing(64), Margin(8, padding))
+    assert np.array_equal(found, padded(pixels[60:140], 0, 8, padding, pixels[60:140].mean((0, 1))))
 
 
 def test_the_middle_of_a_margin_is_what_is_tested():
@@ -80,7 +80,7 @@ def write_smooth(root, size=(96, 64)):
                 smooth(*size).save(root / split / name / f"{index}.png")
 
 
-@pytest.mark.parametrize("padding", ["black", "reflect"])
+@pytest.mark.parametrize("padding", PADDINGS)
 def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_reaches(padding, tmp_path):
     write_smooth(tmp_path)
     data = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 0, Sizing(64), padding)
@@ -93,8 +93,9 @@ def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_rea
     assert set((red[:, 0] * 96 / 255).round().tolist()) == set(range(8, 25))  # the middle begins at column 16
     assert (red.diff(dim=1) >= 2).all()  # of the picture everywhere: 96 columns have 255 levels
     green = torch.cat(batches)[:, :, 32, 1].int()
-    beyond = (green.diff(dim=1) < 0).any(1)  # black below the picture, or rows mirrored above or below
-    assert beyond.float().mean().item() == pytest.approx({"black": 8 / 17, "reflect": 16 / 17}[padding], abs=0.1)
+    beyond = (green.diff(dim=1) < 0).any(1)  # black below the picture, another colour or mirrored rows above, too
+    parts = {"black": 8 / 17, "mean": 16 / 17, "reflect": 16 / 17}
+    assert beyond.float().mean().item() == pytest.approx(parts[padding], abs=0.1)
 
 
 def test_what_is_held_out_tested_or_measured_has_no_margin(tmp_path):
@@ -117,11 +118,11 @@ def test_each_size_and_fit_has_decoded_pictures_of_its_own(tmp_path, monkeypatch
     write_pictures(tmp_path / "pictures" / "train", {"a": 2}, size=(50, 40))
     cases = [
         (Sizing(32), Margin()), (Sizing(32, "squeeze"), Margin()), (Sizing(40), Margin()), (Sizing(40), Margin(5)),
-        (Sizing(40), Margin(5, reflect=True)),
+        (Sizing(40), Margin(5, "mean")), (Sizing(40), Margin(5, "reflect")),
     ]  # fmt: skip
     images = [folder.load(tmp_path / "pictures", "train", tmp_path, *case).whole().images for case in cases]
-    assert [part.shape[1] for part in images] == [32, 32, 40, 50, 50]
-    assert len(list((tmp_path / "decoded").iterdir())) == 5
+    assert [part.shape[1] for part in images] == [32, 32, 40, 50, 50, 50]
+    assert len(list((tmp_path / "decoded").iterdir())) == 6
     monkeypatch.setattr(folder, "decode_one", lambda path, **how: pytest.fail(f"{path} was decoded again"))
     for case, before in zip(cases, images, strict=True):
         assert folder.load(tmp_path / "pictures", "train", tmp_path, *case).whole().images.equal(before)
