@@ -1,0 +1,54 @@
+"""What the margins of random crops do to batch norm: a network's errors with other statistics than its own.
+
+python -m benchmarks.margins CIFAR10-AuxResNet-26-2 --dataDir data
+
+The run must have held pictures out (`--valSize`), because these are what the errors are of. Statistics are measured on
+training pictures that are mirrored at random and cropped as the rows say.
+"""
+
+import argparse
+import copy
+from pathlib import Path
+
+import torch
+
+import opts
+from datasets import splits
+from datasets.loaders import varied_sample
+from datasets.sizing import PADDINGS
+from datasets.transforms import Augmentation, Normalise
+from inference import evaluation, saved
+from models.multiexit import MultiExit
+
+BATCHES, BATCH = 50, 128  # on which statistics are measured
+CPU = torch.device("cpu")
+
+
+def errors(network: MultiExit, data: splits.TrainingData, crops: Augmentation | None) -> tuple[float, ...]:
+    """The validation error of each exit in percent, with the statistics of pictures varied so (None: its own)."""
+    normalise, measured = Normalise(data.mean, data.std), copy.deepcopy(network)
+    if crops:
+        sample = varied_sample(data.train, BATCHES * BATCH, 0, crops)
+        measured = evaluation.measure_statistics(measured, normalise, sample.split(BATCH), CPU)
+    model, equal_weights = evaluation.ready(measured, normalise, [CPU]), (1.0,) * len(network.exits)
+    return evaluation.evaluate(model, evaluation.batches(data.held_out), equal_weights, CPU).errors
+
+
+def main() -> None:
+    """Print a row for each kind of statistics."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--dataDir", type=Path, default=Path("data"))
+    arguments = parser.parse_args()
+    network, how = saved.load(saved.find(str(arguments.run), None, ())).network, opts.recorded(arguments.run)
+    data = splits.for_training(how["data"], arguments.dataDir, how["svhnExtra"], how["trainSize"], how["valSize"])
+    cases = {f"as trained, {how['padding']}": None, "not cropped": Augmentation(flip=True)}
+    for padding in PADDINGS:
+        cases[f"cropped, {padding}"] = Augmentation(data.source.pad, padding, flip=True, fill=data.mean)
+    print(f"{'statistics':20}  {'  '.join(f'exit {position:2}' for position in network.exits)}")
+    for name, crops in cases.items():
+        print(f"{name:20}  {'  '.join(f'{error:7.2f}' for error in errors(network, data, crops))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
