@@ -54,8 +54,10 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], name: str, 
 
 
 def _momenta(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, torch.Tensor]]:
-    """What an optimizer keeps of each parameter, by its number, after its first step: tensors of the same form."""
+    """What an optimizer keeps of each parameter that learns, by its number, after its first step: tensors of the same
+    form."""
     parameters = [(p, group["momentum"]) for group in optimizer.param_groups for p in group["params"]]
+    learning = [(number, *kept) for number, kept in enumerate(parameters) if kept[0].requires_grad]
     if isinstance(optimizer, Muon):
-        return {number: {"momentum": p} for number, (p, _) in enumerate(parameters)}
-    return {number: {"momentum_buffer": p} for number, (p, momentum) in enumerate(parameters) if momentum}
+        return {number: {"momentum": p} for number, p, _ in learning}
+    return {number: {"momentum_buffer": p} for number, p, momentum in learning if momentum}

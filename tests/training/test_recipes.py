@@ -42,6 +42,19 @@ def test_all_ingredients_resume_to_the_same_bits(owner, method, call, uninterrup
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
 
 
+@pytest.mark.parametrize(("weights", "optimizer"), [("0,0,1", "sgd"), ("1,0,0", "muon")])
+def test_a_run_with_exits_that_learn_nothing_resumes_to_the_same_bits(weights, optimizer, tmp_path, monkeypatch):
+    line = [*SMALL, "--nEpochs", "2", "--exitWeights", weights, "--optimizer", optimizer, "--nThreads", "0", "--save"]
+    main.main([*line, str(tmp_path / "whole")])
+    signal_during(monkeypatch, Trainer, "step", 2)
+    with pytest.raises(SystemExit):
+        main.main([*line, str(tmp_path / "parts")])
+    monkeypatch.undo()
+    main.main([*line, str(tmp_path / "parts"), "--resume"])
+    whole, parts = (exit_files(tmp_path / name / "DIGITS-AuxResNet-14-3") for name in ("whole", "parts"))
+    assert whole == parts
+
+
 def test_the_exit_files_hold_what_was_tested(uninterrupted):
     """The averaged weights, with statistics of their own."""
     result = script("test.py", "DIGITS", FOLDER.removeprefix("DIGITS-"), "--exit", "all", "--save", uninterrupted)
