@@ -17,9 +17,7 @@ from system.errors import one_line_errors
 def main(argv: Sequence[str]) -> None:
     """Parse, build, loop over the epochs, save one model per exit."""
     options = opts.parse(argv)
-    configuration = names.configure(
-        options.depth, options.nOutputs, options.exits, options.widen, options.dropout, options.shortcutType
-    )
+    configuration = names.of_options(vars(options))
     loss_weights = exits.loss_weights(options.exitWeights, configuration.exits)
 
     from training.run import started  # imports PyTorch, which --help and mistakes need not wait for

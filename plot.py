@@ -93,9 +93,8 @@ def read_run(folder: Path) -> Run:
 
     import checkpoints  # imports PyTorch, which --help and mistakes need not wait for
 
-    network = ("depth", "nOutputs", "exits", "widen", "dropout", "shortcutType")
     try:
-        configuration = names.configure(*(options[name] for name in network))
+        configuration = names.of_options(options)
         data = opts.label(options["data"])
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'opt.json'} does not hold the options of a run: {error}") from error

@@ -9,6 +9,7 @@ from models import exits as exit_rules
 from system.errors import UsageError
 
 MAX_WIDEN = 100
+NETWORK = ("depth", "nOutputs", "exits", "widen", "dropout", "shortcutType")  # the options that describe one
 DROPOUT = 0.3  # the rate that `-dropout` in a name stands for (Wide Residual Networks, arXiv 1605.07146, section 2.4)
 FORM = "AuxResNet-<depth>-<outputs>[/<widen factor>][-dropout] or ResNet-<depth>[/<widen factor>][-dropout]"
 _NAME = re.compile(
@@ -59,6 +60,12 @@ def configure(
     if len(positions) != outputs:
         raise UsageError(f"nOutputs {outputs} contradicts the {len(positions)} exits {', '.join(map(str, positions))}")
     return Configuration(depth, positions, widen, dropout, shortcut or ("A" if widen == 1 else "B"))
+
+
+def of_options(options: Mapping[str, Any]) -> Configuration:
+    """The network that the options of a run describe, checked as by `configure`. Raises TypeError, too, where they are
+    from a file and of other kinds."""
+    return configure(*(options[name] for name in NETWORK))
 
 
 def from_fields(fields: Mapping[str, Any]) -> Configuration:

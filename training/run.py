@@ -120,7 +120,15 @@ def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
     folder = Path(options.save, names.run_folder(label, configuration))
     older = Path(options.save, names.run_folder(label, names.parse(configuration.name)))
     found = options.resume is not None and not checkpoints.holds_run(folder) and checkpoints.holds_run(older)
-    return older if found else folder
+    return older if found and _may_be_of(older, configuration) else folder
+
+
+def _may_be_of(folder: Path, configuration: Configuration) -> bool:
+    """Whether a run recorded this network, or nothing that can be read."""
+    try:
+        return names.of_options(opts.recorded(folder)) == configuration
+    except (TypeError, ValueError):
+        return True
 
 
 class Run:

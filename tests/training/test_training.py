@@ -97,3 +97,10 @@ def test_exits_and_weights_given_by_hand(tmp_path):
     options = json.loads((tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B" / "opt.json").read_text())
     assert (options["exits"], options["shortcutType"]) == ([14, 3], "B")
     assert set(checkpoints.exit_files(tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B")) == {3, 14}
+
+
+def test_resume_auto_begins_a_network_beside_another_of_its_name(tmp_path):
+    line = ["--data", "DIGITS", "--depth", "8", "--trainSize", "200", "--nEpochs", "1", "--nThreads", "0"]
+    for more in ([], ["--exits", "3,8"], []):
+        main.main([*line, *more, "--save", str(tmp_path), "--resume", "auto"])
+    assert {folder.name for folder in tmp_path.iterdir()} == {"DIGITS-AuxResNet-8-2", "DIGITS-AuxResNet-8-2-exits-3-8"}
