@@ -552,9 +552,12 @@ def table(options: argparse.Namespace, verbose: bool) -> str:
 
 
 def keep_chosen(options: argparse.Namespace, before: argparse.Namespace) -> argparse.Namespace:
-    """The options with what the machine chose before in place of `auto`."""
+    """The options with what the machine chose before in place of `auto`. Raises UsageError where the other options do
+    not allow that any more."""
     chosen = {name: getattr(before, name) for name in AUTO if getattr(options, name) == "auto"}
-    return argparse.Namespace(**{**vars(options), **chosen})
+    kept = argparse.Namespace(**{**vars(options), **chosen})
+    _check_together(kept)
+    return kept
 
 
 def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:

@@ -99,6 +99,8 @@ def test_a_run_goes_on_compiled_or_not():
     opts.check_resumable(plain, compiled)
     opts.check_resumable(compiled, plain)
     assert opts.keep_chosen(opts.parse([*TINY, "--compile", "auto"]), compiled).compile is True
+    with pytest.raises(UsageError, match="--compile true is for one device, --nGPU is 2"):
+        opts.keep_chosen(opts.parse([*TINY, "--compile", "auto", "--nGPU", "2"]), compiled)
 
 
 def test_compile_auto_gives_way_to_what_it_excludes():
