@@ -68,7 +68,8 @@ def find(
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
     the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders; with a
-    `padding`, training pictures of folders but those have the margin of the random crop around them.
+    `padding`, training pictures that are cropped to it have the margin of the random crop around them, if they are of
+    any other folder.
 
     Raises UserError where an archive does not have pictures of that size.
     """

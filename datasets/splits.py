@@ -19,8 +19,9 @@ class TrainingData:
     """What a run learns from and is tested on.
 
     `held_out` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
-    pictures. `test_split` is None for a data set without test pictures; it is found before the training, so that what
-    is missing is missed in time. `mean` and `std` are per channel, on the 0 … 255 scale.
+    pictures. `test_split` is None for a data set without test pictures, and for who need not read them; it is found
+    before the training, so that what is missing is missed in time. `mean` and `std` are per channel, on the 0 … 255
+    scale.
     """
 
     source: Source
@@ -137,8 +138,12 @@ def _load(source: Source, folder: Path, split: str) -> Split | None:
 def _check_sizes(split: Split, data: str, train_size: int | None, val_size: int) -> int:
     """How many pictures to train on. Raises UserError where there are not that many, besides those to hold out."""
     count = len(split.targets)
+    if val_size >= count:
+        raise UserError(
+            f"{data} has {count} training pictures, of which {val_size} cannot be held out; lower --valSize"
+        )
     train_size = count - val_size if train_size is None else train_size
-    if train_size < 1 or train_size + val_size > count:
+    if train_size + val_size > count:
         raise UserError(
             f"{data} has {count} training pictures: too few for {train_size} to train on and {val_size} to hold out; "
             "lower --trainSize or --valSize"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(minutes=3)  # a process that is not heard of for so long is given up
 PREPARING = timedelta(days=1)  # to download or to decode pictures
 GRACE = 5.0  # seconds in which torchrun ends this process, if it was another one on this host that failed
-AGREEING = 1.0  # seconds between two steps at which the processes ask each other whether to stop or to save
+AGREEING = 1.0  # seconds between two steps at which the processes ask each other whether to stop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
