@@ -70,6 +70,8 @@ def named(words: Iterable[str]) -> Iterator[str]:
         if word != "-":
             yield word
             continue
+        if sys.stdin is None:
+            raise UserError("- reads paths from standard input, which is closed; give paths, or open it")
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths as the system has them
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
 

@@ -112,6 +112,12 @@ def test_standard_input_lists_paths(finished, pictures, monkeypatch, told):
     assert told(NAME, "-") == told(NAME, *paths)
 
 
+def test_a_closed_standard_input_is_told(finished, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it then
+    with pytest.raises(UserError, match="standard input, which is closed"):
+        predict.main([NAME, "-", "--save", str(finished[0])])
+
+
 def test_a_path_is_printed_as_the_system_has_it(finished, pictures, tmp_path):
     odd = os.fsencode(tmp_path) + b"/\xff\xe4.png"
     Path(os.fsdecode(odd)).write_bytes((pictures / "03.png").read_bytes())
