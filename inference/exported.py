@@ -42,9 +42,9 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CPU = torch.device("cpu")
 
 
-def require_packages(path: Path) -> None:
-    """Raise UserError where a package is missing that ONNX files are written or run with."""
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+def require_packages(path: Path, names: Sequence[str] = PACKAGES) -> None:
+    """Raise UserError where a package is missing of those that ONNX files are written with, or of others."""
+    if missing := [name for name in names if find_spec(name) is None]:
         raise UserError(f"{path}: ONNX needs {', '.join(missing)}; pip install -r requirements-export.txt")
 
 
@@ -120,7 +120,7 @@ def read(path: Path, position: int | None, gpus: int | None) -> Model:
     Raises UserError where the file is not one of `write`.
     """
     if path.suffix == ".onnx":
-        require_packages(path)
+        require_packages(path, ("onnxruntime",))
         if gpus:
             raise UserError(f"--nGPU {gpus}: {path} runs on the CPU; leave it out, or export a .pt2 file")
     content = files.read(path)
