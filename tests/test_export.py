@@ -225,9 +225,10 @@ def test_missing_packages_are_named_and_nothing_else_needs_them(finished, tmp_pa
         command = [sys.executable, "-c", code, *map(str, words)]
         return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
 
-    missing = "ONNX needs onnx, onnxscript, onnxruntime; pip install -r requirements-export.txt"
-    assert_one_line_error(without("export.py", "DIGITS", name, "--to", tmp_path / "a.onnx"), 1, missing)
-    assert_one_line_error(without("predict.py", tmp_path / "a.onnx", plot), 1, missing)
+    missing = "ONNX needs {}; pip install -r requirements-export.txt"
+    every = missing.format("onnx, onnxscript, onnxruntime")
+    assert_one_line_error(without("export.py", "DIGITS", name, "--to", tmp_path / "a.onnx"), 1, every)
+    assert_one_line_error(without("predict.py", tmp_path / "a.onnx", plot), 1, missing.format("onnxruntime"))
     process = without("export.py", "DIGITS", name, "--to", tmp_path / "a.pt2", "--check", 20)
     assert process.returncode == 0, process.stderr
     assert without("predict.py", tmp_path / "a.pt2", plot).returncode == 0
