@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 
 
 def require_packages(path: Path, names: Sequence[str] = PACKAGES) -> None:
-    """Raise UserError where a package is missing of those that ONNX files are written with, or of others."""
+    """Raise UserError naming those of the packages that are missing; by default all that writing ONNX files takes."""
     if missing := [name for name in names if find_spec(name) is None]:
         raise UserError(f"{path}: ONNX needs {', '.join(missing)}; pip install -r requirements-export.txt")
 

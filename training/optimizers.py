@@ -57,7 +57,6 @@ def _momenta(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, torch.Tens
     """What an optimizer keeps of each parameter that learns, by its number, after its first step: tensors of the same
     form."""
     parameters = [(p, group["momentum"]) for group in optimizer.param_groups for p in group["params"]]
-    learning = [(number, *kept) for number, kept in enumerate(parameters) if kept[0].requires_grad]
-    if isinstance(optimizer, Muon):
-        return {number: {"momentum": p} for number, p, _ in learning}
-    return {number: {"momentum_buffer": p} for number, p, momentum in learning if momentum}
+    muon = isinstance(optimizer, Muon)  # which keeps a momentum even where that is 0
+    name = "momentum" if muon else "momentum_buffer"
+    return {n: {name: p} for n, (p, momentum) in enumerate(parameters) if p.requires_grad and (muon or momentum)}
