@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from inference.calibration import HeldOut
     from inference.saved import SavedModel
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 FEWEST = 50  # held-out pictures
 TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an error
 
@@ -31,13 +30,12 @@ TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an erro
 def main(argv: Sequence[str]) -> None:
     """Find the network and the held-out pictures, fit the policy, write it with its sweep, print."""
     options = opts.parse_calibrate(argv)
-    by_path = any(Path(options.model).glob("exit-*.safetensors"))
-    folder = None if by_path else names.find_folder(opts.label(options.data), options.model)
+    folder = names.find_folder(opts.label(options.data), options.model)
 
     from inference import calibration, early_exit, saved  # import PyTorch, which mistakes need not wait for
     from reports import adaptive
 
-    model = saved.load(saved.find(options.model, folder, [Path(options.save), PRETRAINED]))
+    model = saved.find(options.model, folder, "all", options.save)
     out = target(options, model)
     held, milliseconds = ask(options, model, held_out(options, model))
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
@@ -55,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
 
 def target(options: Namespace, model: "SavedModel") -> Path:
     """The folder to write into. Raises UserError where there is none, or where the network has nothing to choose."""
-    run = next(iter(model.files.values())).parent
+    run = model.folder
     if len(model.files) < 2:
         raise UserError(f"{run}/ has one exit only, which takes every picture; a policy chooses between two or more")
     out = Path(options.out or run)
@@ -70,7 +68,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     are none, too few, or where they have other classes than the network."""
     from datasets import splits
 
-    header, run = model.header, next(iter(model.files.values())).parent
+    header, run = model.header, model.folder
     if options.heldOut:
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
     else:

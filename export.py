@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from inference.early_exit import Rule
     from inference.saved import SavedModel
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 ROUNDING = {False: 1e-4, True: 0.05}  # how far probabilities may move, by --half; seen: 2e-6 and 0.004
 INT8_COST = 1.0  # points of error that 8 bits may add
 TIMED = 200  # pictures
@@ -38,9 +37,8 @@ TIMED = 200  # pictures
 def main(argv: Sequence[str]) -> None:
     """Find the exits, write them, compare, put the files in their place, print."""
     options = opts.parse_export(argv)
-    path, target = Path(options.model), Path(options.bundle or options.to)
-    is_path = path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors"))
-    folder = None if is_path else names.find_folder(opts.label(options.data), options.model)
+    target = Path(options.bundle or options.to)
+    folder = names.find_folder(opts.label(options.data), options.model)
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     from datasets.pictures import balanced_order  # these import PyTorch, which --help and mistakes need not wait for
@@ -49,8 +47,7 @@ def main(argv: Sequence[str]) -> None:
 
     if target.suffix != ".pt2":
         exported.require_packages(target)
-    found = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
-    model = saved.load(saved.choose(found, "all" if options.policy else options.exit))
+    model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
     rule = routing.read(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
     content, answers = made(options, model, rule)
     pictures = shown(options, model)

@@ -55,10 +55,7 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
     from inference.classifier import Classifier, card
     from models import names
 
-    is_path = Path(name).suffix == ".safetensors" or any(Path(name).glob("exit-*.safetensors"))
-    folder = None if is_path else names.find_folder(opts.label(_spelled(dataset)), name)
-    files = saved.find(name, folder, [Path(save), HERE / "pretrained"])
-    model = saved.load(saved.choose(files, exit))
+    model = saved.find(name, names.find_folder(opts.label(_spelled(dataset)), name), exit, save)
     normalise = Normalise(model.header["mean"], model.header["std"])
     return Classifier(model.network, normalise, card(model.header)).eval()
 

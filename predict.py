@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from inference.prediction import Answer, Model
 
 EXPORTED = (".pt2", ".onnx")
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,8 +51,7 @@ def main(argv: Sequence[str]) -> None:
 def run_folder(model: str) -> str | None:
     """What the name of a run's folder is, or, where it begins with a dash, ends with, for a network's name; None for a
     path. Raises UsageError for what is neither."""
-    path = Path(model)
-    if path.suffix in (*EXPORTED, ".safetensors") or any(path.glob("exit-*.safetensors")):
+    if Path(model).suffix in EXPORTED or names.is_path(model):
         return None
     match = re.fullmatch(r"(?:(.+)-)?(?:Aux)?ResNet-.+", model)
     if not match:
@@ -85,9 +83,8 @@ def load(options: Namespace, folder: str | None) -> "Model":
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
-    roots = [Path(options.save), PRETRAINED]
-    found = saved.find(options.model, folder and only(folder, roots), roots)
-    model = saved.load(saved.choose(found, "all" if options.policy else options.exit))
+    folder = folder and only(folder, [Path(options.save), saved.PRETRAINED])
+    model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
     policy = routing.read(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
     if policy:

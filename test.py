@@ -30,23 +30,19 @@ if TYPE_CHECKING:
     from reports.card_plots import Curve, Point
     from system.machine import Machine
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-
 
 def main(argv: Sequence[str]) -> None:
     """Find the files, rebuild the network, test it, print."""
     options = opts.parse_test(argv)
     for file in filter(None, (options.json, options.plot)):
         check_target(Path(file))
-    path = Path(options.model)
-    is_path = path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors"))
-    folder = None if is_path else names.find_folder(opts.label(options.data), options.model)
+    folder = names.find_folder(opts.label(options.data), options.model)
 
     from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
     from system import devices, machine
 
-    files = saved.find(options.model, folder, [Path(options.save), PRETRAINED])
-    model = saved.load(saved.choose(files, "all" if options.exit == "ensemble" or options.policy else options.exit))
+    wanted = "all" if options.exit == "ensemble" or options.policy else options.exit
+    model = saved.find(options.model, folder, wanted, options.save)
     if options.mirror:
         opts.check_mirror(model.header["dataset"])
     devices.compute_in(options.cpuThreads)
@@ -70,7 +66,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     network = saved.ready(model, runs_on.devices, options.mirror)
     logits, targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
     found = card.measure(model, logits, targets, runs_on, options.mirror)
-    print(cards.exit_card(found, next(iter(model.files.values())).parent))
+    print(cards.exit_card(found, model.folder))
     if options.json:
         write(Path(options.json), cards.as_json(found))
     if options.plot:
@@ -89,7 +85,7 @@ def policy_to_draw(options: Namespace, model: "SavedModel") -> "Policy | None":
 
     if options.policy:
         return routing.read(Path(options.policy), model)
-    file = next(iter(model.files.values())).parent / early_exit.FILE
+    file = model.folder / early_exit.FILE
     if not options.plot or options.mirror or not file.exists():
         return None
     try:

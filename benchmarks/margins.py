@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+import checkpoints
 import opts
 from datasets import splits
 from datasets.loaders import varied_sample
@@ -40,7 +41,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--dataDir", type=Path, default=Path("data"))
     arguments = parser.parse_args()
-    network, how = saved.load(saved.find(str(arguments.run), None, ())).network, opts.recorded(arguments.run)
+    how = opts.recorded(arguments.run)
+    if not how["valSize"]:
+        parser.error(f"{arguments.run} held no pictures out; give a run with --valSize")
+    network = saved.load(checkpoints.exit_files(arguments.run)).network
     data = splits.for_training(how["data"], arguments.dataDir, how["svhnExtra"], how["trainSize"], how["valSize"])
     cases = {f"as trained, {how['padding']}": None, "not cropped": Augmentation(flip=True)}
     for padding in PADDINGS:

@@ -40,8 +40,8 @@ class Speed(NamedTuple):
 def read(file: Path, model: SavedModel) -> Policy:
     """The policy in a file, or in the file of that name in the run's folder. Raises UserError where it is none, or one
     for another network."""
-    run = next(iter(model.files.values())).parent
-    path = file if file.exists() or not (run / file).exists() else run / file
+    in_run = model.folder / file
+    path = in_run if in_run.exists() and not file.exists() else file
     policy = early_exit.read_policy(path)
     early_exit.check_fits(path, policy, model.network)
     return policy

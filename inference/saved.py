@@ -24,6 +24,7 @@ from system.errors import UserError
 from system.lock import LOCK_FILE
 from system.output import printable
 
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
 PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to read files that a run is writing
 
 
@@ -37,12 +38,23 @@ class SavedModel:
     files: dict[int, Path]  # by position, shallow to deep
 
     @property
+    def folder(self) -> Path:
+        """The folder of its run."""
+        return next(iter(self.files.values())).parent
+
+    @property
     def sizing(self) -> Sizing:
         """How its pictures are brought to size."""
         return Sizing.of(self.header)
 
 
-def find(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
+def find(model: str, folder: str | None, wanted: int | str | None, save: str) -> SavedModel:
+    """The model of the exits that `--exit` wants (see `choose`), from the run that `names.find_folder` tells: at the
+    path `model`, or in the folder of that name under `save` or among those that come with this program."""
+    return load(choose(find_files(model, folder, [Path(save), PRETRAINED]), wanted))
+
+
+def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
     """The exit files, by position, that `model` stands for: the path of one or of a run, or, with `folder` given, those
     of the first of `roots` that holds a run in a folder of that name.
 

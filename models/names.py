@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from models import exits as exit_rules
@@ -115,9 +116,17 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
-def find_folder(dataset: str, model: str) -> str:
+def is_path(model: str) -> bool:
+    """Whether this is the path of an exit file, or of a folder with some, and not the name of a network."""
+    return Path(model).suffix == ".safetensors" or any(Path(model).glob("exit-*.safetensors"))
+
+
+def find_folder(dataset: str, model: str) -> str | None:
     """The folder of the run that a user means by a network's name, or by what `run_folder` makes of it, with or without
-    the data set in front. Raises UsageError where it is neither."""
+    the data set in front; None where `model` is the path of a run's folder or of an exit file. Raises UsageError where
+    it is none of these."""
+    if is_path(model):
+        return None
     name, rest = _FOLDER.fullmatch(model.removeprefix(f"{dataset}-")).group("name", "rest")
     name = re.sub("-w([0-9]+)", r"/\1", name)
     return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"

@@ -201,7 +201,7 @@ def test_more_classes_than_a_file_can_name_are_refused():
 def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
     if "\0" in name:  # the system passes no such argument on; asked directly, the finder finds nothing
         with pytest.raises(UserError):
-            saved.find(name, name, [tmp_path])
+            saved.find_files(name, name, [tmp_path])
     else:
         assert_one_line_error(script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name")
 
