@@ -72,14 +72,13 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     if options.heldOut:
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
     else:
-        known = header.get("options") if isinstance(header.get("options"), dict) else {}
-        size, extra = known.get("valSize"), known.get("svhnExtra", True)
-        if type(size) is not int or size < 1:
+        size = opts.known(header.get("options")).get("valSize")
+        if not size:
             raise UserError(
                 f"{run}/ was trained without held-out pictures; train with --valSize 5000, say, or give --heldOut with "
                 "a folder of pictures that were neither trained on nor are test pictures"
             )
-        pictures = splits.held_out(options.data, Path(options.dataDir), bool(extra), size, model.sizing)
+        pictures = splits.held_out(options.data, Path(options.dataDir), model.svhn_extra, size, model.sizing)
     if list(pictures.classes) != header["classes"]:
         where = options.heldOut or options.data
         raise UserError(f"{where} has other classes than {run}/, which was trained on {header['dataset']}")

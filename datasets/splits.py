@@ -68,9 +68,7 @@ def for_training(
     test, or where the pictures take more memory than there is.
     """
     source, folder = find(data, root, extra, sizing, padding)
-    train_split, test_split = _load(source, folder, "train"), _load(source, folder, "test")
-    if train_split is None:
-        raise UserError(f"{folder} has no train/; training needs {folder / 'train'}/<class>/*")
+    train_split, test_split = _load_training(source, folder), _load(source, folder, "test")
     if test_split is None and not val_size:
         raise UserError(f"{folder} has neither test/ nor val/; add one, or hold out training pictures with --valSize")
     if test_split is not None and test_split.classes != train_split.classes:
@@ -117,11 +115,19 @@ def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing =
     Raises UserError where there are no training pictures, or not that many.
     """
     source, folder = find(data, root, extra, sizing)
-    split = _load(source, folder, "train")
-    count = 0 if split is None else len(split.targets)
-    if count <= val_size:
-        raise UserError(f"{folder} has {count:,} training pictures of {data}, of which {val_size:,} cannot be held out")
-    return _read(folder, split, sizing, balanced_order(split.targets)[count - val_size :])
+    split = _load_training(source, folder)
+    _check_sizes(split, data, None, val_size)
+    return _read(folder, split, sizing, balanced_order(split.targets)[-val_size:])
+
+
+def some(data: str, root: Path, extra: bool, count: int, sizing: Sizing = USUAL) -> Pictures:
+    """The first `count` pictures that `for_training` trains on, or as many as there are; no others are read.
+
+    Raises UserError where there are no training pictures.
+    """
+    source, folder = find(data, root, extra, sizing)
+    split = _load_training(source, folder)
+    return _read(folder, split, sizing, balanced_order(split.targets)[:count])
 
 
 def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
@@ -133,6 +139,13 @@ def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
 
 def _load(source: Source, folder: Path, split: str) -> Split | None:
     return resolve_name(source.loader)(folder, split, **source.arguments)
+
+
+def _load_training(source: Source, folder: Path) -> Split:
+    split = _load(source, folder, "train")
+    if split is None:
+        raise UserError(f"{folder} has no train/; training needs {folder / 'train'}/<class>/*")
+    return split
 
 
 def _check_sizes(split: Split, data: str, train_size: int | None, val_size: int) -> int:

@@ -18,8 +18,8 @@ PICTURES, BATCH = 512, 64
 
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
-    """Training pictures of all classes to measure ranges on, N×side×side×3 uint8."""
-    return splits.for_training(data, root, True, PICTURES, 0, model.sizing).train.images
+    """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
+    return splits.some(data, root, model.svhn_extra, PICTURES, model.sizing).images
 
 
 class _Batches(CalibrationDataReader):

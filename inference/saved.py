@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import checkpoints
+import opts
 from datasets import splits
 from datasets.pictures import Pictures
 from datasets.sizing import Sizing
@@ -41,6 +42,11 @@ class SavedModel:
     def folder(self) -> Path:
         """The folder of its run."""
         return next(iter(self.files.values())).parent
+
+    @property
+    def svhn_extra(self) -> bool:
+        """Whether the training pictures of SVHN have the extra ones among them."""
+        return opts.known(self.header.get("options")).get("svhnExtra") is not False
 
     @property
     def sizing(self) -> Sizing:

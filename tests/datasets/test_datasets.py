@@ -102,6 +102,15 @@ def test_svhn_files(tmp_path, monkeypatch):
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1
 
 
+def test_some_training_pictures_are_the_first_that_are_trained_on(tmp_path, monkeypatch):
+    make_svhn(tmp_path, monkeypatch)
+    trained = splits.for_training("SVHN", tmp_path, True, None, 2).train.images
+    assert splits.some("SVHN", tmp_path, True, 3).images.equal(trained[:3])
+    assert len(splits.some("SVHN", tmp_path, True, 500)) == 10
+    (tmp_path / "extra_32x32.mat").unlink()
+    assert len(splits.some("SVHN", tmp_path, False, 500)) == 5
+
+
 def without_network(monkeypatch):
     def refuse(*_, **__):
         raise OSError("Network is unreachable")
