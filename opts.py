@@ -22,7 +22,7 @@ from options.recipes import outside_recipe as outside_recipe
 from options.values import boolean, boolean_or_auto, number
 from system import strict
 from system.errors import UsageError, UserError
-from system.files import read
+from system.files import read, real
 from system.output import printable, quoted
 
 BOTH = ("main.py", "test.py")
@@ -485,7 +485,7 @@ def check_mirror(data: str) -> None:
 
 def label(data: str) -> str:
     """What a data set is called in folders and tables: its name, or the name of its folder."""
-    return data if data in NAMES else Path(data).resolve().name
+    return data if data in NAMES else real(Path(data)).name
 
 
 def load(folder: Path) -> Any:

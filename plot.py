@@ -15,7 +15,7 @@ from reports import plots
 from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
-from system.files import check_target, write
+from system.files import check_target, real, write
 
 NAMED = ("depth", "nOutputs", "widen")  # options that the name of a network tells
 HALF_NAMED = ("data", "dropout", "exits", "shortcutType")  # those that names of networks and data sets may leave open
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     """Read the runs, group them, draw, print."""
     options = opts.parse_plot(argv)
     check_target(Path(options.out))
-    folders = {Path(run).resolve(): Path(run) for run in options.runs}  # each once
+    folders = {real(Path(run)): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
     write(Path(options.out), draw(groups))
     print(f"{summary(groups)}\n\nplot: {options.out}")

@@ -24,7 +24,7 @@ from datasets.decoding import decode_one, decoders
 from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
 from system.errors import UserError
-from system.files import regular
+from system.files import real, regular
 from system.output import printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
@@ -109,7 +109,7 @@ def load(
 
 def _picture_files(folder: Path) -> list[str]:
     """The paths of a class's picture files, at any depth, in a fixed order."""
-    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+    if folder.is_symlink() and real(folder.parent).is_relative_to(real(folder)):
         raise UserError(f"{folder} is a link to a folder that holds it; a class is a folder of its own")
     walk = sorted(os.walk(folder, onerror=_stop))  # does not follow links, which may lead in a circle
     return [f"{place}{os.sep}{name}" for place, _, names in walk for name in sorted(names) if _is_picture(name)]
@@ -141,9 +141,9 @@ def _key(folder: Path, paths: Sequence[str], sizing: Sizing, margin: Margin) -> 
 
 def _cache_file(root: Path, folder: Path, sizing: Sizing, margin: Margin, data_dir: Path | None) -> Path | None:
     """Where the decoded pictures of a split are kept; None means nowhere."""
-    if data_dir is None or data_dir.resolve().is_relative_to(root.resolve()):
+    if data_dir is None or real(data_dir).is_relative_to(real(root)):
         return None  # nothing is written among the user's pictures
-    place = hashlib.sha256(os.fsencode(f"{folder.resolve()}\0{sizing} {margin}")).hexdigest()[:16]
+    place = hashlib.sha256(os.fsencode(f"{real(folder)}\0{sizing} {margin}")).hexdigest()[:16]
     return data_dir / "decoded" / f"{folder.name}-{sizing.side}-{place}.pixels"
 
 

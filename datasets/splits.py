@@ -12,6 +12,7 @@ from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import USUAL, Sizing
 from system import memory, world
 from system.errors import UserError
+from system.files import real
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def some(data: str, root: Path, extra: bool, count: int, sizing: Sizing = USUAL)
 
 def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
-    place = folder.resolve()
+    place = real(folder)
     root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)
     return _read(folder, resolve_name(FOLDER.loader)(root, split, sizing=sizing), sizing)
 

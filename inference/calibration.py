@@ -172,7 +172,7 @@ def fit_guarantee(increase: float, confidence: float, held: HeldOut) -> tuple[tu
 def sequence(classes: int) -> Tensor:
     """The thresholds that a guarantee tries, from safe to fast, down to where every picture leaves at the first exit;
     fixed before any picture is seen."""
-    return torch.from_numpy(1 - np.geomspace(SAFEST, 1 - 1 / classes, STEPS)).float()
+    return torch.from_numpy(1 - np.geomspace(SAFEST, max(1 - 1 / classes, SAFEST), STEPS)).float()
 
 
 def increase_bound(harmed: np.ndarray, helped: np.ndarray, pictures: int, risk: float) -> np.ndarray:

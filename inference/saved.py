@@ -22,6 +22,7 @@ from models import names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
 from system.errors import UserError
+from system.files import real
 from system.lock import LOCK_FILE
 from system.output import printable
 
@@ -75,7 +76,7 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
         raise UserError(f"{path} holds no exit-<position>.safetensors; a run writes them when it is first tested")
     for root in roots:
         if files := checkpoints.exit_files(root / folder):
-            outside = [file for file in files.values() if not file.resolve().is_relative_to(root.resolve())]
+            outside = [file for file in files.values() if not real(file).is_relative_to(real(root))]
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
             return files

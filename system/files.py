@@ -21,6 +21,12 @@ PAUSES = (0.1, 0.5, 1.0, None)  # seconds between attempts
 NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of what a file system cannot do at all
 
 
+def real(path: Path) -> Path:
+    """Where a path leads when all links are followed, as far as they lead anywhere: `Path.resolve`, which raises
+    RuntimeError before Python 3.13 for a link to itself."""
+    return Path(os.path.realpath(path))
+
+
 def regular(path: Path) -> os.stat_result:
     """The size and times of a regular file, or of the one that a link leads to. Raises UserError for anything else."""
     try:
@@ -120,7 +126,7 @@ def _sync_folder(folder: Path) -> None:
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     """Put a new folder with files of these names in its place, whole and for good: all of them or none. An empty folder
     may be there, or a link to one. Raises UserError where that fails."""
-    path = path.resolve()
+    path = real(path)
     temporary = _temporary(path)
     try:
         temporary.mkdir()
@@ -145,9 +151,9 @@ def check_target(path: Path) -> None:
 def check_new_folder(path: Path) -> None:
     """Raise UserError, before any work is done for it, where a new folder cannot be made: there is something already,
     or where it belongs is missing or may not be written into. An empty folder is no hindrance."""
-    path = path.resolve()
+    path = real(path)
     _check_place(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir()) or path == Path.cwd()):
+    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir()) or path == Path.cwd()):
         raise UserError(f"{path} is there already; give a folder that is not there yet, or that is empty")
 
 

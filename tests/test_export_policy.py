@@ -329,6 +329,7 @@ MISTAKES = [
     (["--bundle", "there"], UserError, "there is there already; give a folder that is not there yet"),
     (["--bundle", "there/file"], UserError, "file is there already"),
     (["--bundle", "."], UserError, "is there already"),
+    (["--bundle", "loop"], UserError, "loop is there already"),
     (["--policy", "none.json"], UserError, "none.json cannot be read as a policy: No such file"),
 ]
 
@@ -338,10 +339,11 @@ def test_mistakes_are_told(finished, policy, words, kind, text, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(kind, match=text) as raised:
         run(finished, policy, *words)
     assert type(raised.value) is kind
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "loop", "there"]
 
 
 def test_a_bundle_needs_a_policy_and_one_of_this_network(finished, policy, tmp_path):

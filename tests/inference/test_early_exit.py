@@ -230,6 +230,12 @@ def test_impossible_budgets_name_the_nearest():
     assert calibration.fit(Goal("maxErrorIncrease", nearest, 0.95), held, MACS)
 
 
+def test_a_guarantee_for_a_single_class_lets_every_picture_go():
+    held = HeldOut([torch.zeros(1000, 1)] * len(EXITS), torch.zeros(1000, dtype=torch.int64), "one class")
+    _, thresholds = calibration.fit(Goal("maxErrorIncrease", 1.0, 0.95), held, MACS)
+    assert early_exit.simulate(held.logits, Rule(EXITS, (1.0,) * len(EXITS), thresholds)).exits.eq(0).all()
+
+
 def test_the_guarantee_fails_no_more_often_than_stated():
     """Over 200 draws of held-out pictures; the true increase is that over many more pictures of the same kind."""
     truth = synthetic(200_000, seed=1)

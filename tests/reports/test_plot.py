@@ -189,4 +189,6 @@ def test_mistakes_are_one_line(runs, tmp_path):
     for name in ("", ".", "runs.pdf"):
         assert_one_line_error(script("plot.py", runs[0], "--out", name), 2, "--out", "such as result.png")
     assert_one_line_error(script("plot.py", tmp_path), 1, "opt.json")
+    (tmp_path / "loop").symlink_to("loop")
+    assert_one_line_error(script("plot.py", tmp_path / "loop"), 1, "loop/opt.json cannot be read: Too many levels")
     assert_one_line_error(script("plot.py", runs[0], "--out", tmp_path / "none" / "p.png"), 1, "there is no folder")
