@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import opts
 from models import names
-from reports.tables import table
+from reports.tables import near, table
 from system import files
 from system.errors import UserError, one_line_errors
 
@@ -112,7 +112,7 @@ def report(
     target = Path(options.bundle or options.to)
     made = list(target.iterdir()) if options.bundle else [target]
     columns = {
-        "file": [str(exits[0].parent if options.policy else exits[0]), str(target)],
+        "file": [str(near(exits[0].parent if options.policy else exits[0])), str(target)],
         "MB": [f"{sum(path.stat().st_size for path in paths) / 1e6:.2f}" for paths in (exits, made)],
         "ms a picture": [f"{milliseconds:.2f}" for milliseconds in times],
     }

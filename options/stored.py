@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Container
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ def is_plain(value: Any) -> bool:
 
 def given(path: Path, program: Program, others: Container[str]) -> dict[str, Any]:
     """The values that a file gives, by option, as `Program.given` has those of a command line; for options that are
-    among the `others`, none. A run's own record says, too, how that run was started; nothing is taken of that.
+    among the `others`, none. A run's own record says, too, how that run was started, and what followed from its other
+    options; nothing is taken of that.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
     try:
         found = _found(_content(path), program, recorded=_is_record(path))
+        if _is_record(path):
+            with suppress(TypeError):  # of values of other kinds; those that count are told about below
+                found = program.stated(found)
         found = {name: value for name, value in found.items() if name not in others}
         values = program.given([f"--{name}={as_text(value)}" for name, value in found.items()])
         for name, value in found.items():

@@ -13,7 +13,7 @@ from datasets.sizing import Sizing
 from models import names
 from models.names import Configuration
 from models.networks import cost
-from reports.tables import amount, table
+from reports.tables import amount, near, table
 from system.output import printable, quoted
 
 LISTED = 20  # classes that a page names
@@ -89,14 +89,8 @@ def exit_card(card: Card, folder: Path) -> str:
     return (
         f"{printable(card.network)} on {printable(card.data)}: {card.pictures:,} test pictures{mirror}; "
         f"timed on {card.device}, {threads}, {card.precision}\n"
-        f"folder: {printable(str(_near(folder)))}/\n\n{table(columns, words={'file'})}"
+        f"folder: {printable(str(near(folder)))}/\n\n{table(columns, words={'file'})}"
     )
-
-
-def _near(folder: Path) -> Path:
-    """A folder's path from where the user is, if it is below."""
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _milliseconds(value: float) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from conftest import SMALL, assert_one_line_error, exit_files, log, script
+from conftest import SMALL, assert_one_line_error, exit_files, log, script, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,6 +138,24 @@ def test_the_options_of_a_run_begin_another_like_it(parse):
     assert (changed.save, changed.LR, changed.optimizer, changed.exits) == ("here", 0.5, "muon", (9, 20))
     older = json.dumps({"data": "DIGITS", "depth": 20})
     assert same(parse(older, name="opt.json"), opts.parse("--data DIGITS --depth 20".split()))
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "expected"),
+    [
+        ("--depth 26", "--depth 56", "--depth 56"),
+        ("--depth 26 --widen 4", "--depth 56", "--depth 56 --widen 4"),
+        ("--depth 20 --exits 9,20", "--exits 5,9,20", "--depth 20 --exits 5,9,20"),
+        ("--data FOLDER --depth 20", "--inputSize 64", "--data FOLDER --depth 20 --inputSize 64"),
+        ("--data FOLDER --startSize 16", "--inputSize 64", "--data FOLDER --inputSize 64 --startSize 16"),
+    ],
+)
+def test_what_followed_from_the_options_of_a_run_follows_anew(line, changed, expected, parse, tmp_path):
+    write_pictures(tmp_path / "p" / "train", {"a": 1, "b": 1})
+    write_pictures(tmp_path / "p" / "test", {"a": 1, "b": 1})
+    line, expected = (words.replace("FOLDER", str(tmp_path / "p")).split() for words in (line, expected))
+    record = json.dumps(vars(opts.parse(line)))
+    assert same(parse(record, changed, name="opt.json"), opts.parse(expected))
 
 
 def test_what_the_command_line_replaces_need_not_be_there_any_more(parse, tmp_path):
