@@ -75,6 +75,8 @@ class Trainer:
         muon_dtype = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
         self.optimizers = (optimization or Optimization()).of(network, self.learning_rate.peak, muon_dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        if self.scaler.is_enabled():
+            optimizers.at_rest(self.optimizers[0])
         self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
         self.stop = stop or Stop()
         for parameter in filter(lambda p: p.requires_grad, network.parameters()):
@@ -173,6 +175,8 @@ class Trainer:
         scaler = like(state["scaler"], own, "scaler")
         if own and not (is_number(scaler["scale"], 1e-30, 1e30) and is_number(scaler["_growth_tracker"], 0, 1e9, int)):
             raise ValueError("scaler has a scale or a count that no scaler has")
+        if self.scaler.is_enabled():
+            optimizers.at_rest(self.optimizers[0])  # a state of before the first step that was not skipped has none
         self.scaler.load_state_dict({name: scaler[name] if name in SCALER else own[name] for name in own})
         if self.average:
             self.average.restore(state["average"])

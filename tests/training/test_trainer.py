@@ -62,6 +62,30 @@ def test_16_bit_training(precision, tmp_path):
     assert state["log"][-1]["train_loss"] < state["log"][0]["train_loss"]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_steps_that_the_scaler_skips_leave_no_trace(first):
+    """Neither the very first one, which makes the momenta in PyTorch's fused SGD, nor a later one."""
+    results = []
+    for overflows in (False, True):
+        run, given = trainer("half"), list(batches(3))
+        if first:
+            train(run, iter(given[:1]))
+        if overflows:
+            usual = run.scaler.state_dict()
+            run.scaler.load_state_dict({**usual, "scale": 2.0**40})
+            torch.empty(3 * 10**6).fill_(7.0)  # what momenta that nobody wrote would be made of
+            before = [p.detach().clone() for p in run.network.parameters()]
+            statistics = [buffer.clone() for buffer in run.network.buffers()]
+            train(run, iter(given[first : first + 1]))
+            assert all(p.equal(old) for p, old in zip(run.network.parameters(), before, strict=True))
+            for buffer, old in zip(run.network.buffers(), statistics, strict=True):
+                buffer.copy_(old)
+            run.scaler.load_state_dict(usual)
+        train(run, iter(given[first : first + 1]))
+        results.append([*run.network.parameters(), *(s["momentum_buffer"] for s in run.optimizers[0].state.values())])
+    assert all(a.equal(b) for a, b in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("precision", ["float", "bf16", "half"])
 def test_the_host_reads_results_at_the_end_of_an_epoch_only(precision, monkeypatch):
     """However many steps: no `.item()`, `.cpu()`, `bool()` … but the one reading of losses and errors."""
