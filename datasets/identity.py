@@ -1,6 +1,7 @@
 """Which data a run is of: what it remembers of them, and how those that it finds when it goes on differ."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from datasets.splits import TrainingData
 from system.errors import UserError
 from system.output import printable
 
+ROUNDING = 1e-9  # by which means that another processor measures may differ
 NAMED = 3  # differences of a kind that are told one by one
 
 
@@ -37,15 +39,13 @@ def _describe_pictures(pictures: Pictures) -> dict[str, Any]:
 def check_same(now: Mapping[str, Any], before: Any) -> None:
     """Raise UserError, naming what differs, where data are not those that a run remembers."""
     try:
-        if now == before:
-            return
-        found = list(_differences(now, before))
+        found = [] if now == before else list(_differences(now, before))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # tensors, too, may be in a state
         found = ["what the state says of them cannot be read"]
-    differences = "; ".join(found) or "their normalisation"
-    raise UserError(
-        f"the data are not those that the run began with: {differences}; bring them back, or start a new run"
-    )
+    if found:
+        raise UserError(
+            f"the data are not those that the run began with: {'; '.join(found)}; bring them back, or start a new run"
+        )
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
@@ -61,6 +61,9 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
         return
     for split in (name for name in now if name not in ("classes", "mean", "std")):
         yield from _differing_pictures(split, classes, now[split], before[split])
+    levels = ([*data["mean"], *data["std"]] for data in (now, before))
+    if not all(math.isclose(new, old, rel_tol=ROUNDING) for new, old in zip(*levels, strict=True)):
+        yield "their normalisation"
 
 
 def _differing_pictures(

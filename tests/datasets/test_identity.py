@@ -93,9 +93,10 @@ def test_tensors_among_what_a_run_remembers_are_refused(place, folder):
         identity.check_same(remembered(folder), before)
 
 
-@pytest.mark.parametrize(("change", "word"), [({"mean": [1.0, 1.0, 1.0]}, "normalisation"), ({"std": None}, "normal")])
-def test_normalisation_counts(change, word, folder):
+@pytest.mark.parametrize(("change", "word"), [({"mean": [1.0, 1.0, 1.0]}, "normalisation"), ({"std": None}, "be read")])
+def test_normalisation_counts_but_for_the_rounding_of_another_processor(change, word, folder):
     before = remembered(folder)
+    identity.check_same(before, {**before, "mean": [value * (1 + 1e-12) for value in before["mean"]]})
     with pytest.raises(UserError, match=word):
         identity.check_same(before, {**before, **change})
 
