@@ -415,10 +415,10 @@ class RunFiles:
 
     def read_errors(self) -> list[float]:
         """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged."""
+        errors = [read_header(path)["error"] for path in self.exits.values()]
         for path in self.exits.values():
-            read_header(path)
             check_seal(path)
-        return [read_header(path)["error"] for path in self.exits.values()]
+        return errors
 
     @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from datasets import catalog
 from datasets.catalog import NAMES
 from datasets.sizing import PADDINGS, SIDE, SIDES
+from models.names import DROPOUT, MAX_WIDEN
 from options import stored, values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
@@ -174,11 +175,11 @@ OPTIONS = (
                "number of exits; 1 is the plain ResNet", "K"),
         Option("exits", values.positions, Rule("published, or evenly spread"),
                "positions of the exits, such as 15,35,56", "P,P,..."),
-        Option("widen", number(int, 1, 100),
+        Option("widen", number(int, 1, MAX_WIDEN),
                Rule("10 at depth 26, else 1", lambda others: 10 if others["depth"] == 26 else 1),
                "widen factor k", "K"),
-        Option("dropout", number(float, 0, 0.95), 0.0, "dropout rate in the blocks; 0.3 without a value", "P",
-               alone=0.3),
+        Option("dropout", number(float, 0, 0.95), 0.0, f"dropout rate in the blocks; {DROPOUT} without a value", "P",
+               alone=DROPOUT),
         Option("shortcutType", str.upper, Rule("A if k is 1, else B"), "A: zero-padded identity, B: 1x1 convolution",
                choices=("A", "B")),
     ),
@@ -436,16 +437,24 @@ def _check_together(options: argparse.Namespace) -> None:
         )
     if options.distill and options.nOutputs == 1:
         raise UsageError("--distill needs two exits, one to teach the other; give --distill 0 or --nOutputs 2 or more")
-    if options.compile is True and options.shareGradInput:
-        raise UsageError("--compile true excludes --shareGradInput true: compiled code plans its memory; give one")
-    if options.compile is True and options.syncBN:
-        raise UsageError("--compile true excludes --syncBN true: compiled code does not wait for others; give one")
+    reason = against_compiling(options)
+    if options.compile is True and reason:
+        raise UsageError(f"--compile true {reason}")
     if options.syncBN and (options.nGPU or 0) > 1:
         raise UsageError(
             f"--syncBN true is for the processes that torchrun starts, --nGPU is {options.nGPU}; give --nGPU 1 or less"
         )
-    if options.compile is True and (options.nGPU or 0) > 1:
-        raise UsageError(f"--compile true is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
+
+
+def against_compiling(options: argparse.Namespace) -> str | None:
+    """Which option steps cannot be compiled with, and what to do; None where there is none."""
+    if options.shareGradInput:
+        return "excludes --shareGradInput true: compiled code plans its memory; give one"
+    if options.syncBN:
+        return "excludes --syncBN true: compiled code does not wait for others; give one"
+    if (options.nGPU or 0) > 1:
+        return f"is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less"
+    return None
 
 
 def _check_test(options: argparse.Namespace) -> None:

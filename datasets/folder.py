@@ -97,7 +97,7 @@ def load(
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
     if not classes:
         raise UserError(f"{folder} has no folders of classes; picture files are {folder}/<class>/*")
-    members = [_picture_files(folder / name) for name in classes]
+    members = [_of_class(folder / name) for name in classes]
     if empty := [name for name, paths in zip(classes, members, strict=True) if not paths]:
         raise UserError(f"{folder}: no pictures in {', '.join(empty)}; their names end in {', '.join(ENDINGS)}")
     paths = tuple(path for paths in members for path in paths)
@@ -107,11 +107,16 @@ def load(
     return Listing(folder, paths, targets, classes, sizing, margin, key, kept)
 
 
-def _picture_files(folder: Path) -> list[str]:
-    """The paths of a class's picture files, at any depth, in a fixed order."""
+def _of_class(folder: Path) -> list[str]:
     if folder.is_symlink() and real(folder.parent).is_relative_to(real(folder)):
         raise UserError(f"{folder} is a link to a folder that holds it; a class is a folder of its own")
-    walk = sorted(os.walk(folder, onerror=_stop))  # does not follow links, which may lead in a circle
+    return picture_files(folder)
+
+
+def picture_files(folder: Path) -> list[str]:
+    """The paths of a folder's picture files, at any depth, in a fixed order. Links to folders are not followed: they
+    may lead in a circle."""
+    walk = sorted(os.walk(folder, onerror=_stop))
     return [f"{place}{os.sep}{name}" for place, _, names in walk for name in sorted(names) if _is_picture(name)]
 
 

@@ -1,19 +1,18 @@
 """The classes of a user's own pictures: files found, decoded ahead of the network, and answered batch by batch."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.decoding import decode_one, decoders
-from datasets.folder import ENDINGS
+from datasets.folder import ENDINGS, picture_files
 from datasets.sizing import Sizing
 from datasets.transforms import Normalise
 from inference import evaluation, routing
@@ -56,17 +55,10 @@ def _is_folder(path: str) -> bool:
 
 
 def _within(folder: str) -> list[str]:
-    walk = sorted(os.walk(folder, onerror=_stop))
-    paths = [str(Path(place, name)) for place, _, names in walk for name in sorted(names)]
-    pictures = [path for path in paths if path.lower().endswith(ENDINGS)]
+    pictures = [str(Path(path)) for path in picture_files(Path(folder))]
     if not pictures:
         raise UserError(f"no pictures in {folder}; their names end in {', '.join(ENDINGS)}")
     return pictures
-
-
-def _stop(error: OSError) -> NoReturn:
-    """A folder that cannot be listed is an error; `os.walk` alone would pass over it."""
-    raise error
 
 
 def of_saved(model: SavedModel, devices: Sequence[torch.device], dtype: torch.dtype | None) -> Model:

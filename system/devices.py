@@ -55,7 +55,8 @@ def _keep_freed_memory() -> None:
 
 
 def place(model: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
-    """The model on its devices, channels last; with several, `DataParallel` splits each batch among them."""
+    """The model, moved to the first of its devices and to channels last; with several, in a `DataParallel` that splits
+    each batch among them."""
     if devices[0].type == "cpu":
         _keep_freed_memory()  # from now on: pictures have been read by then, some of them for nothing
     model = model.to(devices[0], memory_format=torch.channels_last)

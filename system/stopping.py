@@ -46,7 +46,7 @@ class Stop:
 
     def check(self) -> None:
         """Raise `Stopped` if the work is to stop, in all processes if it is to stop in one."""
-        (number,) = world.highest(self.number or 0)
+        number = world.highest(self.number or 0)
         if number:
             raise Stopped(number)
 

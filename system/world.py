@@ -262,15 +262,15 @@ def divided(
     return pieces
 
 
-def highest(*numbers: int) -> tuple[int, ...]:
-    """The highest that any process has of each number."""
+def highest(number: int) -> int:
+    """The highest number that any process has."""
     if size() == 1:
-        return numbers
+        return number
     import torch
 
-    told = torch.tensor(numbers)
+    told = torch.tensor(number)
     torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, _place.group)
-    return tuple(told.tolist())
+    return int(told)
 
 
 def draw_apart(seed: int, epoch: int, index: int) -> None:
@@ -298,7 +298,7 @@ class Agreement:
             return False
         now = time.monotonic()
         wanted = int(self._steps * AGREEING / max(now - self._since, 1e-3))
-        (self._steps,) = highest(max(1, min(wanted, 2 * self._steps)))
+        self._steps = highest(max(1, min(wanted, 2 * self._steps)))
         self._left, self._since = self._steps, now
         return True
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+import opts
 from datasets import splits
 from datasets.sizing import FITS, USUAL, Sizing
 from datasets.splits import TrainingData
@@ -36,8 +37,7 @@ def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.devic
     UserError where steps are to be compiled and cannot be."""
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
-        possible = len(devices) == 1 and not options.shareGradInput and not options.syncBN
-        compiled = possible and arithmetic.choose_compile(macs, devices[0])
+        compiled = not opts.against_compiling(options) and arithmetic.choose_compile(macs, devices[0])
     elif compiled:
         arithmetic.check_compiles(devices[0])
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})

@@ -33,7 +33,7 @@ def told():
         "turns": [list(turn) for turn in world.turns(iter("abcde"))],
         "share": world.share(lambda: {"rank": world.rank(), "tensor": torch.arange(3), "plain": (1, [None, "x"])}),
         "total": world.total(numbers).tolist(),
-        "highest": world.highest(world.rank(), -world.rank()),
+        "highest": world.highest(world.rank()),
         "combine": (sums[0].item(), sums[1].tolist(), means[0].tolist()),
         "divided": divided(5, 1, 2, 7),
         "few": divided(2),
@@ -49,7 +49,7 @@ def test_three_processes_tell_each_other():
         assert answer["share"]["tensor"].tolist() == [0, 1, 2]
         assert (answer["share"]["rank"], answer["share"]["plain"]) == (0, (1, [None, "x"]))
         assert answer["total"] == [6, 3 * 2**40 + 3]
-        assert answer["highest"] == (2, 0)
+        assert answer["highest"] == 2
         assert answer["combine"] == (3.0, [3, 6], [0.75, 0.75])
         assert answer["divided"][0] == [[6.0] * 5, [2.0], [3.0] * 2, [8.0] * 7]
         assert answer["few"][0] == [[3.0] * 2]
@@ -90,7 +90,7 @@ def test_alone_a_process_is_the_world(monkeypatch):
     assert world.total(tensor) is tensor
     assert world.share(lambda: tensor) is tensor
     assert world.share_on_host(world.first_of_host(lambda: tensor)) is tensor
-    assert world.highest(3, 4) == (3, 4)
+    assert world.highest(3) == 3
     assert list(world.own("abc")) == ["a", "b", "c"]
     assert list(world.turns("ab")) == [["a"], ["b"]]
     assert world.place_in_words() == ""
