@@ -49,7 +49,7 @@ OPTIONS = (
         Option("data", values.dataset(NAMES, "test", "val"), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*",
                positional=True, programs=("test.py",)),
-        Option("model", str, None, "the network's name, or the path of an exit-*.safetensors file",
+        Option("model", str, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True, programs=("test.py",)),
         Option("exit", values.exit_position, Rule("the last exit"),
                "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P",
@@ -259,7 +259,7 @@ TEST = Program(
     "test.py",
     _having("test.py"),
     "Print the test error of a trained model, in percent.",
-    "Example: python test.py CIFAR10 AuxResNet-26-2/10",
+    "Example: python test.py CIFAR10 AuxResNet-56-5",
 )
 PLOT = Program(
     "plot.py",

@@ -1,14 +1,14 @@
 """Print the test error of a saved model, in percent.
 
-python test.py CIFAR10 AuxResNet-26-2/10                     # error 3.91: the last exit
-python test.py CIFAR10 AuxResNet-26-2/10 --exit 19           # another exit, from its own file
-python test.py CIFAR10 AuxResNet-26-2/10 --exit all          # the card of all: what each costs, and what it gives
-python test.py CIFAR10 AuxResNet-26-2/10 --exit ensemble     # the mean of all exits' probabilities
-python test.py CIFAR10 AuxResNet-26-2/10 --perClass          # the error of each class
-python test.py CIFAR10 AuxResNet-26-2/10 --policy policy.json    # early exit by a file of calibrate.py
-python test.py CIFAR10 AuxResNet-26-2/10 --policy policy.json --compile true    # by compiled code
-python test.py CIFAR10 path/to/run                           # or path/to/run/exit-19.safetensors
-python test.py CIFAR10 AuxResNet-26-2/10 --precision auto    # in 16 bits where the machine computes them natively
+python test.py CIFAR10 AuxResNet-56-5                        # error 7.39: the last exit
+python test.py CIFAR10 AuxResNet-56-5 --exit 25              # another exit, from its own file
+python test.py CIFAR10 AuxResNet-56-5 --exit all             # the card of all: what each costs, and what it gives
+python test.py CIFAR10 AuxResNet-56-5 --exit ensemble        # the mean of all exits' probabilities
+python test.py CIFAR10 AuxResNet-56-5 --perClass             # the error of each class
+python test.py CIFAR10 AuxResNet-56-5 --policy policy.json   # early exit by a file of calibrate.py
+python test.py CIFAR10 AuxResNet-56-5 --policy policy.json --compile true    # by compiled code
+python test.py CIFAR10 path/to/run                           # or path/to/run/exit-25.safetensors
+python test.py CIFAR10 AuxResNet-56-5 --precision auto       # in 16 bits where the machine computes them natively
 """
 
 import sys

@@ -165,16 +165,13 @@ def _task(header: Mapping[str, Any]) -> str:
     return f"Pictures are {sizing.side}×{sizing.side} pixels in colour{fit}, of {len(classes)} classes: {listed}."
 
 
-def _file(position: int) -> str:
-    return checkpoints.exit_path(Path(), position).name
-
-
 def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configuration) -> str:
     """The exits as a Markdown table."""
     lines = []
     for position, header in headers.items():
         price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
-        cells = (position, f"{price.parameters:,}", f"{price.macs:,}", _percent(header["error"]), _file(position))
+        file = checkpoints.exit_path(Path(), position).name
+        cells = (position, f"{price.parameters:,}", f"{price.macs:,}", _percent(header["error"]), file)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"
     return "\n".join([title, "|---:|---:|---:|---:|---|", *lines])
@@ -191,25 +188,21 @@ def _kept(header: Mapping[str, Any]) -> str:
 
 def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
     """Commands and code; they name the folder as the run named it."""
-    data, last = header["dataset"], configuration.exits[-1]
-    folder, side = printable(names.run_folder(data, configuration)), Sizing.of(header).side
+    data, side, classes = header["dataset"], Sizing.of(header).side, len(header["classes"])
+    run = f"path/to/{printable(names.run_folder(data, configuration))}"
     argument = quoted(data if data in catalog.NAMES else f"path/to/{data}")
-    mean, std = (", ".join(f"{value:.6g}" for value in header[name]) for name in ("mean", "std"))
-    return f"""From the folder that holds this one (give the path of AuxResNet's programs where they are elsewhere):
+    return f"""From the folder of AuxResNet:
 
 ```
-python test.py {argument} {quoted(folder)} --exit all
-python predict.py {quoted(folder)} picture.png
+python test.py {argument} {quoted(run)} --exit all
+python predict.py {quoted(run)} picture.png
 ```
 
-In Python, for pictures as N×3×{side}×{side}, their values from 0 to 255 normalised by channel, (value - mean) / std:
+In Python; `model` turns N×{side}×{side}×3 bytes into N×{classes} probabilities, `predict` takes pictures of any size:
 
 ```python
-from pathlib import Path
+import torch
 
-from inference import saved
-
-mean, std = ({mean}), ({std})
-model = saved.load({{{last}: Path("{folder}/{_file(last)}")}})
-(logits,) = model.network(pictures)  # N×{len(header["classes"])}; model.header["classes"] has the names
+model = torch.hub.load("path/to/AuxResNet", "auxresnet", name={json.dumps(run)}, source="local")
+print(model.predict(["picture.png"]))  # the likeliest class, and its probability
 ```"""

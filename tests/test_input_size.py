@@ -70,7 +70,7 @@ def test_the_size_is_in_headers_tables_and_cards(trained, pictures):
     macs = networks.cost(names.parse("AuxResNet-8-2"), 3, 8, 64).macs
     assert macs == pytest.approx(4 * networks.cost(names.parse("AuxResNet-8-2"), 3, 8, 32).macs, rel=1e-3)
     page = (folder / "README.md").read_text()
-    for text in (f"{macs:,}", "Pictures are 64×64 pixels", "shorter side scaled", "N×3×64×64", "--inputSize 64 "):
+    for text in (f"{macs:,}", "Pictures are 64×64 pixels", "shorter side scaled", "N×64×64×3", "--inputSize 64 "):
         assert text in page
     assert "startSize" not in page
     process = script("test.py", pictures, folder, "--exit", "all", "--json", folder / "card.json")

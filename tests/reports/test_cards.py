@@ -1,17 +1,22 @@
 """Cards: a table that fits a terminal, JSON that reads back, a page about a run that is made from its files alone."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, exit_files, signal_during
+from conftest import PROJECT, SMALL, exit_files, script, signal_during
+from PIL import Image
 from safetensors.torch import load_file
 
 import checkpoints
 import main
 import opts
+from datasets import digits
 from reports import cards
 from reports.cards import Card, ExitCard, exit_card, pareto
 from training.trainer import Trainer
@@ -104,6 +109,21 @@ def test_the_page_of_a_run_is_made_from_its_exit_files_alone(finished, tmp_path)
     assert page.startswith("# AuxResNet-14-3 on DIGITS\n")
     for text in ("| 14 |", "CC BY 4.0", "arXiv 1611.01773", "test error", f"AuxResNet {checkpoints.VERSION}"):
         assert text in page
+
+
+@pytest.mark.slow
+def test_the_page_says_how_to_use_the_run(finished, tmp_path):
+    """Its code and its commands do as they stand there, once the paths are put in."""
+    Image.fromarray(digits.load(Path(), "test").images[0].numpy()).save(tmp_path / "picture.png")
+    page = (finished[1] / "README.md").read_text().replace("path/to/AuxResNet", str(PROJECT))
+    page = page.replace("path/to/DIGITS-AuxResNet-14-3", str(finished[1]))
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    test, predict = (line.split()[1:] for line in page.splitlines() if re.match(r"python (test|predict)\.py", line))
+    assert "exit-9.safetensors" in script(*test).stdout
+    name, probability = script(*predict[:-1], tmp_path / "picture.png").stdout.split()[-2:]
+    assert process.stdout.startswith(f"[('{name}', {float(probability):.2f}")
 
 
 def test_the_command_on_the_page_is_the_one_that_trained(finished):
