@@ -55,7 +55,10 @@ def target(options: Namespace, model: "SavedModel") -> Path:
     """The folder to write into. Raises UserError where there is none, or where the network has nothing to choose."""
     run = model.folder
     if len(model.files) < 2:
-        raise UserError(f"{run}/ has one exit only, which takes every picture; a policy chooses between two or more")
+        (file,) = model.files.values()
+        raise UserError(
+            f"{file} is one exit only, which takes every picture; give the folder of a run with two or more"
+        )
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or leave --out out to write into {run}/")
@@ -67,21 +70,19 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to calibrate on: those that the run held out, or those of --heldOut. Raises UserError where there
     are none, too few, or where they have other classes than the network."""
     from datasets import splits
+    from inference import saved
 
-    header, run = model.header, model.folder
     if options.heldOut:
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
     else:
-        size = opts.known(header.get("options")).get("valSize")
+        size = opts.known(model.header.get("options")).get("valSize")
         if not size:
             raise UserError(
-                f"{run}/ was trained without held-out pictures; train with --valSize 5000, say, or give --heldOut with "
-                "a folder of pictures that were neither trained on nor are test pictures"
+                f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
+                "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
         pictures = splits.held_out(options.data, Path(options.dataDir), model.svhn_extra, size, model.sizing)
-    if list(pictures.classes) != header["classes"]:
-        where = options.heldOut or options.data
-        raise UserError(f"{where} has other classes than {run}/, which was trained on {header['dataset']}")
+    saved.check_classes(model, pictures, options.heldOut or options.data)
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
     return pictures

@@ -299,9 +299,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     command line had given it. With `--resume DIR` the options saved in DIR stand in for the defaults.
     """
     given = MAIN.given(argv)
+    goes_on = given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME)  # all of a file is to agree with that run
     if "config" in given:
-        given = {**stored.given(Path(given["config"]), MAIN, given), **given}
-    if given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME):
+        given = {**stored.given(Path(given["config"]), MAIN, given, dict if goes_on else stated), **given}
+    if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     return _complete(given)
 
@@ -405,11 +406,25 @@ def _is_saved(name: object, value: object) -> bool:
 
 def _complete(given: Mapping[str, Any]) -> argparse.Namespace:
     """What was given, then the defaults: of the data set, else of the recipe, else the plain ones; checked together."""
-    named = MAIN.resolved(given)  # the data set and the recipe that have defaults of their own
-    defaults = {**RECIPES[named["recipe"]], **BY_DATASET.get(named["data"], {})}
-    options = argparse.Namespace(**MAIN.resolved({**defaults, **given}))
+    options = argparse.Namespace(**MAIN.resolved({**_defaults(given), **given}))
     _check_together(options)
     return options
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of the recipe and of the data set that are given, or that are so by default."""
+    named = MAIN.resolved(given)
+    return {**RECIPES.get(named["recipe"], {}), **BY_DATASET.get(named["data"], {})}
+
+
+def stated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without those that follow from the others: what a command line has to give for them to be so."""
+    defaults, given = _defaults(values), dict(values)
+    for name, value in values.items():
+        others = {other: kept for other, kept in given.items() if other != name}
+        if as_text(MAIN.resolved({**defaults, **others})[name]) == as_text(value):
+            given = others
+    return given
 
 
 def _check_together(options: argparse.Namespace) -> None:
@@ -538,18 +553,14 @@ def _is_legal(name: str, value: Any) -> bool:
         read = option.kind(as_text(value))
     except argparse.ArgumentTypeError:
         return False
-    return not option.free_on_resume and (option.choices is None or read in option.choices)
+    legal = option.choices is None or read in option.choices
+    return legal and stored.is_kind_of(value, read) and not option.free_on_resume
 
 
 def command(shaped: Mapping[str, Any]) -> str:
     """The command line that trains with the options that `shaping` gave, for a folder of pictures with its path left
     open: what differs from the defaults of its data set and recipe. What this program does not know is left out."""
-    given = {name: value for name, value in known(shaped).items() if value is not None}
-    presets = {**RECIPES.get(given.get("recipe"), {}), **BY_DATASET.get(given.get("data"), {})}
-    for name, value in list(given.items()):
-        others = {other: kept for other, kept in given.items() if other != name}
-        if as_text(MAIN.resolved({**presets, **others})[name]) == as_text(value):
-            given = others
+    given = stated({name: value for name, value in known(shaped).items() if value is not None})
     if given.get("data", NAMES[0]) not in NAMES:
         given["data"] = f"path/to/{given['data']}"
     return " ".join(["python main.py", *(f"--{name} {quoted(as_text(value))}" for name, value in given.items())])

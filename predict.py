@@ -7,7 +7,6 @@ python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """
 
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,13 +52,13 @@ def run_folder(model: str) -> str | None:
     path. Raises UsageError for what is neither."""
     if Path(model).suffix in EXPORTED or names.is_path(model):
         return None
-    match = re.fullmatch(r"(?:(.+)-)?(?:Aux)?ResNet-.+", model)
-    if not match:
+    name = names.LIKE_A_NAME.fullmatch(model)
+    if not name:
         raise UsageError(
             f"{model!r} is neither a network's name nor the path of a run's folder or of a .safetensors, .pt2 or .onnx "
             f"file; names are {names.FORM}"
         )
-    return names.find_folder(match[1] or "", model)
+    return names.find_folder(name["data"] or "", model)
 
 
 def named(words: Iterable[str]) -> Iterator[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-import checkpoints
 import opts
 from datasets import splits
 from datasets.loaders import varied_sample
@@ -44,7 +43,7 @@ def main() -> None:
     how = opts.recorded(arguments.run)
     if not how["valSize"]:
         parser.error(f"{arguments.run} held no pictures out; give a run with --valSize")
-    network = saved.load(checkpoints.exit_files(arguments.run)).network
+    network = saved.load(saved.find_files(str(arguments.run), None, ())).network
     data = splits.for_training(how["data"], arguments.dataDir, how["svhnExtra"], how["trainSize"], how["valSize"])
     cases = {f"as trained, {how['padding']}": None, "not cropped": Augmentation(flip=True)}
     for padding in PADDINGS:

@@ -28,12 +28,12 @@ def main() -> None:
     """Print two rows for each network, as Markdown, with the options given for all of them."""
     options = sys.argv[1:]
     print(f"{' '.join(options) or 'eager, --recipe paper'}; {machine()}; median of {ROUNDS} steps\n")
-    titles = (*shares.TITLES, *(f"hours an epoch, {data}" for data in PICTURES))
+    titles = (*shares.TITLES, *(f"minutes an epoch, {data}" for data in PICTURES))
     print(shares.markdown(titles, ["---"] * len(titles)))
     for name, batch in BATCHES.items():
         for precision, parts in shares.measure(name, batch, options, ROUNDS).items():
-            hours = (f"{count * parts['step'] / batch / 3600:.2f}" for count in PICTURES.values())
-            print(shares.markdown((*shares.row(name, batch, precision, parts), *hours)), flush=True)
+            minutes = (f"{count * parts['step'] / batch / 60:.1f}" for count in PICTURES.values())
+            print(shares.markdown((*shares.row(name, batch, precision, parts), *minutes)), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from datasets.pictures import Pictures
 from datasets.splits import TrainingData
 from system.errors import UserError
 from system.output import printable
+from system.strict import is_number
 
 ROUNDING = 1e-9  # by which means that another processor measures may differ
 NAMED = 3  # differences of a kind that are told one by one
@@ -49,7 +50,9 @@ def check_same(now: Mapping[str, Any], before: Any) -> None:
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
-    """In words."""
+    """In words. Raises LookupError where they are not of the same form."""
+    if now.keys() != before.keys():
+        raise LookupError
     classes, old = now["classes"], before["classes"]
     if classes != old:
         gone = [name for name in old if name not in set(classes)]
@@ -61,14 +64,24 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
         return
     for split in (name for name in now if name not in ("classes", "mean", "std")):
         yield from _differing_pictures(split, classes, now[split], before[split])
-    levels = ([*data["mean"], *data["std"]] for data in (now, before))
+    levels = (_levels(data) for data in (now, before))
     if not all(math.isclose(new, old, rel_tol=ROUNDING) for new, old in zip(*levels, strict=True)):
         yield "their normalisation"
+
+
+def _levels(data: Mapping[str, Any]) -> list[float]:
+    """Means and deviations. Raises ValueError for what are none."""
+    for levels in (data["mean"], data["std"]):
+        if type(levels) is not list or len(levels) != 3 or not all(is_number(value, 0, 255) for value in levels):
+            raise ValueError
+    return [*data["mean"], *data["std"]]
 
 
 def _differing_pictures(
     split: str, classes: Sequence[str], now: Mapping[str, Any], before: Mapping[str, Any]
 ) -> Iterator[str]:
+    if now.keys() != before.keys():
+        raise LookupError
     counts = zip(classes, now["counts"], before["counts"], strict=True)
     changed = [f"{count:,} of {printable(name)}, there were {old:,}" for name, count, old in counts if count != old]
     if changed:

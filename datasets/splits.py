@@ -117,12 +117,18 @@ def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing =
     """
     source, folder = find(data, root, extra, sizing)
     split = _load_training(source, folder)
-    _check_sizes(split, data, None, val_size)
+    count = len(split.targets)
+    if val_size >= count:
+        raise UserError(
+            f"{data} has {count:,} training pictures, and the run held {val_size:,} out: they are others; check "
+            "--dataDir, or give --heldOut"
+        )
     return _read(folder, split, sizing, balanced_order(split.targets)[-val_size:])
 
 
 def some(data: str, root: Path, extra: bool, count: int, sizing: Sizing = USUAL) -> Pictures:
-    """The first `count` pictures that `for_training` trains on, or as many as there are; no others are read.
+    """Of the order of the training pictures in which `for_training` takes them, the first `count`, or as many as there
+    are; no others are read.
 
     Raises UserError where there are no training pictures.
     """

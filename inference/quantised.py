@@ -11,6 +11,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from datasets import splits
+from inference import saved
 from inference.exported import INPUT, quiet
 from inference.saved import SavedModel
 
@@ -19,7 +20,9 @@ PICTURES, BATCH = 512, 64
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
     """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
-    return splits.some(data, root, model.svhn_extra, PICTURES, model.sizing).images
+    found = splits.some(data, root, model.svhn_extra, PICTURES, model.sizing)
+    saved.check_classes(model, found, data)
+    return found.images
 
 
 class _Batches(CalibrationDataReader):

@@ -91,8 +91,9 @@ def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
         return files
     position = max(files) if wanted is None else wanted
     if position not in files:
-        folder = next(iter(files.values())).parent
-        raise UserError(f"no exit {position} in {folder}/; there are: {', '.join(map(str, sorted(files)))}")
+        file = next(iter(files.values()))
+        where = file if len(files) == 1 else f"{file.parent}/"
+        raise UserError(f"no exit {position} in {where}; there are: {', '.join(map(str, sorted(files)))}")
     return {position: files[position]}
 
 
@@ -145,13 +146,18 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
 def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
     """The test pictures of a data set; UserError where its classes are not those of the model."""
     found = splits.for_testing(data, root, model.sizing)
-    trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
-    if found.classes != classes:
-        raise UserError(
-            f"{data} has {_some(found.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
-            f"test it on {trained_on} or on pictures of the same classes"
-        )
+    check_classes(model, found, data)
     return found
+
+
+def check_classes(model: SavedModel, pictures: Pictures, where: str) -> None:
+    """Raise UserError where pictures have other classes than the model."""
+    trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
+    if pictures.classes != classes:
+        raise UserError(
+            f"{where} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
+            f"give {trained_on}, or pictures of the same classes"
+        )
 
 
 def shown(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:

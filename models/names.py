@@ -17,6 +17,7 @@ _NAME = re.compile(
     r"(?:AuxResNet-(?P<aux>[0-9]{1,5})-(?P<outputs>[0-9]{1,5})|ResNet-(?P<plain>[0-9]{1,5}))"
     r"(?:/(?P<widen>[0-9]{1,5}))?(?P<dropout>-dropout)?"
 )
+LIKE_A_NAME = re.compile(r"(?:(?P<data>[^/]+)-)?(?:Aux)?ResNet-.+")
 _FOLDER = re.compile(  # any name, and what `run_folder` appends to it: a dropout rate, exits, shortcuts
     r"(?P<name>.*?)"
     r"(?P<rest>(?:-(?:0\.[0-9]+|[0-9.]+e-[0-9]+))?(?:-exits(?:-[0-9]{1,5})+)?(?:-shortcut-[AB])?)",
@@ -117,14 +118,15 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
 
 
 def is_path(model: str) -> bool:
-    """Whether this is the path of an exit file, or of a folder with some, and not the name of a network."""
-    return Path(model).suffix == ".safetensors" or any(Path(model).glob("exit-*.safetensors"))
+    """Whether this is the path of an exit file or of a folder, and not the name of a network. A folder that has such a
+    name is one if there are exit files in it."""
+    path, named = Path(model), LIKE_A_NAME.fullmatch(model) or not model
+    return path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors")) or (not named and path.is_dir())
 
 
 def find_folder(dataset: str, model: str) -> str | None:
     """The folder of the run that a user means by a network's name, or by what `run_folder` makes of it, with or without
-    the data set in front; None where `model` is the path of a run's folder or of an exit file. Raises UsageError where
-    it is none of these."""
+    the data set in front; None where `model` is a path. Raises UsageError where it is neither."""
     if is_path(model):
         return None
     name, rest = _FOLDER.fullmatch(model.removeprefix(f"{dataset}-")).group("name", "rest")

@@ -83,20 +83,11 @@ class Program:
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A value for every option: one of these, or its default. Rules come last: they look at the others."""
-        rules = self._rules()
+        rules = {option.name: option.default for option in self.options if isinstance(option.default, Rule)}
         plain = {option.name: None if option.name in rules else option.default for option in self.options}
         result = {**plain, **values}
         found = {name: rule.value(result) for name, rule in rules.items() if result[name] is None}
         return {**result, **found}
-
-    def stated(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values without those that follow from the others by a rule: what a command line had to give, where all
-        of a run's options are known."""
-        rules, whole = self._rules(), self.resolved(values)
-        return {name: value for name, value in values.items() if name not in rules or value != rules[name].value(whole)}
-
-    def _rules(self) -> dict[str, Rule]:
-        return {option.name: option.default for option in self.options if isinstance(option.default, Rule)}
 
     def shown(self, option: Option) -> str:
         """The default in words, with those of the presets that have another: `400; fast: 30; DIGITS: 8`."""

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,8 @@ from system.files import read, regular
 from system.output import printable
 from system.strict import is_number
 
+Stated = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
 LARGEST = 1 << 16  # bytes
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 
@@ -26,22 +28,25 @@ def is_plain(value: Any) -> bool:
     return all(item is None or type(item) in (bool, str) or is_number(item, -1e15, 1e15) for item in values)
 
 
-def given(path: Path, program: Program, others: Container[str]) -> dict[str, Any]:
+def given(path: Path, program: Program, others: Container[str], stated: Stated) -> dict[str, Any]:
     """The values that a file gives, by option, as `Program.given` has those of a command line; for options that are
-    among the `others`, none. A run's own record says, too, how that run was started, and what followed from its other
-    options; nothing is taken of that.
+    among the `others`, none. A run's own record says, too, how that run was started; nothing is taken of that, and of
+    the rest only what `stated` leaves of all its values.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
     try:
         found = _found(_content(path), program, recorded=_is_record(path))
+        counting = {name: value for name, value in found.items() if name not in others}
+        values = program.given([f"--{name}={as_text(value)}" for name, value in counting.items()])
+        for name, value in counting.items():
+            if not is_kind_of(value, values[name]):
+                legal = f"{KINDS[type(values[name])]}: {json.dumps(values[name])}"
+                raise UserError(f"{name} is {json.dumps(value)}; it has to be {legal}")
         if _is_record(path):
-            with suppress(TypeError):  # of values of other kinds; those that count are told about below
-                found = program.stated(found)
-        found = {name: value for name, value in found.items() if name not in others}
-        values = program.given([f"--{name}={as_text(value)}" for name, value in found.items()])
-        for name, value in found.items():
-            _check_kind(name, value, values[name])
+            with suppress(TypeError):  # where one of the others, which count for nothing, is of another kind
+                kept = stated({**found, **values})
+                values = {name: value for name, value in values.items() if name in kept}
     except UserError as error:
         raise UsageError(f"--config {path}: {error}") from error
     return values
@@ -91,9 +96,7 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
     return found
 
 
-def _check_kind(name: str, value: Any, read: Any) -> None:
-    """Raise UserError where the text of a value is legal, but the value is of another kind than what was made of it;
-    a list may be written as a text, as on the command line, and a number without its fraction."""
-    kinds = {tuple: (list, str), float: (float, int)}.get(type(read), (type(read),))
-    if type(value) not in kinds:
-        raise UserError(f"{name} is {json.dumps(value)}; it has to be {KINDS[type(read)]}: {json.dumps(read)}")
+def is_kind_of(value: Any, read: Any) -> bool:
+    """Whether a saved value, whose text is legal, is of the kind of what was read from that; a list may be written as a
+    text, as on the command line, and a number without its fraction."""
+    return type(value) in {tuple: (list, str), float: (float, int)}.get(type(read), (type(read),))

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CPU, assert_one_line_error, script, write_pictures
+from safetensors.torch import load_file
 
+import checkpoints
 from datasets import digits, splits
 from inference import early_exit, evaluation, routing, saved
 from models import names
@@ -157,7 +159,7 @@ def test_pictures_of_ones_own(finished, tmp_path):
     assert written[0] == written[1]
     shutil.rmtree(tmp_path / "mine" / "3")
     odd = script("calibrate.py", *line[:-3], tmp_path / "mine", "--out", tmp_path)
-    assert_one_line_error(odd, 1, "mine has other classes than")
+    assert_one_line_error(odd, 1, "mine has 9 classes", "give DIGITS, or pictures of the same classes")
 
 
 def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
@@ -187,7 +189,14 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(folder / "exit-9.safetensors", alone)
-    refused(1, "one exit only", line=("DIGITS", alone, *budget))
+    refused(1, "exit-9.safetensors is one exit only", line=("DIGITS", alone, *budget))
+    refused(1, "exit-9.safetensors is one exit only", line=("DIGITS", folder / "exit-9.safetensors", *budget))
+    for size, words in (("60", "without held-out pictures"), (5000, "the run held 5,000 out: they are others")):
+        for path in checkpoints.exit_files(folder).values():
+            header = checkpoints.read_header(path)
+            header["options"]["valSize"] = size
+            checkpoints.write_exit(tmp_path / path.name, load_file(path), header)
+        refused(1, words, line=("DIGITS", tmp_path, *budget))
 
 
 def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):

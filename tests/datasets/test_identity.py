@@ -93,6 +93,23 @@ def test_tensors_among_what_a_run_remembers_are_refused(place, folder):
         identity.check_same(remembered(folder), before)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["mean"].__setitem__(0, 10**400),
+        lambda data: data["mean"].pop(),
+        lambda data: data.update(mean=dict.fromkeys(data["mean"])),
+        lambda data: data.update(more=1),
+        lambda data: data["training"].update(more=1),
+    ],
+)
+def test_what_is_of_another_form_is_refused(change, folder):
+    before = copy.deepcopy(remembered(folder))
+    change(before)
+    with pytest.raises(UserError, match="what the state says of them cannot be read"):
+        identity.check_same(remembered(folder), before)
+
+
 @pytest.mark.parametrize(("change", "word"), [({"mean": [1.0, 1.0, 1.0]}, "normalisation"), ({"std": None}, "be read")])
 def test_normalisation_counts_but_for_the_rounding_of_another_processor(change, word, folder):
     before = remembered(folder)

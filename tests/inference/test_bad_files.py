@@ -197,13 +197,20 @@ def test_more_classes_than_a_file_can_name_are_refused():
             checkpoints.check_classes(classes)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc", "AuxResNet-14-3/../..", "AuxResNet-14-3\0", ".", ""])
+@pytest.mark.parametrize("name", ["../outside", "AuxResNet-14-3/../..", "AuxResNet-14-3\0", ""])
 def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
     if "\0" in name:  # the system passes no such argument on; asked directly, the finder finds nothing
         with pytest.raises(UserError):
             saved.find_files(name, name, [tmp_path])
     else:
         assert_one_line_error(script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name")
+
+
+@pytest.mark.parametrize("folder", [".", "run", "DIGITS-AuxResNet-8-2"])
+def test_a_folder_without_exit_files_is_named(folder, tmp_path):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for words in (("test.py", "DIGITS", tmp_path / folder), ("predict.py", tmp_path / folder, "picture.png")):
+        assert_one_line_error(script(*words), 1, f"{tmp_path / folder} holds no exit-<position>.safetensors")
 
 
 @pytest.mark.parametrize("link", ["folder", "file"])

@@ -143,6 +143,9 @@ def test_the_options_of_a_run_begin_another_like_it(parse):
 @pytest.mark.parametrize(
     ("line", "changed", "expected"),
     [
+        ("--data DIGITS --depth 26 --widen 10", "", "--data DIGITS --depth 26 --widen 10"),
+        ("--recipe fast --LR 0.3", "--recipe paper", "--LR 0.3"),
+        ("--data CIFAR10", "--data DIGITS", "--data DIGITS"),
         ("--depth 26", "--depth 56", "--depth 56"),
         ("--depth 26 --widen 4", "--depth 56", "--depth 56 --widen 4"),
         ("--depth 20 --exits 9,20", "--exits 5,9,20", "--depth 20 --exits 5,9,20"),
@@ -156,6 +159,12 @@ def test_what_followed_from_the_options_of_a_run_follows_anew(line, changed, exp
     line, expected = (words.replace("FOLDER", str(tmp_path / "p")).split() for words in (line, expected))
     record = json.dumps(vars(opts.parse(line)))
     assert same(parse(record, changed, name="opt.json"), opts.parse(expected))
+
+
+def test_what_followed_from_the_options_of_a_run_contradicts_another_that_is_resumed(parse, tmp_path):
+    (tmp_path / "opt.json").write_text(json.dumps(vars(opts.parse("--data DIGITS --depth 8 --widen 2".split()))))
+    narrow = json.dumps(vars(opts.parse("--data DIGITS --depth 8".split())))
+    assert parse(narrow, f"--resume {tmp_path}", name="narrow.json").widen == 1
 
 
 def test_what_the_command_line_replaces_need_not_be_there_any_more(parse, tmp_path):
