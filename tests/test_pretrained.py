@@ -46,7 +46,7 @@ def test_no_path_of_a_machine_is_in_them(folder):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_smallest_exit_has_its_error(folder):
     data = folder.name.split("-")[0]
-    if not ((DATA / data.lower()).is_dir() or any(DATA.glob("cifar-*"))):
+    if not ((DATA / data.lower()).is_dir() or any(DATA.glob(f"cifar-{data.removeprefix('CIFAR')}-*"))):
         pytest.skip(f"{data} is not in {DATA}")
     path = next(iter(checkpoints.exit_files(folder).values()))
     error = float(script("test.py", data, path, "--dataDir", DATA).stdout.split()[1])
