@@ -6,6 +6,7 @@ model.predict(["cat.png"])                                   # [("cat", 0.98)]
 model(torch.cat([model.preprocess(p) for p in pictures]))    # N×side×side×3 uint8 -> N×classes probabilities
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
     from inference.classifier import Classifier, card
     from models import names
 
+    name = os.fspath(name)
     model = saved.find(name, names.find_folder(opts.label(_spelled(dataset)), name), exit, save)
     normalise = Normalise(model.header["mean"], model.header["std"])
     return Classifier(model.network, normalise, card(model.header)).eval()

@@ -50,15 +50,18 @@ def main(argv: Sequence[str]) -> None:
 def run_folder(model: str) -> str | None:
     """What the name of a run's folder is, or, where it begins with a dash, ends with, for a network's name; None for a
     path. Raises UsageError for what is neither."""
-    if Path(model).suffix in EXPORTED or names.is_path(model):
+    if Path(model).suffix in EXPORTED:
         return None
-    name = names.LIKE_A_NAME.fullmatch(model)
-    if not name:
+    named = names.LIKE_A_NAME.fullmatch(model)
+    try:
+        return names.find_folder((named and named["data"]) or "", model)
+    except UsageError as error:
+        if named:
+            raise
         raise UsageError(
             f"{model!r} is neither a network's name nor the path of a run's folder or of a .safetensors, .pt2 or .onnx "
             f"file; names are {names.FORM}"
-        )
-    return names.find_folder(name["data"] or "", model)
+        ) from error
 
 
 def named(words: Iterable[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from system.lock import LOCK_FILE
 from system.output import printable
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
+UNTESTED = "holds no exit-<position>.safetensors; a run writes them when it is first tested"
 PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to read files that a run is writing
 
 
@@ -73,9 +74,12 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
             return {checkpoints.position_of(path): path}
         if files := checkpoints.exit_files(path):
             return files
-        raise UserError(f"{path} holds no exit-<position>.safetensors; a run writes them when it is first tested")
+        raise UserError(f"{path} {UNTESTED}")
     for root in roots:
-        if files := checkpoints.exit_files(root / folder):
+        files = checkpoints.exit_files(root / folder)
+        if not files and (root / folder / "opt.json").exists():
+            raise UserError(f"{root / folder} {UNTESTED}")
+        if files:
             outside = [file for file in files.values() if not real(file).is_relative_to(real(root))]
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")

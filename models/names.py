@@ -117,18 +117,18 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
-def is_path(model: str) -> bool:
-    """Whether this is the path of an exit file or of a folder, and not the name of a network. A folder that has such a
-    name is one if there are exit files in it."""
-    path, named = Path(model), LIKE_A_NAME.fullmatch(model) or not model
-    return path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors")) or (not named and path.is_dir())
-
-
 def find_folder(dataset: str, model: str) -> str | None:
     """The folder of the run that a user means by a network's name, or by what `run_folder` makes of it, with or without
-    the data set in front; None where `model` is a path. Raises UsageError where it is neither."""
-    if is_path(model):
+    the data set in front; None where `model` is the path of an exit file or of a folder, which, if it has the name of a
+    network, counts only with exit files in it. Raises UsageError where it is neither."""
+    path = Path(model)
+    if path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors")):
         return None
     name, rest = _FOLDER.fullmatch(model.removeprefix(f"{dataset}-")).group("name", "rest")
     name = re.sub("-w([0-9]+)", r"/\1", name)
-    return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"
+    try:
+        return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"
+    except UsageError:
+        if model and path.is_dir():
+            return None
+        raise

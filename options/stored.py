@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from options.declaration import Program, as_text
+from options.declaration import Program, Rule, as_text
 from system import strict
 from system.errors import UsageError, UserError
 from system.files import read, regular
@@ -31,15 +31,16 @@ def is_plain(value: Any) -> bool:
 def given(path: Path, program: Program, others: Container[str], stated: Stated) -> dict[str, Any]:
     """The values that a file gives, by option, as `Program.given` has those of a command line; for options that are
     among the `others`, none. A run's own record says, too, how that run was started; nothing is taken of that, and of
-    the rest only what `stated` leaves of all its values.
+    the rest only what `stated` leaves of all its values. Its null is None, which stands for a default.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
     try:
         found = _found(_content(path), program, recorded=_is_record(path))
         counting = {name: value for name, value in found.items() if name not in others}
-        values = program.given([f"--{name}={as_text(value)}" for name, value in counting.items()])
-        for name, value in counting.items():
+        told = {name: value for name, value in counting.items() if value is not None}
+        values = counting | program.given([f"--{name}={as_text(value)}" for name, value in told.items()])
+        for name, value in told.items():
             if not is_kind_of(value, values[name]):
                 legal = f"{KINDS[type(values[name])]}: {json.dumps(values[name])}"
                 raise UserError(f"{name} is {json.dumps(value)}; it has to be {legal}")
@@ -82,7 +83,7 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
             near = get_close_matches(name, [option.name for option in known.values()], 1)
             meant = f"; is {near[0]} meant?" if near else ""
             raise UserError(f"{printable(name, 40)} is no option of {program.name}{meant} (see --help)")
-        if recorded and (option.once or value is None):
+        if recorded and (option.once or (value is None and not isinstance(option.default, Rule))):
             continue
         if option.once:
             raise UserError(f"{name} is for the command line alone; leave it out")
@@ -99,4 +100,4 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
 def is_kind_of(value: Any, read: Any) -> bool:
     """Whether a saved value, whose text is legal, is of the kind of what was read from that; a list may be written as a
     text, as on the command line, and a number without its fraction."""
-    return type(value) in {tuple: (list, str), float: (float, int)}.get(type(read), (type(read),))
+    return type(value) in {tuple: (tuple, list, str), float: (float, int)}.get(type(read), (type(read),))

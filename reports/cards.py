@@ -203,6 +203,6 @@ In Python; `model` turns N×{side}×{side}×3 bytes into N×{classes} probabilit
 ```python
 import torch
 
-model = torch.hub.load("path/to/AuxResNet", "auxresnet", name={json.dumps(run)}, source="local")
+model = torch.hub.load("path/to/AuxResNet", "auxresnet", name={json.dumps(run, ensure_ascii=False)}, source="local")
 print(model.predict(["picture.png"]))  # the likeliest class, and its probability
 ```"""

@@ -124,6 +124,7 @@ def test_a_fresh_network_has_the_classes_of_the_data_set():
 def test_what_is_pretrained_is_found_without_more_words():
     model = load(exit=15)
     assert (model.card["name"], model.card["dataset"], model.card["position"]) == ("AuxResNet-56-5", "CIFAR10", 15)
+    assert load(name=PROJECT / "pretrained" / "CIFAR10-AuxResNet-56-5", exit=15).card == model.card
     assert "cat" in model.classes
 
 

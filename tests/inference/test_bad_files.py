@@ -8,6 +8,7 @@ import resource
 import shutil
 import struct
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -206,11 +207,20 @@ def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
         assert_one_line_error(script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name")
 
 
-@pytest.mark.parametrize("folder", [".", "run", "DIGITS-AuxResNet-8-2"])
+@pytest.mark.parametrize("folder", [".", "run", "my-ResNet-photos", "DIGITS-AuxResNet-8-2/", "x/AuxResNet-8-2"])
 def test_a_folder_without_exit_files_is_named(folder, tmp_path):
-    (tmp_path / folder).mkdir(exist_ok=True)
-    for words in (("test.py", "DIGITS", tmp_path / folder), ("predict.py", tmp_path / folder, "picture.png")):
-        assert_one_line_error(script(*words), 1, f"{tmp_path / folder} holds no exit-<position>.safetensors")
+    (tmp_path / folder).mkdir(exist_ok=True, parents=True)
+    for words in (("test.py", "DIGITS", folder), ("predict.py", folder, "picture.png")):
+        found = script(*words, cwd=tmp_path)
+        assert_one_line_error(found, 1, f"{Path(folder)} holds no exit-<position>.safetensors")
+
+
+def test_a_run_without_exit_files_goes_before_a_network_of_its_name(tmp_path):
+    run = tmp_path / "CIFAR10-AuxResNet-56-5"
+    run.mkdir()
+    (run / "opt.json").touch()
+    process = script("export.py", "CIFAR10", "AuxResNet-56-5", "--check", "0", "--save", tmp_path)
+    assert_one_line_error(process, 1, f"{run} holds no exit-<position>.safetensors")
 
 
 @pytest.mark.parametrize("link", ["folder", "file"])

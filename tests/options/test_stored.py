@@ -164,7 +164,18 @@ def test_what_followed_from_the_options_of_a_run_follows_anew(line, changed, exp
 def test_what_followed_from_the_options_of_a_run_contradicts_another_that_is_resumed(parse, tmp_path):
     (tmp_path / "opt.json").write_text(json.dumps(vars(opts.parse("--data DIGITS --depth 8 --widen 2".split()))))
     narrow = json.dumps(vars(opts.parse("--data DIGITS --depth 8".split())))
-    assert parse(narrow, f"--resume {tmp_path}", name="narrow.json").widen == 1
+    options = parse(narrow, f"--resume {tmp_path}", name="narrow.json")
+    with pytest.raises(UserError, match="widen is 1, was 2"):
+        opts.check_resumable(options, opts.from_saved(opts.load(tmp_path)))
+
+
+@pytest.mark.parametrize("chosen", ["--trainSize 1000", "--exits 5,20", "--shortcutType B"])
+def test_what_the_options_of_a_run_left_open_contradicts_another_that_is_resumed(chosen, parse, tmp_path):
+    before = opts.parse(["--data", "DIGITS", "--depth", "20", *chosen.split()])
+    (tmp_path / "opt.json").write_text(json.dumps(vars(before)))
+    usual = json.dumps(vars(opts.parse("--data DIGITS --depth 20".split())))
+    with pytest.raises(UserError, match=f"{chosen.split()[0][2:]} is None, was"):
+        opts.check_resumable(parse(usual, f"--resume {tmp_path}", name="usual.json"), before)
 
 
 def test_what_the_command_line_replaces_need_not_be_there_any_more(parse, tmp_path):
