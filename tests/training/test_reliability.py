@@ -57,6 +57,7 @@ def start(save, *options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where nohup runs the tests
     )
     log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
     while not log.exists():
