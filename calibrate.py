@@ -75,7 +75,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     if options.heldOut:
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
     else:
-        size = opts.known(model.header.get("options")).get("valSize")
+        size = model.options.get("valSize")
         if not size:
             raise UserError(
                 f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "

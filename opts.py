@@ -417,10 +417,10 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**RECIPES.get(named["recipe"], {}), **BY_DATASET.get(named["data"], {})}
 
 
-def stated(values: Mapping[str, Any]) -> dict[str, Any]:
+def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
     """The values without those that follow from the others: what a command line has to give for them to be so."""
-    defaults, given = _defaults(values), dict(values)
-    for name, value in values.items():
+    defaults, given = _defaults(whole), dict(whole)
+    for name, value in whole.items():
         others = {other: kept for other, kept in given.items() if other != name}
         if as_text(MAIN.resolved({**defaults, **others})[name]) == as_text(value):
             given = others

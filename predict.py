@@ -85,7 +85,7 @@ def load(options: Namespace, folder: str | None) -> "Model":
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
-    folder = folder and only(folder, [Path(options.save), saved.PRETRAINED])
+    folder = folder and only(folder, saved.roots(options.save))
     model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
     policy = routing.read(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)

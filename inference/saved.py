@@ -46,9 +46,14 @@ class SavedModel:
         return next(iter(self.files.values())).parent
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The options of its run, as `opts.known` gives them."""
+        return opts.known(self.header.get("options"))
+
+    @property
     def svhn_extra(self) -> bool:
         """Whether the training pictures of SVHN have the extra ones among them."""
-        return opts.known(self.header.get("options")).get("svhnExtra") is not False
+        return self.options.get("svhnExtra") is not False
 
     @property
     def sizing(self) -> Sizing:
@@ -59,7 +64,12 @@ class SavedModel:
 def find(model: str, folder: str | None, wanted: int | str | None, save: str) -> SavedModel:
     """The model of the exits that `--exit` wants (see `choose`), from the run that `names.find_folder` tells: at the
     path `model`, or in the folder of that name under `save` or among those that come with this program."""
-    return load(choose(find_files(model, folder, [Path(save), PRETRAINED]), wanted))
+    return load(choose(find_files(model, folder, roots(save)), wanted))
+
+
+def roots(save: str) -> list[Path]:
+    """The folders that hold the folders of runs, in the order in which they are searched."""
+    return [Path(save), PRETRAINED]
 
 
 def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
@@ -76,14 +86,14 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
             return files
         raise UserError(f"{path} {UNTESTED}")
     for root in roots:
-        files = checkpoints.exit_files(root / folder)
-        if not files and (root / folder / "opt.json").exists():
-            raise UserError(f"{root / folder} {UNTESTED}")
-        if files:
+        place = root / folder
+        if files := checkpoints.exit_files(place):
             outside = [file for file in files.values() if not real(file).is_relative_to(real(root))]
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
             return files
+        if (place / "opt.json").exists():
+            raise UserError(f"{place} {UNTESTED}")
     runs = sorted({str(file.parent) for root in roots for file in root.glob("*/exit-*.safetensors")})
     places = " or ".join(f"{root}/" for root in roots)
     raise UserError(f"no exit files of {folder} in {places}; runs found there: {', '.join(runs) or 'none'}")

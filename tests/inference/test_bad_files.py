@@ -207,7 +207,7 @@ def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
         assert_one_line_error(script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name")
 
 
-@pytest.mark.parametrize("folder", [".", "run", "my-ResNet-photos", "DIGITS-AuxResNet-8-2/", "x/AuxResNet-8-2"])
+@pytest.mark.parametrize("folder", [".", "/etc", "run", "my-ResNet-photos", "DIGITS-AuxResNet-8-2/", "x/AuxResNet-8-2"])
 def test_a_folder_without_exit_files_is_named(folder, tmp_path):
     (tmp_path / folder).mkdir(exist_ok=True, parents=True)
     for words in (("test.py", "DIGITS", folder), ("predict.py", folder, "picture.png")):
