@@ -1,4 +1,4 @@
-"""The folder of a run: one safetensors file per exit, the training state, the options, the log.
+"""The folder of a run: one safetensors file per exit, the training state, the options, and what is made of them.
 
 Every file is written beside its place, brought to the disk, and moved there in one step, so that a reader sees the old
 one or the new one, whole. The training state is written last: a run that stopped before it repeats what came since the
@@ -6,11 +6,9 @@ state before, with the same result. It ends with a checksum of its own, since Py
 archives, and the state before it is kept. Nothing is unpickled but tensors and plain values (`weights_only=True`).
 """
 
-import csv
 import hashlib
 import io
 import json
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +23,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from datasets.sizing import FITS, SIDES
-from models.metrics import Result
 from models.multiexit import MultiExit
+from reports import log
 from system import strict, world
 from system.errors import UserError, is_shortage
 from system.files import read, regular, write
@@ -38,11 +36,6 @@ STATE_FORMAT = 3
 STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
 SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
 MAX_CLASSES = 100_000
-MAX_SECONDS = 10**9  # of an epoch: thirty years
-PARTS = ("training", "testing", "other")  # of the work of an epoch; saving and drawing are the others
-COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
-TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
-HELD_OUT = ("test_", "validation_")  # what the columns begin with that are measured on held-out pictures
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
@@ -111,56 +104,6 @@ def check_classes(classes: Sequence[str]) -> None:
         )
 
 
-def log_row(
-    epoch: int,
-    exits: Sequence[int],
-    trained: Result,
-    name: str,
-    held_out: Result | None,
-    learning_rate: float,
-    pictures: int,
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
-    """The row of an epoch (counted from 0) in the log: losses, errors in percent (None where it was not tested), the
-    learning rate of its last step, training pictures a second, and the seconds that each of `PARTS` took."""
-    tested = [held_out.loss, *held_out.errors] if held_out else [None] * (1 + len(exits))
-    learnt = (trained.loss, tested[0], *trained.errors, *tested[1:])
-    pace = round(pictures / seconds["training"], 1) if seconds["training"] else 0.0
-    parts = (round(seconds[part], 2) for part in PARTS)
-    values = (epoch + 1, round(sum(seconds.values()), 1), *learnt, learning_rate, pace, *parts)
-    return dict(zip(log_columns(exits, name), values, strict=True))
-
-
-def log_columns(exits: Sequence[int], name: str) -> tuple[str, ...]:
-    """The columns of the log of a run whose held-out pictures are called `name`: `test` or `validation`."""
-    errors = (f"{pictures}_error_{position}" for pictures in ("train", name) for position in exits)
-    return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors, *COURSE)
-
-
-def checked_log(rows: Any, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows that `log_row` gave, from the first epoch on; those of older versions with None in the columns that these
-    did not have. Raises ValueError where they are none."""
-    older = columns[: -len(COURSE)]
-    if type(rows) is not list or not all(
-        type(row) is dict and tuple(row) in (tuple(columns), tuple(older)) for row in rows
-    ):
-        raise ValueError("the log is not one of rows with the columns of this run")
-    rows = [{column: row.get(column) for column in columns} for row in rows]
-    together = ([column for column in columns if column.startswith(HELD_OUT)], COURSE)  # all of a kind or none
-    for number, row in enumerate(rows, 1):
-        missing = {column for kind in together if all(row[column] is None for column in kind) for column in kind}
-        wrong = [column for column in columns if column not in missing and not _can_be(column, row[column])]
-        if wrong or type(row["epoch"]) is not int or row["epoch"] != number:
-            raise ValueError(f"row {number} of the log cannot have such a value of {(wrong or ['epoch'])[0]}")
-    return rows
-
-
-def _can_be(column: str, value: Any) -> bool:
-    """Whether a column of the log can have such a value, where it has any."""
-    highest = 100 if "_error_" in column else MAX_SECONDS if column.startswith("seconds") else math.inf
-    return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
-
-
 def odd_values(weights: Mapping[str, Tensor]) -> str | None:
     """Which of the tensors of a network has values that no training gives, and what is wrong with them; None: none."""
     for name, tensor in weights.items():
@@ -169,38 +112,6 @@ def odd_values(weights: Mapping[str, Tensor]) -> str | None:
         if name.endswith((".running_var", ".num_batches_tracked")) and (tensor < 0).any():
             return f"{name} is below 0"
     return None
-
-
-def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of all epochs as CSV, atomically, so that none is missing or doubled after a resume."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write(path, text.getvalue().encode())
-
-
-def read_log(folder: Path) -> list[dict[str, float | None]]:
-    """The rows of a run's log, None where an epoch was not tested or an older version wrote nothing; UserError where
-    there are none, or where they are not numbers."""
-    content = read(folder / "log.csv")
-    try:
-        lines = csv.DictReader(io.StringIO(content.decode(), newline=""))
-        rows = [{name: _cell(name, text) for name, text in row.items()} for row in lines]
-    except (TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{folder / 'log.csv'} cannot be read as the log of a run: {error}") from error
-    wrong = [name for row in rows for name, value in row.items() if value is not None and not _can_be(name, value)]
-    if wrong:
-        what = "an error that is not a number from 0 to 100" if "_error_" in wrong[0] else f"an odd {wrong[0]}"
-        raise UserError(f"{folder / 'log.csv'} has {what}")
-    if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
-        raise UserError(f"{folder / 'log.csv'} holds no epoch of a run")
-    return rows
-
-
-def _cell(name: str, text: str) -> float | None:
-    """A number of the log; what is measured on held-out pictures may be missing, and what older versions lacked."""
-    return None if text == "" and (name.startswith(HELD_OUT) or name in COURSE) else float(text)
 
 
 def exit_path(folder: Path, position: int) -> Path:
@@ -382,7 +293,7 @@ class RunFiles:
     @world.first_only
     def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `log.csv`."""
-        write_log(self.folder / "log.csv", rows)
+        log.write(self.folder, rows)
 
     @world.first_only
     def write_curves(self, plot: bytes) -> None:

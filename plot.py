@@ -11,7 +11,7 @@ from typing import Any
 
 import opts
 from models import names
-from reports import plots
+from reports import log, plots
 from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
@@ -91,8 +91,6 @@ def read_run(folder: Path) -> Run:
     """A run from its folder, with the exits and the shortcut that its network has where its options leave them open."""
     options = opts.recorded(folder)
 
-    import checkpoints  # imports PyTorch, which --help and mistakes need not wait for
-
     try:
         configuration = names.of_options(options)
         data = opts.label(options["data"])
@@ -101,7 +99,7 @@ def read_run(folder: Path) -> Run:
     options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
     options["trainSize"] = options["trainSize"] or "all"
     shaping = {name: value for name, value in options.items() if name not in (*NAMED, *opts.FREE_BETWEEN_RUNS)}
-    return Run(configuration.name, data, shaping, checkpoints.read_log(folder))
+    return Run(configuration.name, data, shaping, log.read(folder))
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:

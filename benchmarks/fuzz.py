@@ -26,7 +26,7 @@ from zipfile import ZipFile
 
 import atheris
 
-READERS = ("calibrate", "checkpoints", "datasets", "inference", "models", "options", "opts", "system", "training")
+READERS = "calibrate checkpoints datasets inference models options opts reports system training".split()
 LIBRARIES = ("json", "csv", "zipfile", "torch._weights_only_unpickler")
 with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
     import torch
@@ -37,6 +37,7 @@ with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
     from datasets.transforms import Normalise
     from inference import early_exit, saved
     from models import names, networks
+    from reports import log
     from system.errors import UserError
     from training.optimizers import Optimization
     from training.plan import Plan
@@ -89,7 +90,7 @@ class Harness:
         found = checkpoints.read_state(self.folder, lambda text: None)
         options = opts.from_saved(found.get("options"))
         plan = Plan(options.trainSize or 64, options.batchsize, options.nEpochs, 0, 32, 32)
-        State(self.trainers[options.optimizer]).restore(found, plan, checkpoints.log_columns((5, 8), "test"))
+        State(self.trainers[options.optimizer]).restore(found, plan, log.columns((5, 8), "test"))
 
     def options(self, content: bytes) -> None:
         """opt.json."""
@@ -99,7 +100,7 @@ class Harness:
     def log(self, content: bytes) -> None:
         """log.csv."""
         self._file("log.csv", content)
-        checkpoints.read_log(self.folder)
+        log.read(self.folder)
 
     def policy(self, content: bytes) -> None:
         """policy.json."""

@@ -21,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import TIMES
 from datasets.transforms import Normalise
 from models import names, networks
+from reports.log import TIMES
 from system import world
 
 PROJECT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def exit_files(folder):
     return files
 
 
-def log(folder):
+def logged(folder):
     """The rows of a run's log as text, without their times."""
     with (folder / "log.csv").open() as file:
         return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]

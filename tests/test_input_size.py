@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, log, script
+from conftest import PROJECT, assert_one_line_error, exit_files, logged, script
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -162,7 +162,7 @@ def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(p
     (run / "previous.pt").rename(run / "latest.pt")
     main.main(["--resume", str(run)])
     assert exit_files(run) == exit_files(tmp_path / "whole" / RUN)
-    assert log(run) == log(tmp_path / "whole" / RUN)
+    assert logged(run) == logged(tmp_path / "whole" / RUN)
 
 
 def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
-from conftest import PROJECT, log, script
+from conftest import PROJECT, logged, script
 
 import checkpoints
 import main
+from reports import log
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -37,18 +38,18 @@ def test_old_exit_files_are_tested(position):
 @pytest.mark.parametrize("old", ["interrupted"], indirect=True)
 @pytest.mark.parametrize("how", ["folder", "same command"])
 def test_an_old_state_within_an_epoch_is_gone_on_with(how, old):
-    before = log(old)
+    before = logged(old)
     line = ["--resume", str(old)]
     if how == "same command":
         line = ["--data", "DIGITS", "--depth", "8", "--trainSize", "320", "--batchsize", "64", "--nGPU", "0",
                 "--nThreads", "0", "--nEpochs", "3", "--recipe", "fast", "--ema", "0.9", "--precision", "float",
                 "--compile", "false", "--save", str(old.parent), "--resume"]  # fmt: skip
     main.main(line)
-    after = log(old)
+    after = logged(old)
     assert [row["epoch"] for row in after] == ["1", "2", "3"]
     assert [float(after[0][column]) for column in before[0]] == pytest.approx([float(v) for v in before[0].values()])
     assert float(after[2]["train_loss"]) < float(after[0]["train_loss"])
-    rows = checkpoints.read_log(old)
+    rows = log.read(old)
     assert [row["learning_rate"] is None for row in rows] == [True, False, False]  # that version did not log it
     assert [row["images_per_second"] is None for row in rows] == [True, False, False]
     script("plot.py", old, "--out", old / "both.png").check_returncode()

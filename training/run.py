@@ -27,7 +27,7 @@ from models import names
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
-from reports import cards, plots, scalars, tables
+from reports import cards, log, plots, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
@@ -174,7 +174,7 @@ class Run:
         self.unwritten: set[str] = set()  # what was told to be so
         self.agreement = world.Agreement()
         if saved:
-            columns = checkpoints.log_columns(configuration.exits, self.data.held_out_name)
+            columns = log.columns(configuration.exits, self.data.held_out_name)
             self.state.restore(saved, self.plan, columns)
         self.scalars = scalars.Scalars(folder / "tensorboard", self.state.epochs_done) if options.tensorboard else None
         pictures = len(self.data.train)
@@ -312,7 +312,7 @@ class Run:
         state, exits, name = self.state, self.configuration.exits, self.data.held_out_name
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
         pictures, seconds = len(self.data.train), state.clock.seconds()
-        state.log.append(checkpoints.log_row(epoch, exits, trained, name, held_out, rate, pictures, seconds))
+        state.log.append(log.row(epoch, exits, trained, name, held_out, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
         if held_out and (not self.data.validates or state.best is None or held_out.errors[-1] < state.best):
             state.best = held_out.errors[-1]

@@ -7,6 +7,7 @@ import torch
 
 import checkpoints
 from models.metrics import Sums
+from reports import log
 from system.errors import UserError, is_shortage
 from system.strict import is_number
 from training.clock import Clock
@@ -76,7 +77,7 @@ class State:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""
         if odd := saved.keys() - {*self.saved(), *ELSEWHERE}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
-        self.log, self.step = checkpoints.checked_log(saved["log"], columns), saved["step"]
+        self.log, self.step = log.checked(saved["log"], columns), saved["step"]
         left = plan.epochs - len(self.log)
         if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, exit_files, log, network, script, signal_during
+from conftest import CPU, NORMALISE, SMALL, exit_files, logged, network, script, signal_during
 
 import checkpoints
 import main
@@ -14,6 +14,7 @@ from datasets.transforms import Normalise
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
+from reports import log
 from training.run import Run
 from training.trainer import Trainer
 
@@ -31,11 +32,11 @@ def sparse(tmp_path_factory):
 
 
 def test_every_second_epoch_and_the_last_are_tested(sparse, capsys):
-    rows = log(sparse / FOLDER)
+    rows = logged(sparse / FOLDER)
     assert [bool(row["test_error_14"]) for row in rows] == [False, True, False, True, True]
     assert [bool(row["test_loss"]) for row in rows] == [False, True, False, True, True]
     assert all(row["train_error_14"] for row in rows)
-    assert checkpoints.read_log(sparse / FOLDER)[0]["test_error_5"] is None
+    assert log.read(sparse / FOLDER)[0]["test_error_5"] is None
     header = checkpoints.read_header(sparse / FOLDER / "exit-14.safetensors")
     assert (header["epochs"], header["error"]) == (5, float(rows[-1]["test_error_14"]))
 
@@ -49,21 +50,21 @@ def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(owner, method, ca
         main.main([*LINE, "--save", str(tmp_path)])
     monkeypatch.undo()
     main.main(["--resume", str(tmp_path / FOLDER)])
-    assert log(tmp_path / FOLDER) == log(sparse / FOLDER)
+    assert logged(tmp_path / FOLDER) == logged(sparse / FOLDER)
     assert exit_files(tmp_path / FOLDER) == exit_files(sparse / FOLDER)
 
 
 def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
-    rows = checkpoints.read_log(sparse / FOLDER)
+    rows = log.read(sparse / FOLDER)
     young = tmp_path / FOLDER
     young.mkdir()
     (young / "opt.json").write_bytes((sparse / FOLDER / "opt.json").read_bytes())
-    checkpoints.write_log(young / "log.csv", rows[:3])
+    log.write(young, rows[:3])
     both = script("plot.py", sparse / FOLDER, young, "--out", tmp_path / "p.png")
     assert both.returncode == 0, both.stderr
     (row,) = [line.split() for line in both.stdout.splitlines() if line.split()[1:2] == ["14"]]
     assert row[2:4] == ["2", "2"]  # two runs, both tested after the second epoch
-    checkpoints.write_log(young / "log.csv", rows[:1])
+    log.write(young, rows[:1])
     alone = script("plot.py", young, "--out", tmp_path / "p.png")
     assert alone.returncode == 0, alone.stderr
     assert "none yet" in alone.stdout
@@ -96,7 +97,7 @@ def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, cap
             assert header["error"] == pytest.approx(validation_error(path, 300))
         else:
             assert f"{header['error']:.2f}" == result.stdout.split()[1]
-            assert header["error"] == float(log(tmp_path / FOLDER)[-1][f"test_error_{position}"])
+            assert header["error"] == float(logged(tmp_path / FOLDER)[-1][f"test_error_{position}"])
 
 
 def validation_error(path, size):

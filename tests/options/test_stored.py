@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from conftest import SMALL, assert_one_line_error, exit_files, log, script, write_pictures
+from conftest import SMALL, assert_one_line_error, exit_files, logged, script, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -220,7 +220,7 @@ def test_the_options_of_a_finished_run_give_the_same_bits(finished, tmp_path):
     process = script("main.py", "--config", finished[1] / "opt.json", "--save", tmp_path, "--nThreads", "0")
     assert process.returncode == 0, process.stderr
     assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
-    assert log(tmp_path / FOLDER) == log(finished[1])
+    assert logged(tmp_path / FOLDER) == logged(finished[1])
     again = script("main.py", "--config", tmp_path / FOLDER / "opt.json", "--resume")
     assert "resumed after epoch 2" in again.stdout
     assert_one_line_error(script("main.py", *SMALL, "--config", finished[1] / "opt.json"), 1, "holds a run already")

@@ -7,9 +7,8 @@ import pytest
 from conftest import assert_one_line_error, script
 from PIL import Image
 
-import checkpoints
 import plot
-from reports import plots
+from reports import log, plots
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +23,7 @@ def make(folder, kind="test", positions=(5, 9, 14), last=10.0, epochs=2, **optio
     for row in rows:
         row |= {f"{part}_error_{position}": 50.0 for part in ("train", kind) for position in positions}
     rows[-1][f"{kind}_error_{positions[-1]}"] = last
-    checkpoints.write_log(folder / "log.csv", rows)
+    log.write(folder, rows)
     return folder
 
 
@@ -137,8 +136,8 @@ def test_a_run_that_is_not_done_shortens_its_group(runs, printed, tmp_path):
 
 
 def test_a_run_that_was_not_tested_yet_has_no_error(runs, printed):
-    rows = checkpoints.read_log(runs[0])
-    checkpoints.write_log(runs[0] / "log.csv", [{n: None if n.startswith("test") else v for n, v in rows[0].items()}])
+    rows = log.read(runs[0])
+    log.write(runs[0], [{n: None if n.startswith("test") else v for n, v in rows[0].items()}])
     (row,) = at(14, printed(runs[0]))
     assert (row["test error"], row["epochs"]) == ("none yet", "0")
 

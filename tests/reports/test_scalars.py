@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, log, points, signal_during
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, signal_during
 
-import checkpoints
 import main
+from reports import log
 from reports.scalars import Scalars, tag
 from system.errors import UserError
 from training.run import Run
@@ -94,13 +94,13 @@ def test_a_run_that_was_stopped_has_each_epoch_once(finished, tmp_path, monkeypa
     monkeypatch.undo()
     main.main(["--resume", str(tmp_path / FOLDER)])
     expected = {
-        tag(column): [(row["epoch"], pytest.approx(row[column])) for row in checkpoints.read_log(tmp_path / FOLDER)]
-        for column in checkpoints.log_columns((5, 9, 14), "test")
+        tag(column): [(row["epoch"], pytest.approx(row[column])) for row in log.read(tmp_path / FOLDER)]
+        for column in log.columns((5, 9, 14), "test")
         if column != "epoch"
     }
     assert points(tmp_path / FOLDER / "tensorboard") == expected
     assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
-    assert log(tmp_path / FOLDER) == log(finished[1])
+    assert logged(tmp_path / FOLDER) == logged(finished[1])
 
 
 @pytest.mark.slow

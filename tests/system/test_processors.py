@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import PROJECT, SMALL, exit_files, log, script
+from conftest import PROJECT, SMALL, exit_files, logged, script
 
 import main
 from system import containers, processors
@@ -154,6 +154,6 @@ def test_the_option_wins_over_the_environment_and_may_change_on_resume(finished,
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "main.py", *options], cwd=PROJECT, env=environment, check=True, capture_output=True)
     assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
-    assert log(tmp_path / FOLDER) == log(finished[1])
+    assert logged(tmp_path / FOLDER) == logged(finished[1])
     main.main([*options, "--resume", "--cpuThreads", "2"])
     assert "cpuThreads=2" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, exit_files, log, points, script, together
+from conftest import PROJECT, exit_files, logged, points, script, together
 
 import checkpoints
 import main
@@ -46,7 +46,7 @@ def ranks(launcher):
 
 
 def wait_for_epochs(save, count):
-    while not (save / FOLDER / "log.csv").exists() or len(log(save / FOLDER)) < count:
+    while not (save / FOLDER / "log.csv").exists() or len(logged(save / FOLDER)) < count:
         time.sleep(0.05)
 
 
@@ -65,7 +65,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
     assert output.count("resumed after epoch") == 2
     whole = tmp_path / "whole" / FOLDER
     assert exit_files(tmp_path / FOLDER) == exit_files(whole)
-    assert log(tmp_path / FOLDER) == log(whole)
+    assert logged(tmp_path / FOLDER) == logged(whole)
     assert [epoch for epoch, _ in points(tmp_path / FOLDER / "tensorboard")["error/test_8"]] == [1, 2, 3, 4, 5, 6]
     for path in whole.glob("exit-*.safetensors"):
         tested = script("test.py", "DIGITS", path, "--nGPU", "0").stdout
@@ -90,7 +90,7 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
         return
     together(3, resumed_for_an_epoch, tmp_path, joined=False)
     resumed_for_an_epoch(tmp_path)
-    assert [int(row["epoch"]) for row in log(tmp_path / FOLDER)] == list(range(1, len(state["log"]) + 3))
+    assert [int(row["epoch"]) for row in logged(tmp_path / FOLDER)] == list(range(1, len(state["log"]) + 3))
 
 
 def resumed_for_an_epoch(save):
@@ -121,7 +121,7 @@ def test_two_agents_are_two_nodes(tmp_path):
     outputs = [agent.communicate(timeout=120) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], outputs
     assert sorted(output.count("epoch 2/2") for output, _ in outputs) == [0, 1]
-    assert len(log(tmp_path / FOLDER)) == 2
+    assert len(logged(tmp_path / FOLDER)) == 2
 
 
 @contextmanager
@@ -175,12 +175,12 @@ def test_a_link_that_is_cut_for_a_while_loses_nothing(tmp_path):
         wait_for_epochs(tmp_path, 3)
         ip("-n", hosts[0], "link", "set", "veth1", "down")
         time.sleep(20)
-        done = len(log(tmp_path / FOLDER))
+        done = len(logged(tmp_path / FOLDER))
         ip("-n", hosts[0], "link", "set", "veth1", "up")
         outputs = [agent.communicate(timeout=240) for agent in agents]
     assert done < 40
     assert [agent.returncode for agent in agents] == [0, 0], outputs
-    assert [int(row["epoch"]) for row in log(tmp_path / FOLDER)] == list(range(1, 41))
+    assert [int(row["epoch"]) for row in logged(tmp_path / FOLDER)] == list(range(1, 41))
 
 
 @namespaces
@@ -189,11 +189,11 @@ def test_where_one_host_is_gone_for_good_the_other_goes_on(tmp_path):
         agents = list(agents_of_two_hosts(hosts, tmp_path, "1:2", epochs=30))
         wait_for_epochs(tmp_path, 3)
         kill_all_of(hosts[1])
-        done = len(log(tmp_path / FOLDER))
+        done = len(logged(tmp_path / FOLDER))
         begin = time.monotonic()
         output, errors = agents[0].communicate(timeout=240)
         print(f"at the end {time.monotonic() - begin:.0f} s later")
     assert done < 30
     assert agents[0].returncode == 0, errors
     assert "resumed after epoch" in output
-    assert [int(row["epoch"]) for row in log(tmp_path / FOLDER)] == list(range(1, 31))
+    assert [int(row["epoch"]) for row in logged(tmp_path / FOLDER)] == list(range(1, 31))

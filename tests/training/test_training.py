@@ -5,10 +5,11 @@ import signal
 
 import pytest
 import torch
-from conftest import SMALL, exit_files, log, signal_during
+from conftest import SMALL, exit_files, logged, signal_during
 
 import checkpoints
 import main
+from reports import log
 from training.run import Run
 from training.schedules import LearningRate
 from training.trainer import Trainer
@@ -29,22 +30,22 @@ def uninterrupted(tmp_path_factory):
 def test_same_seed_same_bits_whatever_the_number_of_workers(uninterrupted, tmp_path):
     main.main([*RUN, "--save", str(tmp_path), "--nThreads", "2"])
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
-    assert log(uninterrupted / FOLDER) == log(tmp_path / FOLDER)
+    assert logged(uninterrupted / FOLDER) == logged(tmp_path / FOLDER)
 
 
 def test_the_log_tells_the_learning_rate_the_pace_and_where_the_time_went(uninterrupted):
-    rows = checkpoints.read_log(uninterrupted / FOLDER)
+    rows = log.read(uninterrupted / FOLDER)
     rate = LearningRate(0.1, "onecycle")
     for number, row in enumerate(rows):
         assert row["learning_rate"] == rate((number + 3 / 4) / 3)  # that of the last of four steps
-        parts = [row[f"seconds_{part}"] for part in checkpoints.PARTS]
+        parts = [row[f"seconds_{part}"] for part in log.PARTS]
         assert sum(parts) == pytest.approx(row["seconds"], abs=0.07)  # rounded
         assert 256 / row["images_per_second"] == pytest.approx(row["seconds_training"], abs=0.006)  # rounded
 
 
 def test_another_seed_gives_another_result(uninterrupted, tmp_path):
     main.main([*RUN, "--save", str(tmp_path), "--manualSeed", "1"])
-    assert log(uninterrupted / FOLDER) != log(tmp_path / FOLDER)
+    assert logged(uninterrupted / FOLDER) != logged(tmp_path / FOLDER)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_resume_equals_uninterrupted(
     torch.manual_seed(99)  # nothing may depend on what the process did before
     main.main([*RUN, "--save", str(tmp_path), "--resume"] if how == "same command" else command.split())
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
-    assert log(uninterrupted / FOLDER) == log(tmp_path / FOLDER)
+    assert logged(uninterrupted / FOLDER) == logged(tmp_path / FOLDER)
 
 
 def test_a_finished_run_resumed_prints_its_table_again(uninterrupted, capsys):
@@ -81,7 +82,7 @@ def test_a_finished_run_resumed_prints_its_table_again(uninterrupted, capsys):
 
 def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
     main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--LR", "0.5"])
-    rows = log(tmp_path / FOLDER)
+    rows = logged(tmp_path / FOLDER)
     errors = [float(row["validation_error_14"]) for row in rows]
     header = checkpoints.read_header(tmp_path / FOLDER / "exit-14.safetensors")
     assert header["epochs"] == errors.index(min(errors)) + 1

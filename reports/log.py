@@ -1,0 +1,106 @@
+"""The log of a run: a row for each epoch, as CSV in `log.csv`, and in the training state."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from system import files
+from system.errors import UserError
+from system.strict import is_number
+
+if TYPE_CHECKING:
+    from models.metrics import Result
+
+FILE = "log.csv"
+MAX_SECONDS = 10**9  # of an epoch: thirty years
+PARTS = ("training", "testing", "other")  # of the work of an epoch; saving and drawing are the others
+COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
+TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
+HELD_OUT = ("test_", "validation_")  # what the columns begin with that are measured on held-out pictures
+
+
+def row(
+    epoch: int,
+    exits: Sequence[int],
+    trained: "Result",
+    name: str,
+    held_out: "Result | None",
+    learning_rate: float,
+    pictures: int,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The row of an epoch (counted from 0) in the log: losses, errors in percent (None where it was not tested), the
+    learning rate of its last step, training pictures a second, and the seconds that each of `PARTS` took."""
+    tested = [held_out.loss, *held_out.errors] if held_out else [None] * (1 + len(exits))
+    learnt = (trained.loss, tested[0], *trained.errors, *tested[1:])
+    pace = round(pictures / seconds["training"], 1) if seconds["training"] else 0.0
+    parts = (round(seconds[part], 2) for part in PARTS)
+    values = (epoch + 1, round(sum(seconds.values()), 1), *learnt, learning_rate, pace, *parts)
+    return dict(zip(columns(exits, name), values, strict=True))
+
+
+def columns(exits: Sequence[int], name: str) -> tuple[str, ...]:
+    """The columns of the log of a run whose held-out pictures are called `name`: `test` or `validation`."""
+    errors = (f"{pictures}_error_{position}" for pictures in ("train", name) for position in exits)
+    return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors, *COURSE)
+
+
+def checked(rows: Any, expected: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows that `row` gave, from the first epoch on, with the columns `expected`; those of older versions with None in
+    the columns that these did not have. Raises ValueError where they are none."""
+    older = expected[: -len(COURSE)]
+    if type(rows) is not list or not all(
+        type(entry) is dict and tuple(entry) in (tuple(expected), tuple(older)) for entry in rows
+    ):
+        raise ValueError("the log is not one of rows with the columns of this run")
+    rows = [{column: entry.get(column) for column in expected} for entry in rows]
+    together = ([column for column in expected if column.startswith(HELD_OUT)], COURSE)  # all of a kind or none
+    for number, entry in enumerate(rows, 1):
+        missing = {column for kind in together if all(entry[column] is None for column in kind) for column in kind}
+        wrong = [column for column in expected if column not in missing and not _can_be(column, entry[column])]
+        if wrong or type(entry["epoch"]) is not int or entry["epoch"] != number:
+            raise ValueError(f"row {number} of the log cannot have such a value of {(wrong or ['epoch'])[0]}")
+    return rows
+
+
+def _can_be(column: str, value: Any) -> bool:
+    """Whether a column of the log can have such a value, where it has any."""
+    highest = 100 if "_error_" in column else MAX_SECONDS if column.startswith("seconds") else math.inf
+    return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
+
+
+def write(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of all epochs, atomically, so that none is missing or doubled after a resume."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    files.write(folder / FILE, text.getvalue().encode())
+
+
+def read(folder: Path) -> list[dict[str, float | None]]:
+    """The rows of a run's log, None where an epoch was not tested or an older version wrote nothing; UserError where
+    there are none, or where they are not numbers."""
+    path = folder / FILE
+    content = files.read(path)
+    try:
+        lines = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        rows = [{name: _cell(name, text) for name, text in entry.items()} for entry in lines]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as the log of a run: {error}") from error
+    wrong = [name for entry in rows for name, value in entry.items() if value is not None and not _can_be(name, value)]
+    if wrong:
+        what = "an error that is not a number from 0 to 100" if "_error_" in wrong[0] else f"an odd {wrong[0]}"
+        raise UserError(f"{path} has {what}")
+    if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
+        raise UserError(f"{path} holds no epoch of a run")
+    return rows
+
+
+def _cell(name: str, text: str) -> float | None:
+    """A number of the log; what is measured on held-out pictures may be missing, and what older versions lacked."""
+    return None if text == "" and (name.startswith(HELD_OUT) or name in COURSE) else float(text)
