@@ -3,7 +3,6 @@
 import argparse
 import copy
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +22,6 @@ from datasets.loaders import Batch, training_batches, varied_sample
 from datasets.pictures import Pictures
 from datasets.transforms import Normalise
 from inference import evaluation
-from models import names
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
@@ -31,11 +29,10 @@ from reports import cards, log, plots, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
-from system.lock import locked
 from system.output import quoted
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
-from training import introduction, setup
+from training import folders, introduction, setup
 from training.state import State
 
 Item = TypeVar("Item")
@@ -55,11 +52,9 @@ def started(
     go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
     if options.tensorboard and world.is_first():
         scalars.require_package()
-    options, folder = _settled(options, configuration)
-    if str(folder) != os.fsencode(folder).decode(errors="replace"):
-        raise UserError(f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save")
+    options, folder = folders.settle(options, configuration)
     stopped = None
-    with stoppable() as stop, _kept_for_this_run(folder, options):
+    with stoppable() as stop, folders.kept_for_this_run(folder, options, warn):
         try:
             with stop.breaking():
                 run = Run(options, configuration, loss_weights, folder, stop)
@@ -84,51 +79,6 @@ def started(
     if stopped:
         warn(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
         sys.exit(stopped.status)
-
-
-@contextmanager
-def _kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[None]:
-    """Its folder, checked and locked by the first process; the others never look into it."""
-    if not world.is_first():
-        yield
-        return
-    checkpoints.check_folder(folder, options.resume is not None)
-    with locked(folder, warn):
-        checkpoints.check_folder(folder, options.resume is not None)  # again, now that it is this run's alone
-        yield
-
-
-def _settled(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
-    """The options with what `--resume auto` comes to, on the disk of the first process, and the folder of the run."""
-    if options.resume != opts.AUTO_RESUME:
-        return options, _folder(options, configuration)
-    going_on = argparse.Namespace(**{**vars(options), "resume": ""})
-    folder = _folder(going_on, configuration)
-    there = world.share(lambda: checkpoints.holds_run(folder))
-    return (going_on, folder) if there else (argparse.Namespace(**{**vars(options), "resume": None}), folder)
-
-
-def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
-    """The folder of a run: the one to be resumed, else that of its data set and network under `--save`.
-
-    Older versions wrote runs of networks that differ from the one of their name into the folder of that name; such a
-    run is found there when it is to be resumed.
-    """
-    if options.resume:
-        return Path(options.resume)
-    label = opts.label(options.data)
-    folder = Path(options.save, names.run_folder(label, configuration))
-    older = Path(options.save, names.run_folder(label, names.parse(configuration.name)))
-    found = options.resume is not None and not checkpoints.holds_run(folder) and checkpoints.holds_run(older)
-    return older if found and _may_be_of(older, configuration) else folder
-
-
-def _may_be_of(folder: Path, configuration: Configuration) -> bool:
-    """Whether a run recorded this network, or nothing that can be read."""
-    try:
-        return names.of_options(opts.recorded(folder)) == configuration
-    except (TypeError, ValueError):
-        return True
 
 
 class Run:
