@@ -7,7 +7,9 @@ is parsed or unpickled. A file that differs from that in any byte counts as none
 import hashlib
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,24 +19,39 @@ from system import files
 from system.errors import UserError
 
 KEY = CHECKSUM = hashlib.sha256().digest_size  # bytes
+PART = 1 << 26  # bytes that are read at a time
 
 
-def read(path: Path, key: bytes, shape: tuple[int, ...]) -> Tensor | None:
-    """The uint8 pictures of this shape that were kept under this key; None where there are none, or damaged ones."""
-    pixels = np.empty(math.prod(shape), np.uint8)
+def read(path: Path, key: bytes, shape: tuple[int, ...], indices: np.ndarray) -> Tensor | None:
+    """Of the uint8 pictures of this shape that were kept under this key, those at the indices; None where there are
+    none, or damaged ones. There need not be memory for all of them."""
     try:
-        if path.stat().st_size != KEY + CHECKSUM + pixels.nbytes:  # before it is opened: opening a pipe would wait
+        if path.stat().st_size != KEY + CHECKSUM + math.prod(shape):  # before it is opened: opening a pipe would wait
             return None
         with path.open("rb") as file:
             if file.read(KEY) != key:
                 return None
-            checksum = file.read(CHECKSUM)
-            file.readinto(pixels)
+            checksum, digest = file.read(CHECKSUM), hashlib.sha256()
+            taken = np.empty((len(indices), *shape[1:]), np.uint8)
+            for first, pictures in _parts(file, shape):
+                digest.update(pictures)
+                here = (indices >= first) & (indices < first + len(pictures))
+                taken[here] = pictures[indices[here] - first]
     except OSError:
         return None
-    if hashlib.sha256(pixels).digest() != checksum:
-        return None
-    return torch.from_numpy(pixels.reshape(shape))
+    return torch.from_numpy(taken) if digest.digest() == checksum else None
+
+
+def _parts(file: BinaryIO, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
+    """The pictures of an open cache file, some at a time, and the index of the first of them."""
+    size = math.prod(shape[1:])
+    together = max(1, PART // size)
+    for first in range(0, shape[0], together):
+        count = min(together, shape[0] - first)
+        content = file.read(count * size)
+        if len(content) != count * size:
+            raise OSError("the file has become shorter")
+        yield first, np.frombuffer(content, np.uint8).reshape(count, *shape[1:])
 
 
 def write(path: Path, key: bytes, images: Tensor) -> None:

@@ -56,7 +56,7 @@ class Listing:
 
     def whole(self) -> Pictures:
         """All the pictures."""
-        images = self._read_kept()
+        images = self._read_kept(np.arange(len(self.paths)))
         if images is None:
             images = self._decode(self.paths)
             if self.kept:
@@ -65,19 +65,17 @@ class Listing:
 
     def take(self, indices: np.ndarray) -> Pictures:
         """The pictures at these indices, in this order; no others are decoded."""
-        images = self._read_kept()
+        images = self._read_kept(indices)
         if images is None:
             images = self._decode([self.paths[index] for index in indices])
-        else:
-            images = torch.from_numpy(images.numpy()[indices])
         return Pictures(images, torch.from_numpy(self.targets.numpy()[indices]), self.classes, self.margin.width)
 
     def _decode(self, paths: Sequence[str]) -> Tensor:
         return decode(paths, self.sizing, self.margin, str(self.folder))
 
-    def _read_kept(self) -> Tensor | None:
+    def _read_kept(self, indices: np.ndarray) -> Tensor | None:
         shape = _shape(len(self.paths), self.sizing, self.margin)
-        return cache.read(self.kept, self.key, shape) if self.kept else None
+        return cache.read(self.kept, self.key, shape, indices) if self.kept else None
 
 
 def load(

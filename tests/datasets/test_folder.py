@@ -15,7 +15,7 @@ from conftest import write_pictures
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from datasets import catalog, folder, splits
+from datasets import cache, catalog, folder, splits
 from system.errors import UserError
 
 
@@ -150,6 +150,21 @@ def test_decoded_pictures_are_kept_and_read_instead_of_the_files(kept, monkeypat
     assert (again.targets.tolist(), again.classes) == ([0, 0, 1, 1], ("a", "b"))
     assert kept.load().take(np.array([3, 0])).images.equal(kept.pixels[[3, 0]])
     assert kept.load().take(np.array([3, 0])).targets.tolist() == [1, 0]
+
+
+def test_a_part_needs_memory_for_itself_alone(kept):
+    """A thousand million pictures are more than any memory holds."""
+    assert cache.read(kept.data_dir / "none", bytes(32), (10**9, 280, 280, 3), np.array([3])) is None
+
+
+@pytest.mark.parametrize("size", [1, 5 * 32 * 32, 1 << 26])
+def test_a_cache_is_read_in_parts_of_any_size(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PART", size)
+    pictures = torch.randint(256, (7, 32, 32, 3), dtype=torch.uint8)
+    cache.write(tmp_path / "kept", bytes(32), pictures)
+    for indices in (range(7), [6, 0, 6], []):
+        chosen = np.array(indices, np.int64)
+        assert cache.read(tmp_path / "kept", bytes(32), tuple(pictures.shape), chosen).equal(pictures[chosen])
 
 
 def test_a_part_is_decoded_without_being_kept(kept):
