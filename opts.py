@@ -205,7 +205,7 @@ OPTIONS = (
     ),
     *group(
         "losses",
-        Option("exitWeights", values.weights, "sum", "sum (all 1), depth, or a list such as 0.5,1", "W"),
+        Option("exitWeights", values.weights, "sum", "sum (all 1), depth, or a list, shallow to deep, as 0.5,1", "W"),
         _choice("exitSchedule", ("constant", "deepen"), "constant",
                 "deepen: the first exit's weight falls from 1.5 to 0.5 times, the last's rises"),
         Option("labelSmoothing", number(float, 0, 0.9), 0.0, "part of a target spread over all classes", "S"),
@@ -302,9 +302,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     goes_on = given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME)  # all of a file is to agree with that run
     if "config" in given:
         given = {**stored.given(Path(given["config"]), MAIN, given, dict if goes_on else stated), **given}
+    _check_order(given)
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     return _complete(given)
+
+
+def _check_order(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for a list of weights beside exits in another order than that of the weights."""
+    exits, weights = given.get("exits") or (), given.get("exitWeights")
+    if isinstance(weights, tuple) and list(exits) != sorted(exits):
+        raise UsageError(
+            f"--exitWeights {as_text(weights)} are those of the exits from the shallowest on, --exits is "
+            f"{as_text(exits)}; give {as_text(tuple(sorted(exits)))}, and the weights in that order"
+        )
 
 
 def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
@@ -495,9 +506,6 @@ def _check_test(options: argparse.Namespace) -> None:
         raise UsageError(f"--plot {options.plot} has nothing to draw; add --exit all, or --perClass")
     if options.mirror:
         check_mirror(options.data)
-    for file in filter(None, (options.json, options.plot)):
-        if not Path(file).parent.is_dir():
-            raise UsageError(f"{file} cannot be written: {Path(file).parent}/ is no folder; make it, or name another")
 
 
 def check_mirror(data: str) -> None:

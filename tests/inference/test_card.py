@@ -163,7 +163,6 @@ def test_classes_are_told_worst_first_under_the_error(finished, answers, tmp_pat
         ("--plot p.png", ["--plot p.png", "--exit all, or --perClass"]),
         ("--exit all --json card.txt", ["--json", "'card.txt'", "JSON file", "result.json"]),
         ("--exit all --plot card.jpg", ["--plot", "'card.jpg'", "PNG file", "result.png"]),
-        ("--exit all --json nowhere/card.json", ["nowhere/card.json", "nowhere/ is no folder"]),
         ("--exit both", ["--exit", "'both'", "all, ensemble nor a position"]),
     ],
 )

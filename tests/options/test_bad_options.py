@@ -218,3 +218,11 @@ def _check_folder(parse, splits, line, words, folder):
 def test_options_that_contradict_one_another(line):
     with pytest.raises(UsageError):
         main.main(line.split())
+
+
+def test_a_list_of_weights_needs_exits_in_its_order(tmp_path):
+    (tmp_path / "o.toml").write_text("exits = [26, 19]\n")
+    for line in ("--exits 26,19", f"--config {tmp_path / 'o.toml'}"):
+        with pytest.raises(UsageError, match=r"--exits is 26,19; give 19,26, and the weights in that order"):
+            opts.parse([*line.split(), "--exitWeights", "0.5,1"])
+        assert opts.parse([*line.split(), "--exitWeights", "depth"]).exitWeights == "depth"
