@@ -65,6 +65,7 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
 def _fresh(
     dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int
 ) -> "Classifier":
+    import opts
     from datasets.sizing import SIDES, Sizing
     from datasets.transforms import Normalise
     from inference.classifier import Classifier
@@ -78,11 +79,14 @@ def _fresh(
     if input_size not in SIDES:
         legal = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
         raise UserError(f"input_size is {legal}, not {input_size}")
+    if classes is not None and classes < 1:
+        raise UserError(f"classes is the number of classes, 1 or more, not {classes}")
     sizing = Sizing(input_size)
     about = _about(_spelled(dataset), classes, data_dir, sizing)
     network = networks.build(configuration, len(about["classes"]), (position,))
-    known = {"network": asdict(configuration), "name": name, "dataset": dataset, "position": position, "epochs": 0}
-    return Classifier(network, Normalise(about["mean"], about["std"]), {**known, **about, **sizing.fields()})
+    known = {"network": asdict(configuration), "name": name, "dataset": opts.label(_spelled(dataset))}
+    card = {**known, "position": position, "epochs": 0, **about, **sizing.fields()}
+    return Classifier(network, Normalise(about["mean"], about["std"]), card)
 
 
 def _about(dataset: str, classes: int | None, data_dir: str, sizing: "Sizing") -> dict[str, Any]:

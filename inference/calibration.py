@@ -254,4 +254,4 @@ def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
 def shown(goal: Goal, value: float) -> str:
     """A value in a goal's unit as it is written on the command line, rounded up, so that it will do as a limit."""
     scale, unit = (1e6, "M") if goal.criterion == "budgetMACs" else (1, "")
-    return f"{math.ceil(100 * value / scale) / 100:g}{unit}"
+    return f"{math.ceil(100 * value / scale) / 100:.12g}{unit}"

@@ -3,6 +3,7 @@
 A processor's name says little: a container, an environment variable or a missing compiler changes what it can do.
 """
 
+import functools
 import time
 
 import torch
@@ -23,6 +24,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
+@functools.cache  # the same answer all through a run
 def computes_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is native to a device: faster than float32, not emulated.
 

@@ -10,6 +10,10 @@ from system.errors import UserError
 from system.output import printable
 
 MUCH = 1e9  # bytes
+LIMITS = (  # control groups of version 2 and 1: the files of what may be used and of what is; how much of it is cache
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def announce(what: str, size: int, advice: str) -> None:
@@ -35,12 +39,13 @@ def _limits() -> Iterator[int]:
         if "SC_AVPHYS_PAGES" in os.sysconf_names:
             yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for group in groups("memory"):
-        try:
-            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            yield limit - used + int(statistics["inactive_file"])  # cached files make room
-        except (OSError, KeyError, ValueError):  # no such group, or one without a limit, whose maximum is the word max
-            continue
+        for limit, used, cached in LIMITS:
+            try:
+                statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                unused = int((group / limit).read_text()) - int((group / used).read_text())
+                yield unused + int(statistics[cached])  # cached files make room
+            except (OSError, KeyError, ValueError):  # no such group, or one without a limit, which is the word max
+                continue
 
 
 def _gigabytes(size: int) -> str:

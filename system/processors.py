@@ -49,9 +49,10 @@ class Queue:
         otherwise. To be asked all the time."""
         if self._told or self._now() < self._due:
             return None
-        before = self._before
-        self._look()
-        computed, waited = (now - then for now, then in zip(self._before, before, strict=True))
+        before, now = self._before, self._look()
+        if before is None or now is None:
+            return None
+        computed, waited = (later - earlier for later, earlier in zip(now, before, strict=True))
         part = waited / max(computed + waited, 1)
         if part <= MUCH:
             return None
@@ -61,17 +62,19 @@ class Queue:
             "this run waited for one, and so for one another; fewer --cpuThreads may be quicker"
         )
 
-    def _look(self) -> None:
+    def _look(self) -> tuple[int, int] | None:
         self._before, self._due = _counted(), self._now() + PAUSE
+        return self._before
 
 
-def _counted() -> tuple[int, int]:
-    """The nanoseconds that all threads have computed, and that they have waited for a processor."""
+def _counted() -> tuple[int, int] | None:
+    """The nanoseconds that all threads have computed, and that they have waited for a processor; None where the system
+    does not count, and where a thread has just ended."""
     try:
         counts = [(task / "schedstat").read_text().split() for task in TASKS.iterdir()]
         return sum(int(count[0]) for count in counts), sum(int(count[1]) for count in counts)
-    except (OSError, ValueError, IndexError):  # not Linux, or one that does not count; a thread that has just ended
-        return 0, 0
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _allowed(processes: int) -> tuple[int, int]:

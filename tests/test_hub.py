@@ -114,9 +114,10 @@ def test_predicting_leaves_a_training_network_as_it_is(finished, pictures):
 
 
 def test_a_fresh_network_has_the_classes_of_the_data_set():
-    model = load(dataset="DIGITS", name="AuxResNet-14-3", exit=9, pretrained=False)
+    model = load(dataset="digits", name="AuxResNet-14-3", exit=9, pretrained=False)
     assert model.classes == tuple("0123456789")
     assert model.training
+    assert model.card["dataset"] == "DIGITS"
     assert model.network.exits == (9,)
     assert len(model.predict(np.zeros((8, 8, 3), np.uint8))) == 1
 
@@ -136,6 +137,7 @@ def test_what_is_pretrained_is_found_without_more_words():
         ({"dataset": "SVHN"}, "no exit files of SVHN-AuxResNet-56-5"),
         ({"name": "AuxResNet-14-3", "exit": 7, "pretrained": False, "classes": 2}, "no exit 7; there are: 5, 9, 14"),
         ({"dataset": "nowhere", "pretrained": False}, "nowhere has no train/"),
+        ({"name": "ResNet-8", "pretrained": False, "classes": 0}, "classes is the number of classes, 1 or more, not 0"),
     ],
 )
 def test_mistakes_are_told(arguments, text):

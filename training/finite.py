@@ -46,8 +46,9 @@ class FiniteWatch:
         losses = [(position, "the loss") for position in self.network.exits]
         gradients = [(self.network.exit_of(name), f"the gradient of {name}") for name, _ in self._moving()]
         bad = [what for what, when in zip(losses + gradients, first, strict=False) if when == earliest]
-        # A gradient runs from the deepest exit to the stem: where it went wrong first is the deepest place.
-        bad = [what for what in bad if what in losses] or [max(bad)]
+        # A gradient runs from the heads to the stem, the reverse of this order: it went wrong first at the deepest
+        # exit, and of its parameters at the last one.
+        bad = [what for what in bad if what in losses] or [max(reversed(bad), key=lambda what: what[0])]
         found = " and ".join(f"{what} of exit {position}" for position, what in bad)
         raise NotFinite(f"{found} is not finite in epoch {self.epoch + 1}, batch {earliest + 1}; try a lower --LR")
 

@@ -223,7 +223,6 @@ class Run:
         if (epoch + 1) % self.options.testEvery and not last:
             return None
         self.progress.epoch(epoch, "testing")
-        world.draw_apart(self.options.manualSeed, epoch, self.plan.steps)
         with self.state.clock.on("testing"):
             with self.stop.breaking():
                 self.kept = self._network_to_keep(epoch)
@@ -237,6 +236,7 @@ class Run:
         network, average = self.trainer.network, self.trainer.average
         if self.plan.side_at(epoch) == self.plan.side and not average:
             return network
+        world.draw_apart(self.options.manualSeed, epoch, self.plan.steps)  # dropout, while statistics are measured
         sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
         count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
         batches = sample.chunk(count)  # of one size, as all count alike

@@ -116,5 +116,6 @@ def trainer(
         mixup=options.mixup,
         compiled_batch=len(world.own(range(options.batchsize))) if options.compile else 0,
         sync_norms=options.syncBN,
+        seed=options.manualSeed,
         stop=stop,
     )

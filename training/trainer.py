@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.loaders import Batch, Step
+from datasets.sizing import SIDES
 from models.losses import Objective
 from models.metrics import Sums
 from models.multiexit import MultiExit
@@ -37,9 +38,10 @@ class Trainer:
 
     `normalise` turns N×H×W×3 uint8 pictures into the network's input; pictures travel as bytes. `dtype` is what the
     network computes in (None: float32), `average` the decay of the weights' moving average (0: none), `mixup` the α of
-    mixing pictures (0: none are mixed). With `compiled_batch`, batches of that size are trained on with compiled code;
-    it is made for one size. With `sync_norms` batch norms take the statistics of the batch that all processes share,
-    each else those of its part. `stop` may break a step off, and then it leaves no trace.
+    mixing pictures (0: none are mixed). With `compiled_batch`, batches of so many pictures are trained on with compiled
+    code. With `sync_norms` batch norms take the statistics of the batch that all processes share, each else those of
+    its part. `seed` is that of mixing, and of what each of several processes draws. `stop` may break a step off, and
+    then it leaves no trace.
     """
 
     def __init__(
@@ -57,20 +59,20 @@ class Trainer:
         mixup: float = 0.0,
         compiled_batch: int = 0,
         sync_norms: bool = False,
+        seed: int = 0,
         stop: Stop | None = None,
     ) -> None:
         self.network, self.normalise, self.device = network, normalise, devices[0]
         self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
-        self.dtype, self.mixup, self.compiled_batch = dtype, mixup, compiled_batch
+        self.dtype, self.mixup, self.compiled_batch, self.seed = dtype, mixup, compiled_batch, seed
         self.sync_norms = sync_norms and world.size() > 1
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
         self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]  # of batch norms
-        self.seed = torch.initial_seed()
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
-        self.compiled = torch.compile(self.model, dynamic=False) if compiled_batch else self.model
+        self.compiled = _compiled(self.model) if compiled_batch else self.model
         self.average = Average(network, average) if average else None
         muon_dtype = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
         self.optimizers = (optimization or Optimization()).of(network, self.learning_rate.peak, muon_dtype)
@@ -121,13 +123,13 @@ class Trainer:
         model = self.compiled if len(targets) == self.compiled_batch else self.model
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        share = world.size() * part  # gradients become means over the processes, as losses are means over pictures
+        scale = world.size() * part  # gradients become means over the processes, as losses are means over pictures
         with self._traceless(), OverAllProcesses(self.network, part > 0) if self.sync_norms else nullcontext():
             with autocast(self.device, self.dtype):
                 logits = model(images)
             logits = [z.float() for z in logits]
             loss, losses = self.objective(logits, targets, weights)
-            self.scaler.scale(share * loss).backward()
+            self.scaler.scale(scale * loss).backward()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
@@ -186,3 +188,10 @@ class Trainer:
 
 def _breath(_: Tensor) -> None:
     """After each gradient: Python hears of signals between steps of its own only, and a backward pass has none."""
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """The model, compiled. Code is made for each size of pictures; beyond PyTorch's limit, eight of them, the steps
+    would not be compiled."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(SIDES))
+    return torch.compile(model, dynamic=False)

@@ -222,6 +222,8 @@ def test_impossible_budgets_name_the_nearest():
     with pytest.raises(UserError, match=r"--budgetMACs 20M is less than .* give 33\.48M or more"):
         calibration.fit(Goal("budgetMACs", 20e6), held, [33_472_672, 50_000_000, 60_000_000])
     assert calibration.fit(Goal("budgetMACs", 33.48e6), held, [33_472_672, 50_000_000, 60_000_000])
+    with pytest.raises(UserError, match=r"give 16012\.35M or more"):
+        calibration.fit(Goal("budgetMACs", 20e6), held, [16_012_340_001, 17_000_000_000, 18_000_000_000])
     with pytest.raises(UserError, match=r"give 1\.03 or more"):
         calibration.fit(Goal("budgetMs", 1), held, [1.021, 2, 3])
     with pytest.raises(UserError) as refused:

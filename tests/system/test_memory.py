@@ -44,16 +44,23 @@ def test_pictures_of_a_folder_are_counted_before_any_is_read(held_out, tmp_path,
         splits.for_testing(str(tmp_path), tmp_path, Sizing(side))
 
 
-def test_the_limits_of_a_container_count(tmp_path, monkeypatch):
-    """Version 2 of Linux's control groups, as a container sees them; this machine may have none."""
+@pytest.mark.parametrize(
+    ("own", "top", "limit", "used", "cached", "unlimited"),
+    [
+        ("0::/job", "", "memory.max", "memory.current", "inactive_file", "max"),
+        ("7:memory:/job", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", 2**63 - 1),
+    ],
+)
+def test_the_limits_of_a_container_count(own, top, limit, used, cached, unlimited, tmp_path, monkeypatch):
+    """Versions 2 and 1 of Linux's control groups, as a container sees them; this machine may have none."""
     there = memory.free()
     assert there is None or there > 1e6
     monkeypatch.setattr(containers, "GROUPS", tmp_path)
     monkeypatch.setattr(containers, "OWN", tmp_path / "own")
-    (tmp_path / "own").write_text("0::/job\n")
-    (tmp_path / "job").mkdir()
-    for group, limit in ((tmp_path, "max"), (tmp_path / "job", "3000")):
-        (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text("2500\n")
-        (group / "memory.stat").write_text("anon 100\ninactive_file 400\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    (tmp_path / top / "job").mkdir(parents=True)
+    for group, most in ((tmp_path / top, unlimited), (tmp_path / top / "job", 3000)):
+        (group / limit).write_text(f"{most}\n")
+        (group / used).write_text("2500\n")
+        (group / "memory.stat").write_text(f"anon 100\n{cached} 400\n")
     assert memory.free() == 900

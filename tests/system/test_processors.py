@@ -111,6 +111,17 @@ def test_threads_that_wait_for_other_programs_are_told_once(host):
     assert queue.advice() is None
 
 
+def test_a_thread_that_ends_while_it_is_counted_tells_nothing(host):
+    queue = processors.Queue(2, host)
+    (host.folder / "1" / "schedstat").unlink()
+    host.seconds += 40
+    assert queue.advice() is None
+    host.go_on(40, waited=0.03)  # since the threads began, they have waited for half of the time
+    assert queue.advice() is None
+    host.go_on(40, waited=0.6)
+    assert queue.advice()
+
+
 @pytest.mark.parametrize("counted", ["", "x y z", None])
 def test_where_the_system_does_not_count_nothing_is_told(counted, host):
     for path in host.folder.glob("*/schedstat"):

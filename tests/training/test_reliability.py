@@ -271,29 +271,32 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert_one_line_error(process, 1, str(tmp_path / "file"))
 
 
+KERNEL = "segments.1.0.convolutions.0.weight"
+
+
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("gradients", "words"),
     [
-        ("loss", "the loss of exit 5 is not finite in epoch 2, batch 3"),
-        ("gradient", "the gradient of segments.1.0.convolutions.0.weight of exit 9 is not finite in epoch 2, batch 3"),
+        ((), "the loss of exit 5"),
+        (("stem.weight", KERNEL), f"the gradient of {KERNEL} of exit 9"),
+        (("stem.weight", KERNEL, "heads.9.linear.bias"), "the gradient of heads.9.linear.bias of exit 9"),
     ],
 )
-def test_numbers_that_are_not_finite_stop_the_training(spoil, words, tmp_path, monkeypatch):
+def test_numbers_that_are_not_finite_stop_the_training(gradients, words, tmp_path, monkeypatch):
     real, calls = Trainer.step, []
 
     def spoilt(self, *arguments):
         calls.append(1)
         loss, losses, logits = real(self, *arguments)
         if len(calls) >= 7:  # four steps an epoch
-            if spoil == "loss":
+            for name in gradients:
+                self.network.get_parameter(name).grad[0] = float("inf")
+            if not gradients:
                 losses[0] = float("nan")
-            else:
-                for name in ("stem.weight", "segments.1.0.convolutions.0.weight"):
-                    self.network.get_parameter(name).grad[0] = float("inf")
         return loss, losses, logits
 
     monkeypatch.setattr(Trainer, "step", spoilt)
-    with pytest.raises(NotFinite, match=words):
+    with pytest.raises(NotFinite, match=f"{words} is not finite in epoch 2, batch 3"):
         main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path)])
     state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
     assert len(state["log"]) == 1
