@@ -101,7 +101,7 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
     network = saved.ready(model, runs_on.devices)
-    logits, targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
+    logits, targets = evaluation.collect(network, saved.under_a_bar(pictures), runs_on.device, runs_on.dtype)
     for position, of_exit in zip(model.files, logits, strict=True):
         metrics.check_finite(of_exit, f"exit {position}")
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"

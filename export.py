@@ -14,6 +14,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import opts
@@ -50,12 +51,13 @@ def main(argv: Sequence[str]) -> None:
     model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
     rule = routing.read(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
     content, answers = made(options, model, rule)
-    pictures = shown(options, model)
-    compared = comparison.compare(model, rule, answers, saved.shown(pictures))
+    pictures = to_compare(options, model)
+    compared = comparison.compare(model, rule, answers, saved.under_a_bar(pictures))
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
     some = pictures.take(balanced_order(pictures.targets)[:TIMED]).images
-    times = latency.one_by_one([routing.router(model, rule, Machine([exported.CPU], "float")), answers], some)
+    ways = [routing.router(model, rule, Machine([exported.CPU], "float")), answers]
+    times = [1000 * fmean(seconds) for seconds in latency.in_turns(ways, some.split(1), latency.WARM_UP)]
     print(report(options, list(model.files.values()), rule.positions, compared, times))
 
 
@@ -79,7 +81,7 @@ def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes 
     return content, exported.runnable(content, target).answers
 
 
-def shown(options: Namespace, model: "SavedModel") -> "Pictures":
+def to_compare(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to compare on: those of the test, `--check` N of them of all classes, or, where N is 0, noise."""
     from datasets.pictures import balanced_order
     from inference import comparison, saved

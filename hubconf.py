@@ -51,15 +51,13 @@ def auxresnet(
 
 def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":
     import opts
-    from datasets.transforms import Normalise
     from inference import saved
     from inference.classifier import Classifier, card
     from models import names
 
     name = os.fspath(name)
     model = saved.find(name, names.find_folder(opts.label(_spelled(dataset)), name), exit, save)
-    normalise = Normalise(model.header["mean"], model.header["std"])
-    return Classifier(model.network, normalise, card(model.header)).eval()
+    return Classifier(model.network, model.normalise, card(model.header)).eval()
 
 
 def _fresh(

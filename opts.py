@@ -17,9 +17,7 @@ from models.names import DROPOUT, MAX_WIDEN
 from options import stored, values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
-from options.listing import written as written
 from options.recipes import BY_DATASET, RECIPES
-from options.recipes import outside_recipe as outside_recipe
 from options.values import boolean, boolean_or_auto, number
 from system import strict
 from system.errors import UsageError, UserError

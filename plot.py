@@ -11,6 +11,7 @@ from typing import Any
 
 import opts
 from models import names
+from options.listing import written
 from reports import log, plots
 from reports.plots import Curve
 from reports.tables import table
@@ -106,7 +107,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     """The runs by network, data set, options and exits; test errors and validation errors stay apart."""
     found: dict[tuple[str, str, str, tuple[str, ...]], list[plots.Rows]] = {}
     for run in runs:
-        key = (run.network, run.data, opts.written(differing(run, runs)), run.columns)
+        key = (run.network, run.data, written(differing(run, runs)), run.columns)
         found.setdefault(key, []).append(run.log)
     return [Group(number, *key, logs) for number, (key, logs) in enumerate(found.items(), 1)]
 

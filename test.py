@@ -64,7 +64,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
 
     policy = policy_to_draw(options, model)
     network = saved.ready(model, runs_on.devices, options.mirror)
-    logits, targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
+    logits, targets = evaluation.collect(network, saved.under_a_bar(pictures), runs_on.device, runs_on.dtype)
     found = card.measure(model, logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
     if options.json:
@@ -115,7 +115,7 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
     from reports import card_plots, cards
 
     network = saved.ready(model, runs_on.devices, options.mirror, options.exit == "ensemble")
-    (logits,), targets = evaluation.collect(network, saved.shown(pictures), runs_on.device, runs_on.dtype)
+    (logits,), targets = evaluation.collect(network, saved.under_a_bar(pictures), runs_on.device, runs_on.dtype)
     who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
     metrics.check_finite(logits, who)
     print(f"error {metrics.top_error(logits, targets):.2f}")

@@ -17,7 +17,6 @@ from torch import Tensor
 
 import checkpoints
 from benchmarks.timing import Case, interleaved, machine, timed
-from datasets.transforms import Normalise
 from inference import comparison, exported, quantised, saved
 from inference.classifier import Classifier, card
 from inference.exported import CPU
@@ -37,8 +36,8 @@ def content(form: str, model: saved.SavedModel) -> bytes:
 def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:
     """The exit in a form, from N×side×side×3 uint8 to probabilities or, for those that are not exported, logits."""
     if form == "eager":
-        normalise = Normalise(model.header["mean"], model.header["std"])
-        return Classifier(model.network.to(memory_format=torch.contiguous_format), normalise, card(model.header)).eval()
+        network = model.network.to(memory_format=torch.contiguous_format)
+        return Classifier(network, model.normalise, card(model.header)).eval()
     if form == "folded":
         return saved.ready(model, [CPU])
     return exported.runnable(content(form, model), Path(f"model{form.split()[0]}")).probabilities

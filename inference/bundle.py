@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.transforms import Normalise
 from inference import early_exit, exported
 from inference.classifier import Answers, card
 from inference.early_exit import Policy
@@ -42,7 +41,7 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
     files = {}
     for position, (way, head) in zip(policy.positions, stretches, strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
-        first = [] if files else [Normalise(header["mean"], header["std"])]
+        first = [] if files else [model.normalise]
         stretch = Stretch(nn.Sequential(*first, way), head, last)
         if half:
             exported.halve(stretch)

@@ -122,8 +122,8 @@ def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float,
         return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
     if costs[0] > goal.limit:
         raise UserError(
-            f"--{goal.criterion} {shown(goal, goal.limit)} is less than the first exit takes; "
-            f"give {shown(goal, costs[0])} or more"
+            f"--{goal.criterion} {in_words(goal, goal.limit)} is less than the first exit takes; "
+            f"give {in_words(goal, costs[0])} or more"
         )
     temperatures = fit_temperatures(held)
     probabilities = held.probabilities(temperatures)
@@ -251,7 +251,7 @@ def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return macs[0] + extra.cumsum(), 100 * (wrong[0].double().mean().item() - rescued.cumsum())
 
 
-def shown(goal: Goal, value: float) -> str:
+def in_words(goal: Goal, value: float) -> str:
     """A value in a goal's unit as it is written on the command line, rounded up, so that it will do as a limit."""
     scale, unit = (1e6, "M") if goal.criterion == "budgetMACs" else (1, "")
     return f"{math.ceil(100 * value / scale) / 100:.12g}{unit}"

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from datasets.pictures import Pictures
-from datasets.transforms import Normalise
 from inference.classifier import Answers
 from inference.early_exit import Rule, simulate
 from inference.saved import SavedModel
@@ -35,11 +34,10 @@ def compare(model: SavedModel, rule: Rule, exported: Answers, batches: Iterable[
     Where a file lets a picture leave at another exit than the rule does, because a probability was rounded to the other
     side of a threshold, its distance from the threshold counts as a difference.
     """
-    normalise = Normalise(model.header["mean"], model.header["std"])
     thresholds, number = torch.tensor(rule.thresholds)[:, None], torch.arange(len(rule.positions))[:, None]  # K×1
     differences, exits, moved, wrong = [], [], 0, [0, 0]
     for images, targets in batches:
-        logits = model.network(normalise(images))
+        logits = model.network(model.normalise(images))
         before = simulate(logits, rule)
         probabilities, positions = exported(images)
         left = torch.tensor([rule.positions.index(position) for position in positions.tolist()])

@@ -11,7 +11,6 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from datasets.transforms import Normalise
 from inference import exported
 from inference.classifier import POLICY, card
 from inference.early_exit import Policy, Rule
@@ -51,7 +50,7 @@ class Conditional(nn.Module):
 def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
     """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exported.write`."""
     header = model.header
-    network = Conditional(folded(model.network), Normalise(header["mean"], header["std"]), policy)
+    network = Conditional(folded(model.network), model.normalise, policy)
     if half:
         exported.halve(network)
     picture = torch.zeros(1, *header["input"][1:], 3, dtype=torch.uint8)

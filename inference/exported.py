@@ -24,7 +24,6 @@ from torch.export.passes import move_to_device_pass
 from torch.nn.utils import parametrize
 
 from checkpoints import HEADER_FIELDS, UNSAID
-from datasets.transforms import Normalise
 from inference import archive
 from inference.classifier import POLICY, Classifier, Model, card
 from inference.saved import SavedModel
@@ -52,7 +51,7 @@ def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
     """The last exit of a saved model as the content of a `.pt2` or `.onnx` file; with `half` its weights are kept in 16
     bits, which halves the file, and widened to 32 when it runs."""
     header = model.header
-    classifier = Classifier(folded(model.network), Normalise(header["mean"], header["std"]), card(header))
+    classifier = Classifier(folded(model.network), model.normalise, card(header))
     if half:
         halve(classifier)
     text = json.dumps(classifier.card)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,25 +13,16 @@ from torch import Tensor
 from datasets.decoding import decode_one, decoders
 from datasets.folder import ENDINGS, picture_files
 from datasets.sizing import Sizing
-from datasets.transforms import Normalise
-from inference import evaluation, routing
+from inference import evaluation, routing, saved
 from inference.classifier import POLICY, Model, card, likeliest
 from inference.early_exit import Policy
 from inference.saved import SavedModel
+from reports.answers import Answer
 from system.arithmetic import autocast
 from system.errors import UserError
 from system.machine import Machine
 
 AHEAD = 2  # batches that are being decoded while the network computes
-
-
-class Answer(NamedTuple):
-    """A picture's likeliest classes, likeliest first, each with its probability; and the position of the exit that says
-    so, None where all pictures leave at the same."""
-
-    path: str
-    found: list[tuple[str, float]]
-    position: int | None
 
 
 def listed(arguments: Iterable[str]) -> list[str]:
@@ -63,8 +53,7 @@ def _within(folder: str) -> list[str]:
 
 def of_saved(model: SavedModel, devices: Sequence[torch.device], dtype: torch.dtype | None) -> Model:
     """The last exit of a saved model on its devices, computed in `dtype` (None: float32)."""
-    normalise = Normalise(model.header["mean"], model.header["std"])
-    network = evaluation.ready(model.network, normalise, devices)
+    network = saved.ready(model, devices)
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """A policy at work: test pictures that really leave early, and how fast that is beside single exits."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from datasets.pictures import Pictures, balanced_order
-from inference import early_exit, evaluation, saved
+from inference import early_exit, evaluation, latency, saved
 from inference.classifier import Answers
 from inference.early_exit import Policy, Routing, Rule
+from inference.latency import BATCH
 from inference.saved import SavedModel
 from models import metrics
 from models.multiexit import MultiExit
@@ -20,7 +20,7 @@ from reports.adaptive import Contender
 from system.arithmetic import autocast
 from system.machine import Machine
 
-BATCH, BATCHES = 128, 20
+BATCHES = 20  # of `BATCH`
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
 GRAPHS = 4  # that a part of a network may be compiled to: one, and what other memory layouts than the usual ask for
@@ -29,8 +29,7 @@ Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N
 
 
 class Speed(NamedTuple):
-    """Pictures a second in batches of `BATCH`, and the milliseconds of one picture: their median, and what 95 of 100
-    stay below."""
+    """Pictures a second in batches of `BATCH`, and the latency of one picture, as `Latency` has it."""
 
     per_second: float
     median: float
@@ -120,7 +119,7 @@ def compare(
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
     network = saved.ready(model, [machine.device])
-    logits, targets = evaluation.collect(network, saved.shown(pictures), machine.device, machine.dtype)
+    logits, targets = evaluation.collect(network, saved.under_a_bar(pictures), machine.device, machine.dtype)
     for position, of_exit in zip(policy.positions, logits, strict=True):
         metrics.check_finite(of_exit, f"exit {position}")
     errors = [metrics.top_error(z, targets) for z in logits]
@@ -139,24 +138,8 @@ def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, 
     images = pictures.take(balanced_order(pictures.targets)).images
     batches = images[: BATCH * BATCHES].split(BATCH)
     whole = [batch for batch in batches if len(batch) == len(batches[0])]
-    many = _seconds(contenders, whole)
-    one = _seconds(contenders, images[:SINGLES].split(1))
-    return {
-        name: Speed(
-            len(batches[0]) / statistics.median(many[name]),
-            1000 * statistics.median(one[name]),
-            1000 * statistics.quantiles(one[name], n=20, method="inclusive")[-1],
-        )
-        for name in contenders
-    }
-
-
-def _seconds(contenders: Mapping[str, Classify], inputs: tuple[Tensor, ...] | list[Tensor]) -> dict[str, list[float]]:
-    """The seconds that each contender takes for each input."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for images in (*inputs[:WARM_UP], *inputs):
-        for name, classify in contenders.items():
-            start = time.perf_counter()
-            classify(images)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[-len(inputs) :] for name, values in seconds.items()}
+    ways = list(contenders.values())
+    many = map(statistics.median, latency.in_turns(ways, whole, WARM_UP))
+    one = map(latency.of, latency.in_turns(ways, images[:SINGLES].split(1), WARM_UP))
+    found = (Speed(len(batches[0]) / seconds, *alone) for seconds, alone in zip(many, one, strict=True))
+    return dict(zip(contenders, found, strict=True))

@@ -56,6 +56,11 @@ class SavedModel:
         return self.options.get("svhnExtra") is not False
 
     @property
+    def normalise(self) -> Normalise:
+        """What turns its pictures into its input."""
+        return Normalise(self.header["mean"], self.header["std"])
+
+    @property
     def sizing(self) -> Sizing:
         """How its pictures are brought to size."""
         return Sizing.of(self.header)
@@ -174,7 +179,7 @@ def check_classes(model: SavedModel, pictures: Pictures, where: str) -> None:
         )
 
 
-def shown(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
+def under_a_bar(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of pictures and targets that are tested, under a bar on a terminal."""
     with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
         for images, targets in evaluation.batches(pictures):
@@ -192,8 +197,7 @@ def ready(
 ) -> nn.Module:
     """What turns N×side×side×3 uint8 pictures into the logits of each exit, as fast as can be, on its devices: with
     `mirror` from each picture and its mirror image, with `ensemble` from all exits, as if they were one."""
-    normalise = Normalise(model.header["mean"], model.header["std"])
-    whole = evaluation.ready(model.network, normalise, devices)
+    whole = evaluation.ready(model.network, model.normalise, devices)
     whole = Mirrored(whole) if mirror else whole
     return Ensemble(whole) if ensemble else whole
 

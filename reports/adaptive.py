@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.plots import RESOLUTION, TITLE_WIDTH, distinct, fitted, png, style
+from reports.plots import GREY, costs, distinct, png, style
 from reports.tables import amount, table
 from system.output import printable
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]  # of `calibration.sweep`: a value for each of its columns, None where a row has none
-SIZE = (8.0, 5.0)  # inches
-GREY = "0.45"
 
 
 def as_csv(rows: Rows) -> bytes:
@@ -36,16 +34,10 @@ def draw(title: str, rows: Rows, macs: float, error: float) -> bytes:
 
 
 def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
     exits, points, shares = ([row for row in rows if row[name] is not None] for name in ("exit", "threshold", "ratio"))
     cost = [row["macs"] for row in points]
     line, other = distinct(2)
-    figure = Figure(figsize=SIZE, dpi=RESOLUTION, layout="constrained")
-    axes = figure.add_subplot(xlabel="multiply-adds for one picture, on average", ylabel="error (%)")
-    axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    figure, axes = costs(title, "multiply-adds for one picture, on average")
     axes.plot(cost, [row["mixture"] for row in points], "--", color=GREY, label="mixture of neighbouring exits")
     axes.plot([row["macs"] for row in exits], [row["error"] for row in exits], "o", color=GREY, label="single exits")
     axes.plot(cost, [row["error"] for row in points], "-", color=line, label="early exit by confidence")
@@ -60,8 +52,6 @@ def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
         place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small", "color": GREY}
         axes.annotate(f"exit {row['exit']}", (row["macs"], row["error"]), **place)
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
 

@@ -4,11 +4,18 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from system.output import printable
 
-# The path of a picture; classes and probabilities, likeliest first; the exit that it left at, where there are several.
-Answer = tuple[str, Sequence[tuple[str, float]], int | None]
+
+class Answer(NamedTuple):
+    """A picture's likeliest classes, likeliest first, each with its probability; and the position of the exit that says
+    so, None where all pictures leave at the same."""
+
+    path: str
+    found: Sequence[tuple[str, float]]
+    position: int | None
 
 
 def as_text(answers: Iterable[Answer], exits: bool) -> Iterator[str]:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.cards import Card, pareto
-from reports.plots import RESOLUTION, TITLE_WIDTH, Colour, distinct, fitted, png, style
+from reports.plots import GREY, RESOLUTION, TITLE_WIDTH, Colour, costs, distinct, fitted, png, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = (8.0, 5.0)  # inches
-GREY = "0.45"
 CELL, SMALLEST, LARGEST = 0.55, 5.0, 16.0  # inches: of a class in a plot of classes; of a side of the plot
 WRITTEN, NAMED = 20, 100  # classes up to which percentages are written into cells; up to which classes are named
 CELLS = 800  # a side, at most: a cell is two pixels wide
@@ -52,13 +50,7 @@ def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curv
 
 
 def _tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curve | None = None) -> "Figure":
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
-    figure = Figure(figsize=SIZE, dpi=RESOLUTION, layout="constrained")
-    axes = figure.add_subplot(xlabel="multiply-adds for one picture", ylabel="error (%)")
-    axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    figure, axes = costs(title, "multiply-adds for one picture")
     colours = distinct(len(series))
     if curve:
         axes.plot(*zip(*curve.places, strict=True), "-", color=colours[-1], linewidth=1, label=curve.label)
@@ -66,8 +58,6 @@ def _tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curve | 
         _add_points(axes, name, points, colour)
     axes.margins(x=0.12, y=0.15)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
 

@@ -26,6 +26,7 @@ PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": FON
 SIZE, RESOLUTION = (10.0, 5.5), 120  # inches, dots per inch
 LEGEND_ROW = 0.19  # inches
 LEGEND_WIDTH, TITLE_WIDTH, LINES = 34, 56, 5  # characters, and lines that a long text may take
+GREY = "0.45"
 STYLES = ("-", "--", "-.", ":")
 HUES = 10  # in matplotlib's cycle of colours
 
@@ -133,17 +134,32 @@ def png(figure: "Figure") -> bytes:
     return plot.getvalue()
 
 
-def _figure(title: str, groups: Sequence[_Group]) -> "Figure":
+def empty(title: str, xlabel: str, size: tuple[float, float]) -> "tuple[Figure, Axes]":
+    """A figure of this size, in inches, and its axes, on which errors in percent will be drawn."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, dpi=RESOLUTION, layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="error (%)")
+    figure = Figure(figsize=size, dpi=RESOLUTION, layout="constrained")
+    axes = figure.add_subplot(xlabel=xlabel, ylabel="error (%)")
     axes.set_title(fitted(title, TITLE_WIDTH), loc="left")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def costs(title: str, xlabel: str) -> "tuple[Figure, Axes]":
+    """The same for errors against multiply-adds."""
+    from matplotlib.ticker import EngFormatter
+
+    figure, axes = empty(title, xlabel, (8.0, 5.0))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    return figure, axes
+
+
+def _figure(title: str, groups: Sequence[_Group]) -> "Figure":
+    figure, axes = empty(title, "epoch", SIZE)
     for group in groups:
         _add_curves(axes, group)
     _limit(axes, [curve for group in groups for curve in group.curves])
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
     _add_legend(figure, groups, iter(axes.lines))
     return figure
 

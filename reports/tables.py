@@ -39,13 +39,12 @@ def exit_table(
     configuration: Configuration,
     classes: int,
     side: int,
-    errors: Sequence[float | None],
+    errors: Sequence[float],
     files: Mapping[int, Path],
     error_name: str = "test error",
 ) -> str:
-    """A row for each exit of `files`: what its standalone model costs on a picture of
-    `side` pixels, its error in percent (None: it has none yet)
-    under the title `error_name`, its file."""
+    """A row for each exit of `files`: what its standalone model costs on a picture of `side` pixels, its error in
+    percent under the title `error_name`, its file."""
     from models.networks import cost
 
     costs = [cost(configuration, classes, position, side) for position in files]
@@ -53,7 +52,7 @@ def exit_table(
         "exit": [str(position) for position in files],
         "parameters": [amount(price.parameters) for price in costs],
         "multiply-adds": [amount(price.macs) for price in costs],
-        error_name: ["none yet" if error is None else f"{error:.2f} %" for error in errors],
+        error_name: [f"{error:.2f} %" for error in errors],
         "file": [str(path) for path in files.values()],
     }
     return table(columns, words={"file"})

@@ -13,7 +13,6 @@ from conftest import PROJECT, assert_one_line_error, script
 import export
 import predict
 from datasets import digits
-from datasets.transforms import Normalise
 from inference import comparison, early_exit, exported, saved
 from system.errors import UsageError, UserError
 
@@ -53,7 +52,7 @@ def made(request, finished, tmp_path_factory):
 def expected(folder, images, position=5):
     model = saved.load({position: folder / f"exit-{position}.safetensors"})
     with torch.inference_mode():
-        return model.network(Normalise(model.header["mean"], model.header["std"])(images))[-1].softmax(1)
+        return model.network(model.normalise(images))[-1].softmax(1)
 
 
 def test_it_says_what_it_made(made, finished):

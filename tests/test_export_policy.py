@@ -18,7 +18,6 @@ import export
 import predict
 from datasets import digits, sizing
 from datasets.decoding import decode_one
-from datasets.transforms import Normalise
 from inference import comparison, conditional, early_exit, exported, routing, saved
 from inference.early_exit import Policy, Rule
 from system.errors import UsageError, UserError
@@ -44,7 +43,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @torch.inference_mode()
 def logits(model, images):
     """Those of each exit, by the network as it was trained."""
-    return model.network(Normalise(model.header["mean"], model.header["std"])(images))
+    return model.network(model.normalise(images))
 
 
 def expected(model, rule, images):

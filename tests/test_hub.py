@@ -12,7 +12,6 @@ from conftest import PROJECT
 from PIL import Image
 
 from datasets import digits
-from datasets.transforms import Normalise
 from inference import saved
 
 pytestmark = pytest.mark.slow
@@ -68,7 +67,7 @@ def load(**arguments):
 def expected(folder, images, position):
     model = saved.load({position: folder / f"exit-{position}.safetensors"})
     with torch.inference_mode():
-        return model.network(Normalise(model.header["mean"], model.header["std"])(images))[-1].softmax(1)
+        return model.network(model.normalise(images))[-1].softmax(1)
 
 
 def test_among_modules_of_the_same_names(finished, pictures, tmp_path):

@@ -49,13 +49,11 @@ def told(finished, capsys):
 
 def expected(folder, position=14, count=COUNT):
     """The probabilities of the first pictures, N×10, from the exit file itself."""
-    from datasets.transforms import Normalise
     from inference import saved
 
     model = saved.load({position: folder / f"exit-{position}.safetensors"})
-    normalise = Normalise(model.header["mean"], model.header["std"])
     with torch.inference_mode():
-        return model.network(normalise(PICTURES.images[:count]))[-1].softmax(1)
+        return model.network(model.normalise(PICTURES.images[:count]))[-1].softmax(1)
 
 
 @pytest.mark.parametrize("position", [5, 14])

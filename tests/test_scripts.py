@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 import checkpoints
 from datasets import digits
-from datasets.transforms import Normalise
 from inference import saved
 from models.networks import build
 
@@ -94,7 +93,7 @@ def test_exit_files_give_the_bits_of_the_whole_network(finished):
     network = build(model.configuration, 10)
     network.load_state_dict(state["network"])
     network.eval()
-    images = Normalise(model.header["mean"], model.header["std"])(digits.load(None, "test").images)
+    images = model.normalise(digits.load(None, "test").images)
     with torch.inference_mode():
         expected = network(images)
         assert all(a.equal(b) for a, b in zip(model.network(images), expected, strict=True))

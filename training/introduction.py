@@ -9,6 +9,7 @@ import torch
 import opts
 from datasets.splits import TrainingData
 from models.names import Configuration
+from options.listing import written
 from system import arithmetic
 from training import setup
 from training.plan import Plan
@@ -28,7 +29,7 @@ def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
     """The options, and those of them that were `chosen` for this machine in place of `auto`."""
     table = opts.table(options, options.verbose)
     choices = {name: getattr(options, name) for name in chosen}
-    return f"{table}\nchosen for this machine: {opts.written(choices)}" if choices else table
+    return f"{table}\nchosen for this machine: {written(choices)}" if choices else table
 
 
 def place(folder: Path, state: State, plan: Plan, resumed: bool) -> str:

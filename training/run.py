@@ -25,6 +25,7 @@ from inference import evaluation
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
+from options.recipes import outside_recipe
 from reports import cards, log, plots, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
@@ -177,7 +178,7 @@ class Run:
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         crowded = processors.crowded(threads, world.host_size())
         self.queue = processors.Queue(0 if crowded else threads)
-        warnings = (arithmetic.slow(options.precision, self.devices[0]), opts.outside_recipe(options), crowded)
+        warnings = (arithmetic.slow(options.precision, self.devices[0]), outside_recipe(options), crowded)
         for warning in filter(None, warnings):
             warn(warning)
 

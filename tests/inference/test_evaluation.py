@@ -10,7 +10,6 @@ import checkpoints
 import main
 from datasets import digits
 from datasets.pictures import balanced_order
-from datasets.transforms import Normalise
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
@@ -106,7 +105,7 @@ def validation_error(path, size):
     pictures = digits.load(None, "train")
     pictures = pictures.take(balanced_order(pictures.targets)[len(pictures) - size :])
     with torch.inference_mode():
-        logits = model.network(Normalise(model.header["mean"], model.header["std"])(pictures.images))[-1]
+        logits = model.network(model.normalise(pictures.images))[-1]
     return 100 * (logits.argmax(1) != pictures.targets).double().mean().item()
 
 

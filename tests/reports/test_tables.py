@@ -39,10 +39,6 @@ def test_the_table_of_exits_names_what_was_measured():
     assert "multiply-adds  validation error  file" in validated[0]
 
 
-def test_an_error_that_is_not_known_yet_is_not_none():
-    assert "none yet  run/exit-9.safetensors" in exit_table(NETWORK, 10, 32, (None, 3.9), FILES)
-
-
 def test_counts_have_three_digits():
     counts = (0, 970, 1000, 33_338, 99_960, 853_018, 999_499, 999_500, 5_243_810_000, 1_234_000_000_000)
     shown = ["0", "970", "1.00 k", "33.3 k", "100 k", "853 k", "999 k", "1.00 M", "5.24 G", "1.23 T"]

@@ -12,6 +12,7 @@ from conftest import PROJECT, SMALL, script
 
 import main
 import opts
+from options.recipes import outside_recipe
 from system import arithmetic
 from system.errors import UsageError
 
@@ -113,13 +114,13 @@ def test_compile_auto_gives_way_to_what_it_excludes():
 def test_a_recipe_has_epochs_of_its_own_and_a_range_that_it_is_meant_for():
     fast = opts.parse(["--recipe", "fast"])
     assert (fast.nEpochs, fast.precision, fast.compile) == (30, "auto", "auto")
-    assert opts.outside_recipe(fast) is None
+    assert outside_recipe(fast) is None
     assert opts.parse(["--recipe", "fast", "--data", "DIGITS"]).nEpochs == 8
     plain = opts.parse([])
     assert (plain.nEpochs, plain.precision, plain.compile) == (400, "float", False)
-    assert opts.outside_recipe(plain) is None
+    assert outside_recipe(plain) is None
     for epochs in ("2", "400"):
-        note = opts.outside_recipe(opts.parse(["--recipe", "fast", "--nEpochs", epochs]))
+        note = outside_recipe(opts.parse(["--recipe", "fast", "--nEpochs", epochs]))
         assert "5 to 40 epochs" in note
         assert f"this run has {epochs}" in note
 
