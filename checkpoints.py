@@ -24,7 +24,6 @@ from torch import Tensor
 
 from datasets.sizing import FITS, SIDES
 from models.multiexit import MultiExit
-from reports import log
 from system import strict, world
 from system.errors import UserError, is_shortage
 from system.files import read, regular, write
@@ -291,17 +290,12 @@ class RunFiles:
         write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
 
     @world.first_only
-    def write_log(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write `log.csv`."""
-        log.write(self.folder, rows)
-
-    @world.first_only
     def write_curves(self, plot: bytes) -> None:
         """Write `curves.png`."""
         write(self.folder / "curves.png", plot)
 
     @world.first_only
-    def write_card(self, page: str) -> None:
+    def write_page(self, page: str) -> None:
         """Write `README.md`."""
         write(self.folder / "README.md", page.encode())
 

@@ -19,9 +19,8 @@ from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
 from options.recipes import BY_DATASET, RECIPES
 from options.values import boolean, boolean_or_auto, number
-from system import strict
 from system.errors import UsageError, UserError
-from system.files import read, real
+from system.files import real
 from system.output import printable, quoted
 
 BOTH = ("main.py", "test.py")
@@ -320,7 +319,7 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
     """The options of a run that is to be resumed: those of opt.json, or, where that is missing or damaged, those that
     its training state has. `data` is as for `from_saved`."""
     try:
-        return from_saved(load(folder), data)
+        return from_saved(stored.load(folder), data)
     except UserError as error:
         import checkpoints  # imports PyTorch, which other mistakes need not wait for
 
@@ -394,7 +393,7 @@ def parse_export(argv: Sequence[str]) -> argparse.Namespace:
 def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     """The options of a run from what it saved, checked like a command line; UserError where they are none. `data` is
     where a folder of pictures is now, if not where it was."""
-    if not isinstance(saved, dict) or not all(map(_is_saved, saved, saved.values())):
+    if not stored.are_of(saved, MAIN):
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
     place = str(named.get("data", NAMES[0]))
@@ -406,11 +405,6 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
         return _complete(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
     except UsageError as error:
         raise UserError(f"the saved options are not those of a run: {error}") from error
-
-
-def _is_saved(name: object, value: object) -> bool:
-    """Whether an option could be saved like this: by its name, as a plain value or a list of such."""
-    return type(name) is str and name in {option.name for option in MAIN.options} and stored.is_plain(value)
 
 
 def _complete(given: Mapping[str, Any]) -> argparse.Namespace:
@@ -518,55 +512,16 @@ def label(data: str) -> str:
     return data if data in NAMES else real(Path(data)).name
 
 
-def load(folder: Path) -> Any:
-    """What the opt.json of a run holds; UserError if there is none."""
-    try:
-        return strict.loads(read(folder / "opt.json"))
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{folder} does not hold a run: {error}") from error
-
-
-def recorded(folder: Path) -> dict[str, Any]:
-    """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
-    there are none. They are not checked: their data set need not be here."""
-    saved, defaults = load(folder), MAIN.resolved({})
-    if not isinstance(saved, dict) or not all(map(_is_saved, saved, saved.values())) or "depth" not in saved:
-        raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
-    return {**defaults, **saved}
-
-
 def shaping(options: argparse.Namespace) -> dict[str, Any]:
     """The options that shaped a run's result, its data set by its label: nothing in them is a path of the machine."""
     shaped = {name: value for name, value in vars(options).items() if name not in FREE_ON_RESUME}
     return {**shaped, "data": label(options.data)}
 
 
-def known(shaped: Any) -> dict[str, Any]:
-    """What the header of an exit file says of its run's options, as far as this program knows them and they can be so;
-    None stands for the default."""
-    saved = shaped.items() if isinstance(shaped, dict) else ()
-    return {name: value for name, value in saved if _is_saved(name, value) and _is_legal(name, value)}
-
-
-def _is_legal(name: str, value: Any) -> bool:
-    """Whether a command line could give an option this value; a data set, as a label, may be called anything."""
-    (option,) = (option for option in MAIN.options if option.name == name)
-    if value is None or name == "data":
-        return value is None or type(value) is str
-    try:
-        read = option.kind(as_text(value))
-    except argparse.ArgumentTypeError:
-        return False
-    legal = option.choices is None or read in option.choices
-    return legal and stored.is_kind_of(value, read) and not option.free_on_resume
-
-
 def command(shaped: Mapping[str, Any]) -> str:
     """The command line that trains with the options that `shaping` gave, for a folder of pictures with its path left
     open: what differs from the defaults of its data set and recipe. What this program does not know is left out."""
-    given = stated({name: value for name, value in known(shaped).items() if value is not None})
+    given = stated({name: value for name, value in stored.known(shaped, MAIN).items() if value is not None})
     if given.get("data", NAMES[0]) not in NAMES:
         given["data"] = f"path/to/{given['data']}"
     return " ".join(["python main.py", *(f"--{name} {quoted(as_text(value))}" for name, value in given.items())])

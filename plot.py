@@ -11,6 +11,7 @@ from typing import Any
 
 import opts
 from models import names
+from options import stored
 from options.listing import written
 from reports import log, plots
 from reports.plots import Curve
@@ -90,7 +91,7 @@ def read(folders: Iterable[Path]) -> Iterator[Run]:
 
 def read_run(folder: Path) -> Run:
     """A run from its folder, with the exits and the shortcut that its network has where its options leave them open."""
-    options = opts.recorded(folder)
+    options = stored.recorded(folder, opts.MAIN)
 
     try:
         configuration = names.of_options(options)

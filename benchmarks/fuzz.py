@@ -37,6 +37,7 @@ with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
     from datasets.transforms import Normalise
     from inference import early_exit, saved
     from models import names, networks
+    from options import stored
     from reports import log
     from system.errors import UserError
     from training.optimizers import Optimization
@@ -95,7 +96,7 @@ class Harness:
     def options(self, content: bytes) -> None:
         """opt.json."""
         self._file("opt.json", content)
-        opts.from_saved(opts.recorded(self.folder))
+        opts.from_saved(stored.recorded(self.folder, opts.MAIN))
 
     def log(self, content: bytes) -> None:
         """log.csv."""

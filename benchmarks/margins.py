@@ -19,6 +19,7 @@ from datasets.sizing import PADDINGS
 from datasets.transforms import Augmentation, Normalise
 from inference import evaluation, saved
 from models.multiexit import MultiExit
+from options import stored
 
 BATCHES, BATCH = 50, 128  # on which statistics are measured
 CPU = torch.device("cpu")
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--dataDir", type=Path, default=Path("data"))
     arguments = parser.parse_args()
-    how = opts.recorded(arguments.run)
+    how = stored.recorded(arguments.run, opts.MAIN)
     if not how["valSize"]:
         parser.error(f"{arguments.run} held no pictures out; give a run with --valSize")
     network = saved.load(saved.find_files(str(arguments.run), None, ())).network

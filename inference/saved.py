@@ -21,6 +21,7 @@ from inference.combining import Ensemble, Mirrored
 from models import names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
+from options import stored
 from system.errors import UserError
 from system.files import real
 from system.lock import LOCK_FILE
@@ -47,8 +48,8 @@ class SavedModel:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of its run, as `opts.known` gives them."""
-        return opts.known(self.header.get("options"))
+        """The options of its run, as far as this program knows them; None stands for a default."""
+        return stored.known(self.header.get("options"), opts.MAIN)
 
     @property
     def svhn_extra(self) -> bool:

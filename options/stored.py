@@ -1,7 +1,8 @@
-"""Options from a file: from TOML that a user wrote, or from the opt.json that a run left."""
+"""Options from a file: from TOML that a user wrote, from the opt.json that a run left, from the header of an exit."""
 
 import json
 import tomllib
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -101,3 +102,51 @@ def is_kind_of(value: Any, read: Any) -> bool:
     """Whether a saved value, whose text is legal, is of the kind of what was read from that; a list may be written as a
     text, as on the command line, and a number without its fraction."""
     return type(value) in {tuple: (tuple, list, str), float: (float, int)}.get(type(read), (type(read),))
+
+
+def load(folder: Path) -> Any:
+    """What the opt.json of a run holds; UserError if there is none."""
+    try:
+        return strict.loads(read(folder / "opt.json"))
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder} does not hold a run: {error}") from error
+
+
+def recorded(folder: Path, program: Program) -> dict[str, Any]:
+    """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
+    there are none. They are not checked: their data set need not be here."""
+    saved = load(folder)
+    if not are_of(saved, program) or "depth" not in saved:
+        raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
+    return {**program.resolved({}), **saved}
+
+
+def are_of(saved: Any, program: Program) -> bool:
+    """Whether options of a program could be saved like this: by their names, as plain values or lists of such."""
+    return isinstance(saved, dict) and all(_is_of(name, value, program) for name, value in saved.items())
+
+
+def _is_of(name: object, value: object, program: Program) -> bool:
+    return type(name) is str and name in {option.name for option in program.options} and is_plain(value)
+
+
+def known(shaped: Any, program: Program) -> dict[str, Any]:
+    """What the header of an exit file says of its run's options, as far as the program knows them and they can be so;
+    None stands for the default."""
+    saved = shaped.items() if isinstance(shaped, dict) else ()
+    return {name: value for name, value in saved if _is_of(name, value, program) and _is_legal(name, value, program)}
+
+
+def _is_legal(name: str, value: Any, program: Program) -> bool:
+    """Whether a command line could give an option this value; a data set, as a label, may be called anything."""
+    (option,) = (option for option in program.options if option.name == name)
+    if value is None or name == "data":
+        return value is None or type(value) is str
+    try:
+        read = option.kind(as_text(value))
+    except ArgumentTypeError:
+        return False
+    legal = option.choices is None or read in option.choices
+    return legal and is_kind_of(value, read) and not option.free_on_resume

@@ -1,23 +1,12 @@
-"""Cards: what the exits of a network cost and give, for a terminal and as JSON, and the page about a finished run."""
+"""Cards: what the exits of a network cost and give, for a terminal and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import checkpoints
-import opts
-from datasets import catalog
-from datasets.sizing import Sizing
-from models import names
-from models.names import Configuration
-from models.networks import cost
-from reports.tables import amount, near, table
-from system.output import printable, quoted
-
-LISTED = 20  # classes that a page names
-FITTED = {"crop": " (the shorter side scaled, the longer one cropped)", "squeeze": " (both sides scaled)"}
+from reports.tables import amount, near, percent, table
+from system.output import printable
 
 
 @dataclass(frozen=True)
@@ -36,9 +25,7 @@ class ExitCard:
     latency_median_ms: float  # of one picture
     latency_p95_ms: float
     pictures_per_second: float  # in batches of 128
-    pareto_optimal: (
-        bool  # no other exit has fewer multiply-adds and no more errors, or fewer errors and no more of them
-    )
+    pareto_optimal: bool  # no other exit is as good in multiply-adds and error, and better in one of them
 
 
 @dataclass(frozen=True)
@@ -76,9 +63,9 @@ def exit_card(card: Card, folder: Path) -> str:
         "parameters": [amount(e.parameters) for e in exits],
         "size": [f"{amount(e.file_bytes)}B" for e in exits],
         "MACs": [amount(e.macs) for e in exits],
-        "error": [_percent(e.error_percent) for e in exits],
-        "top-5": [_percent(e.top5_error_percent) for e in exits],
-        "ECE": [_percent(e.calibration_error_percent) for e in exits],
+        "error": [percent(e.error_percent) for e in exits],
+        "top-5": [percent(e.top5_error_percent) for e in exits],
+        "ECE": [percent(e.calibration_error_percent) for e in exits],
         "AUROC": ["none" if e.failure_auroc is None else f"{e.failure_auroc:.3f}" for e in exits],
         "ms": [_milliseconds(e.latency_median_ms) for e in exits],
         "p95 ms": [_milliseconds(e.latency_p95_ms) for e in exits],
@@ -97,10 +84,6 @@ def _milliseconds(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} %"
-
-
 def class_table(confusion: Sequence[Mapping[int, int]], classes: Sequence[str]) -> str:
     """The error of each class, the worst first, and the class that its pictures are most often taken for.
 
@@ -116,7 +99,7 @@ def class_table(confusion: Sequence[Mapping[int, int]], classes: Sequence[str]) 
     columns = {
         "class": [name for _, name, _, _ in rows],
         "pictures": [f"{pictures:,}" for _, _, pictures, _ in rows],
-        "error": ["no pictures" if error is None else _percent(error) for error, *_ in rows],
+        "error": ["no pictures" if error is None else percent(error) for error, *_ in rows],
         "most often taken for": [_most(wrong) for *_, wrong in rows],
     }
     return table(columns, words={"class", "most often taken for"})
@@ -125,84 +108,3 @@ def class_table(confusion: Sequence[Mapping[int, int]], classes: Sequence[str]) 
 def _most(wrong: Mapping[str, int]) -> str:
     """The class with the most pictures, and how many these are."""
     return f"{max(wrong, key=wrong.__getitem__)} ({max(wrong.values()):,})" if wrong else ""
-
-
-def run_card(files: Mapping[int, Path]) -> str:
-    """The page (Markdown) about a run, from the headers of its exit files by position and from nothing else: it holds
-    no path of the machine and no time of day. UserError, naming the file, where one cannot be read."""
-    headers = {position: checkpoints.read_header(path) for position, path in files.items()}
-    header, program = headers[max(files)], checkpoints.written_by(files[max(files)])
-    configuration, options = names.from_fields(header["network"]), opts.known(header.get("options"))
-    epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
-    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {printable(program)} wrote the files."
-    parts = (
-        f"# {printable(header['name'])} on {printable(header['dataset'])}",
-        f"{_subject(configuration)} {_task(header)}",
-        _exit_rows(headers, configuration),
-        f"An exit is named by its position, the layer that it follows. Parameters and multiply-adds (for one picture) "
-        f"are those of its model alone; the error is top-1. {_kept(header)}",
-        f"## How it was trained\n\n```\n{opts.command(options)}\n```\n\n{trained}",
-        f"## How to use it\n\n{_use(header, configuration)}",
-        f"## Data and licence\n\n{catalog.row(header['dataset']).terms}",
-    )
-    return "\n\n".join(parts) + "\n"
-
-
-def _subject(configuration: Configuration) -> str:
-    kind = f"a pre-activation residual network of depth {configuration.depth}"
-    if len(configuration.exits) == 1:
-        return f"A classifier of pictures: {kind}."
-    return (
-        f'{len(configuration.exits)} classifiers of pictures ("exits"), each a model of its own, from one training '
-        f"of {kind} by multi-way backpropagation ([arXiv 1611.01773](https://arxiv.org/abs/1611.01773))."
-    )
-
-
-def _task(header: Mapping[str, Any]) -> str:
-    classes, sizing = header["classes"], Sizing.of(header)
-    listed = ", ".join(map(printable, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
-    fit = "" if header["dataset"] in catalog.NAMES else FITTED[sizing.fit]
-    return f"Pictures are {sizing.side}×{sizing.side} pixels in colour{fit}, of {len(classes)} classes: {listed}."
-
-
-def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configuration) -> str:
-    """The exits as a Markdown table."""
-    lines = []
-    for position, header in headers.items():
-        price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
-        file = checkpoints.exit_path(Path(), position).name
-        cells = (position, f"{price.parameters:,}", f"{price.macs:,}", _percent(header["error"]), file)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"
-    return "\n".join([title, "|---:|---:|---:|---:|---|", *lines])
-
-
-def _kept(header: Mapping[str, Any]) -> str:
-    """Which epoch's models were kept, and on what pictures their errors were measured."""
-    after = f"The models are those of epoch {header['epochs']}"
-    if header["errorOn"] == "test":
-        return f"{after}, the last."
-    held_out = opts.known(header.get("options")).get("valSize") or 0
-    return f"{after}, which did best on {held_out:,} held-out training pictures; the errors are those on these."
-
-
-def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
-    """Commands and code; they name the folder as the run named it."""
-    data, side, classes = header["dataset"], Sizing.of(header).side, len(header["classes"])
-    run = f"path/to/{printable(names.run_folder(data, configuration))}"
-    argument = quoted(data if data in catalog.NAMES else f"path/to/{data}")
-    return f"""From the folder of AuxResNet:
-
-```
-python test.py {argument} {quoted(run)} --exit all
-python predict.py {quoted(run)} picture.png
-```
-
-In Python; `model` turns N×{side}×{side}×3 bytes into N×{classes} probabilities, `predict` takes pictures of any size:
-
-```python
-import torch
-
-model = torch.hub.load("path/to/AuxResNet", "auxresnet", name={json.dumps(run, ensure_ascii=False)}, source="local")
-print(model.predict(["picture.png"]))  # the likeliest class, and its probability
-```"""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from system import files
+from system import files, world
 from system.errors import UserError
 from system.strict import is_number
 
@@ -73,8 +73,10 @@ def _can_be(column: str, value: Any) -> bool:
     return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
 
 
+@world.first_only
 def write(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of all epochs, atomically, so that none is missing or doubled after a resume."""
+    """Write the rows of all epochs, atomically, so that none is missing or doubled after a resume. Of several processes
+    only the first one writes."""
     text = io.StringIO()
     table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     table.writeheader()

@@ -52,10 +52,15 @@ def exit_table(
         "exit": [str(position) for position in files],
         "parameters": [amount(price.parameters) for price in costs],
         "multiply-adds": [amount(price.macs) for price in costs],
-        error_name: [f"{error:.2f} %" for error in errors],
+        error_name: [percent(error) for error in errors],
         "file": [str(path) for path in files.values()],
     }
     return table(columns, words={"file"})
+
+
+def percent(value: float | None) -> str:
+    """An error as it is written in tables; nothing for None."""
+    return "" if value is None else f"{value:.2f} %"
 
 
 def near(path: Path) -> Path:

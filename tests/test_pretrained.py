@@ -8,7 +8,7 @@ from conftest import PROJECT, script
 
 import checkpoints
 from inference import saved
-from reports import cards
+from reports import page
 from reports.tables import exit_errors
 
 FOLDERS = sorted(path.parent for path in (PROJECT / "pretrained").glob("*/opt.json"))
@@ -33,7 +33,7 @@ def test_files_logs_and_tables_agree(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_page_is_what_the_exit_files_say(folder):
-    assert (folder / "README.md").read_text() == cards.run_card(checkpoints.exit_files(folder))
+    assert (folder / "README.md").read_text() == page.of_run(checkpoints.exit_files(folder))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

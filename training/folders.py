@@ -10,6 +10,7 @@ import checkpoints
 import opts
 from models import names
 from models.names import Configuration
+from options import stored
 from system import world
 from system.errors import UserError
 from system.lock import locked
@@ -46,7 +47,7 @@ def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
 def _may_be_of(folder: Path, configuration: Configuration) -> bool:
     """Whether a run recorded this network, or nothing that can be read."""
     try:
-        return names.of_options(opts.recorded(folder)) == configuration
+        return names.of_options(stored.recorded(folder, opts.MAIN)) == configuration
     except (TypeError, ValueError):
         return True
 

@@ -26,7 +26,7 @@ from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
 from options.recipes import outside_recipe
-from reports import cards, log, plots, scalars, tables
+from reports import log, page, plots, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
@@ -268,7 +268,7 @@ class Run:
         if held_out and (not self.data.validates or state.best is None or held_out.errors[-1] < state.best):
             state.best = held_out.errors[-1]
             self.files.write_exits(self.kept, self._header(), held_out.errors)
-        self.files.write_log(state.log)
+        log.write(self.files.folder, state.log)
         self._write_scalars()
         self.save_state()
         if time.monotonic() >= self.draw_due or epoch + 1 == self.options.nEpochs:
@@ -338,7 +338,7 @@ class Run:
         if self.data.validates:
             self._test_best()
         if world.is_first():
-            self.files.write_card(cards.run_card(self.files.exits))
+            self.files.write_page(page.of_run(self.files.exits))
 
     def _make_good(self) -> None:
         """Write the exits of the last epoch anew if a file of theirs is missing or damaged: the training state has its

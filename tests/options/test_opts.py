@@ -8,6 +8,7 @@ import pytest
 import opts
 from datasets.catalog import NAMES
 from models import names
+from options import stored
 from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
 from system.errors import UsageError, UserError
 
@@ -290,7 +291,7 @@ def test_saved_options_of_older_versions_are_read(tmp_path):
     older = {name: value for name, value in saved.items() if name not in ("verbose", "testEvery")}
     assert opts.from_saved(older) == opts.parse("--depth 44".split())
     (tmp_path / "opt.json").write_text(json.dumps(older))
-    assert opts.recorded(tmp_path) == {**saved, "verbose": False}
+    assert stored.recorded(tmp_path, opts.MAIN) == {**saved, "verbose": False}
     assert opts.parse(["--resume", str(tmp_path)]).depth == 44
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import opts
-from options.stored import LARGEST
+from options import stored
 from system.errors import UsageError, UserError
 
 FOLDER = "DIGITS-AuxResNet-14-3"
@@ -82,7 +82,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_recipes_and_data_
         ("depth =", ["cannot be read as TOML"]),
         ("a = " + "[" * 9999, ["cannot be read as TOML"]),
         (b"save = '\xff'", ["cannot be read as TOML", "utf-8"]),
-        (b" " * (LARGEST + 1), [f"more than {LARGEST:,} bytes"]),
+        (b" " * (stored.LARGEST + 1), [f"more than {stored.LARGEST:,} bytes"]),
         ('save = "--"', ["argument --save: '--' is not a value"]),
         ('save = "a\\u0000b"', ["argument --save: 'a\\x00b' is not a value"]),
         ('resume = "auto"', ["resume is for the command line alone; leave it out"]),
@@ -166,7 +166,7 @@ def test_what_followed_from_the_options_of_a_run_contradicts_another_that_is_res
     narrow = json.dumps(vars(opts.parse("--data DIGITS --depth 8".split())))
     options = parse(narrow, f"--resume {tmp_path}", name="narrow.json")
     with pytest.raises(UserError, match="widen is 1, was 2"):
-        opts.check_resumable(options, opts.from_saved(opts.load(tmp_path)))
+        opts.check_resumable(options, opts.from_saved(stored.load(tmp_path)))
 
 
 @pytest.mark.parametrize("chosen", ["--trainSize 1000", "--exits 5,20", "--shortcutType B"])

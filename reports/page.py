@@ -1,0 +1,101 @@
+"""The page about a finished run, `README.md` in its folder: what it is, how it was trained, how it is used."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import opts
+from datasets import catalog
+from datasets.sizing import Sizing
+from models import names
+from models.names import Configuration
+from models.networks import cost
+from options import stored
+from reports.tables import percent
+from system.output import printable, quoted
+
+LISTED = 20  # classes that a page names
+FITTED = {"crop": " (the shorter side scaled, the longer one cropped)", "squeeze": " (both sides scaled)"}
+
+
+def of_run(files: Mapping[int, Path]) -> str:
+    """The page (Markdown) about a run, from the headers of its exit files by position and from nothing else: it holds
+    no path of the machine and no time of day. UserError, naming the file, where one cannot be read."""
+    headers = {position: checkpoints.read_header(path) for position, path in files.items()}
+    header, program = headers[max(files)], checkpoints.written_by(files[max(files)])
+    configuration, options = names.from_fields(header["network"]), stored.known(header.get("options"), opts.MAIN)
+    epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
+    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {printable(program)} wrote the files."
+    parts = (
+        f"# {printable(header['name'])} on {printable(header['dataset'])}",
+        f"{_subject(configuration)} {_task(header)}",
+        _exit_rows(headers, configuration),
+        f"An exit is named by its position, the layer that it follows. Parameters and multiply-adds (for one picture) "
+        f"are those of its model alone; the error is top-1. {_kept(header, options)}",
+        f"## How it was trained\n\n```\n{opts.command(options)}\n```\n\n{trained}",
+        f"## How to use it\n\n{_use(header, configuration)}",
+        f"## Data and licence\n\n{catalog.row(header['dataset']).terms}",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _subject(configuration: Configuration) -> str:
+    kind = f"a pre-activation residual network of depth {configuration.depth}"
+    if len(configuration.exits) == 1:
+        return f"A classifier of pictures: {kind}."
+    return (
+        f'{len(configuration.exits)} classifiers of pictures ("exits"), each a model of its own, from one training '
+        f"of {kind} by multi-way backpropagation ([arXiv 1611.01773](https://arxiv.org/abs/1611.01773))."
+    )
+
+
+def _task(header: Mapping[str, Any]) -> str:
+    classes, sizing = header["classes"], Sizing.of(header)
+    listed = ", ".join(map(printable, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
+    fit = "" if header["dataset"] in catalog.NAMES else FITTED[sizing.fit]
+    return f"Pictures are {sizing.side}×{sizing.side} pixels in colour{fit}, of {len(classes)} classes: {listed}."
+
+
+def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configuration) -> str:
+    """The exits as a Markdown table."""
+    lines = []
+    for position, header in headers.items():
+        price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
+        file = checkpoints.exit_path(Path(), position).name
+        cells = (position, f"{price.parameters:,}", f"{price.macs:,}", percent(header["error"]), file)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"
+    return "\n".join([title, "|---:|---:|---:|---:|---|", *lines])
+
+
+def _kept(header: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Which epoch's models were kept, and on what pictures their errors were measured."""
+    after = f"The models are those of epoch {header['epochs']}"
+    if header["errorOn"] == "test":
+        return f"{after}, the last."
+    held_out = options.get("valSize") or 0
+    return f"{after}, which did best on {held_out:,} held-out training pictures; the errors are those on these."
+
+
+def _use(header: Mapping[str, Any], configuration: Configuration) -> str:
+    """Commands and code; they name the folder as the run named it."""
+    data, side, classes = header["dataset"], Sizing.of(header).side, len(header["classes"])
+    run = f"path/to/{printable(names.run_folder(data, configuration))}"
+    argument = quoted(data if data in catalog.NAMES else f"path/to/{data}")
+    return f"""From the folder of AuxResNet:
+
+```
+python test.py {argument} {quoted(run)} --exit all
+python predict.py {quoted(run)} picture.png
+```
+
+In Python; `model` turns N×{side}×{side}×3 bytes into N×{classes} probabilities, `predict` takes pictures of any size:
+
+```python
+import torch
+
+model = torch.hub.load("path/to/AuxResNet", "auxresnet", name={json.dumps(run, ensure_ascii=False)}, source="local")
+print(model.predict(["picture.png"]))  # the likeliest class, and its probability
+```"""
