@@ -27,7 +27,7 @@ EXPORTED = (".pt2", ".onnx")
 def main(argv: Sequence[str]) -> None:
     """Find the model and the pictures, ask the one about the others, print."""
     options = opts.parse_predict(argv)
-    folder = run_folder(options.model)
+    pattern = run_pattern(options.model)
     if Path(options.model).suffix in EXPORTED and options.precision != "float":
         raise UsageError(f"--precision {options.precision}: {options.model} computes as it was exported; leave it out")
     if Path(options.model).suffix in EXPORTED and options.policy:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     from reports.answers import FORMATS
 
     paths = prediction.listed(named(options.pictures))
-    model = load(options, folder)
+    model = load(options, pattern)
     unreadable: list[UserError] = []
     answers = readable(prediction.answers(model, paths, options.top), len(paths), bool(options.out), unreadable)
     write(FORMATS[options.format](answers, model.leaves_early), options.out)
@@ -47,14 +47,14 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{len(unreadable)} of {len(paths)} pictures could not be read")
 
 
-def run_folder(model: str) -> str | None:
-    """What the name of a run's folder is, or, where it begins with a dash, ends with, for a network's name; None for a
-    path. Raises UsageError for what is neither."""
+def run_pattern(model: str) -> str | None:
+    """What the folder of the run of a network's name is called, with * for the data set where that is not given; None
+    for a path. Raises UsageError for what is neither."""
     if Path(model).suffix in EXPORTED:
         return None
     named = names.LIKE_A_NAME.fullmatch(model)
     try:
-        return names.find_folder((named and named["data"]) or "", model)
+        return names.find_folder((named and named["data"]) or "*", model)
     except UsageError as error:
         if named:
             raise
@@ -76,7 +76,7 @@ def named(words: Iterable[str]) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
 
 
-def load(options: Namespace, folder: str | None) -> "Model":
+def load(options: Namespace, pattern: str | None) -> "Model":
     """The model that the options name, ready to be asked."""
     from inference import exported, prediction, routing, saved
     from system import devices, machine
@@ -85,7 +85,7 @@ def load(options: Namespace, folder: str | None) -> "Model":
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
-    folder = folder and only(folder, saved.roots(options.save))
+    folder = pattern and only(pattern, saved.roots(options.save))
     model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
     policy = routing.read(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
@@ -94,16 +94,17 @@ def load(options: Namespace, folder: str | None) -> "Model":
     return prediction.of_saved(model, runs_on.devices, runs_on.dtype)
 
 
-def only(folder: str, roots: Sequence[Path]) -> str:
-    """The one folder of a run under the roots that has this name or, after that of a data set, this end of a name.
+def only(pattern: str, roots: Sequence[Path]) -> str:
+    """The one folder of a run under the roots that is called so, whatever stands for the * at the beginning.
 
-    Raises UserError where several data sets have one. Where there is none, the name alone is returned.
+    Raises UserError where several data sets have one. Where there is none, the network's name is returned.
     """
+    name = pattern.removeprefix("*-")
     runs = {path.parent.name for root in roots for path in root.glob("*/exit-*.safetensors")}
-    fitting = sorted(run for run in runs if run == folder or (folder.startswith("-") and run.endswith(folder)))
+    fitting = sorted(run for run in runs if run == pattern or (name != pattern and run.endswith(f"-{name}")))
     if len(fitting) > 1:
-        raise UserError(f"{folder.strip('-')} was trained on several data sets; give one of {', '.join(fitting)}")
-    return fitting[0] if fitting else folder.strip("-")
+        raise UserError(f"{name} was trained on several data sets; give one of {', '.join(fitting)}")
+    return fitting[0] if fitting else name
 
 
 def readable(

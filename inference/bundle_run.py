@@ -24,7 +24,8 @@ class Router:
         there, exits, answers = np.arange(len(x)), np.zeros(len(x), int), np.zeros((len(x), len(self.card["classes"])))
         for segment, position, temperature, threshold in self.steps:
             logits, *features = segment.run(None, {segment.get_inputs()[0].name: x})
-            found = (e := np.exp((logits - logits.max(1, keepdims=True)) / temperature)) / e.sum(1, keepdims=True)
+            powers = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
+            found = powers / powers.sum(1, keepdims=True)
             answers[there], exits[there], unsure = found, position, found.max(1) < threshold
             if not unsure.any():  # as at the last exit, whose threshold is 0
                 break

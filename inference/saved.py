@@ -204,7 +204,7 @@ def ready(
 
 
 def standalone(model: SavedModel, position: int) -> SavedModel:
-    """The model of one exit by itself."""
+    """The model of one exit by itself; its header stays that of the deepest."""
     state, classes = model.network.exit_state(position), len(model.header["classes"])
     network = from_state(model.configuration, classes, (position,), state)
     return replace(model, network=network, files={position: model.files[position]})

@@ -118,9 +118,12 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
 
 
 def find_folder(dataset: str, model: str) -> str | None:
-    """The folder of the run that a user means by a network's name, or by what `run_folder` makes of it, with or without
-    the data set in front; None where `model` is the path of an exit file or of a folder, which, if it has the name of a
-    network, counts only with exit files in it. Raises UsageError where it is neither."""
+    """The folder of the run that a user means by `model`: a network's name, or what `run_folder` makes of it, with the
+    data set in front or without.
+
+    None where it is a path, that of an exit file or of a folder; a folder called like a network counts as one only with
+    exit files in it. Raises UsageError where it is neither.
+    """
     path = Path(model)
     if path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors")):
         return None

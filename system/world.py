@@ -194,7 +194,8 @@ def own(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def turns(items: Iterable[Item]) -> Iterator[Sequence[Item]]:
-    """This process's item of as many as there are processes, or none, if they run out; as many turns for each."""
+    """Deal the items out, one to each process in a turn. Yields what this process gets in each turn: one item, or none
+    where they have run out, so that every process has as many turns."""
     items = iter(items)
     while turn := list(islice(items, size())):
         yield own(turn)

@@ -5,12 +5,12 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -18,10 +18,8 @@ import checkpoints
 import opts
 from datasets import identity, splits
 from datasets.catalog import NAMES
-from datasets.loaders import Batch, training_batches, varied_sample
-from datasets.pictures import Pictures
+from datasets.loaders import Batch, training_batches
 from datasets.transforms import Normalise
-from inference import evaluation
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
@@ -35,9 +33,7 @@ from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
 from training.state import State
-
-Item = TypeVar("Item")
-STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
+from training.testing import Tester
 
 
 def warn(text: str) -> None:
@@ -121,7 +117,13 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
-        self.state, self.draw_due = State(self.trainer), 0.0
+        self.tester = Tester(
+            self.trainer, self.data, self.plan, self.augmentation, options.manualSeed, self.devices, stop
+        )
+        self.state, self.draw_due, self.save_due = State(self.trainer), 0.0, math.inf
+        self.kept: MultiExit = self.trainer.network  # of the epoch that was tested last
+        self.errors: list[float] = []  # of what is kept in the end
+        self.error_name = f"{self.data.held_out_name} error"
         self.unwritten: set[str] = set()  # what was told to be so
         self.agreement = world.Agreement()
         if saved:
@@ -130,6 +132,9 @@ class Run:
         self.scalars = scalars.Scalars(folder / "tensorboard", self.state.epochs_done) if options.tensorboard else None
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
+        threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
+        self.crowded = processors.crowded(threads, world.host_size())
+        self.queue = processors.Queue(0 if self.crowded else threads)
         self.batches = self._batches()
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
 
@@ -175,10 +180,7 @@ class Run:
         for note in filter(None, (more, quicker)):
             print(note)
         sys.stdout.flush()
-        threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
-        crowded = processors.crowded(threads, world.host_size())
-        self.queue = processors.Queue(0 if crowded else threads)
-        warnings = (arithmetic.slow(options.precision, self.devices[0]), outside_recipe(options), crowded)
+        warnings = (arithmetic.slow(options.precision, self.devices[0]), outside_recipe(options), self.crowded)
         for warning in filter(None, warnings):
             warn(warning)
 
@@ -225,37 +227,8 @@ class Run:
             return None
         self.progress.epoch(epoch, "testing")
         with self.state.clock.on("testing"):
-            with self.stop.breaking():
-                self.kept = self._network_to_keep(epoch)
-            return self._evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
-
-    def _network_to_keep(self, epoch: int) -> MultiExit:
-        """The network that is trained, or a copy with the averaged weights.
-
-        Unless the epoch gave it batch norm statistics for its weights, on pictures of full size, these are measured.
-        """
-        network, average = self.trainer.network, self.trainer.average
-        if self.plan.side_at(epoch) == self.plan.side and not average:
-            return network
-        world.draw_apart(self.options.manualSeed, epoch, self.plan.steps)  # dropout, while statistics are measured
-        sample = varied_sample(self.data.train, STATISTICS, self.options.manualSeed, self.augmentation)
-        count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
-        batches = sample.chunk(count)  # of one size, as all count alike
-        network = copy.deepcopy(average.network if average else network)
-        device = self.devices[0]
-        return evaluation.measure_statistics(network, self.trainer.normalise, self._shared_out(batches), device)
-
-    def _evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
-        with self.stop.breaking():
-            model = evaluation.ready(network, self.trainer.normalise, self.devices)
-            batches = self._shared_out(evaluation.batches(pictures))
-            return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
-
-    def _shared_out(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items that this process takes, one of as many as there are processes; before each the work may stop."""
-        for turn in world.turns(items):
-            self.stop.check()
-            yield from turn
+            self.kept = self.tester.network_to_keep(epoch)
+            return self.tester.evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
@@ -334,7 +307,6 @@ class Run:
         if not self.data.validates:
             self._make_good()
         self.errors = world.share(self.files.read_errors)
-        self.error_name = f"{self.data.held_out_name} error"
         if self.data.validates:
             self._test_best()
         if world.is_first():
@@ -345,7 +317,7 @@ class Run:
         weights, the log its errors. (Of a best epoch nothing else is kept.)"""
         if damage := world.share(self.files.damage):
             warn(f"{damage}; the exits are written anew from the training state")
-            network, last = self._network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
+            network, last = self.tester.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
             errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
             self.files.write_exits(network, self._header(), errors)
 
@@ -356,12 +328,12 @@ class Run:
         network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
         network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))
         if self.trainer.dtype:
-            self.errors = self._evaluate(network, self.data.held_out).errors
+            self.errors = self.tester.evaluate(network, self.data.held_out).errors
             self.files.write_errors(network, self.errors)
         with self.stop.breaking():
             test = self.data.test()
         if test:
-            self.errors, self.error_name = self._evaluate(network, test).errors, "test error"
+            self.errors, self.error_name = self.tester.evaluate(network, test).errors, "test error"
 
     def close(self) -> None:
         """End the loader's workers and the writer of scalars, and take the bar away."""

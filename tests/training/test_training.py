@@ -92,7 +92,7 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
 
 
 def test_exits_and_weights_given_by_hand(tmp_path):
-    main.main([*SMALL[:-4], "--nGPU", "0", "--trainSize", "64", "--nOutputs", "2", "--exits", "14,3", "--nEpochs", "1",
+    main.main([*SMALL[:-4], "--nGPU", "0", "--trainSize", "64", "--nOutputs", "2", "--exits", "3,14", "--nEpochs", "1",
                "--exitWeights", "0.5,1", "--shareGradInput", "true", "--schedule", "step", "--shortcutType", "b",
                "--save", str(tmp_path)])  # fmt: skip
     options = json.loads((tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B" / "opt.json").read_text())

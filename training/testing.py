@@ -1,0 +1,70 @@
+"""Which network a run keeps after an epoch, and how it does on pictures that it was not trained on."""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from datasets.loaders import varied_sample
+from datasets.pictures import Pictures
+from datasets.splits import TrainingData
+from datasets.transforms import Augmentation
+from inference import evaluation
+from models.metrics import Result
+from models.multiexit import MultiExit
+from system import world
+from system.stopping import Stop
+from training.plan import Plan
+from training.trainer import Trainer
+
+Item = TypeVar("Item")
+STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
+
+
+class Tester:
+    """What tests the networks of a trainer, on all its devices and in all processes, and may stop between batches."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: TrainingData,
+        plan: Plan,
+        augmentation: Augmentation,
+        seed: int,
+        devices: Sequence[torch.device],
+        stop: Stop,
+    ) -> None:
+        self.trainer, self.data, self.plan, self.augmentation = trainer, data, plan, augmentation
+        self.seed, self.devices, self.stop = seed, devices, stop
+
+    def network_to_keep(self, epoch: int) -> MultiExit:
+        """The network that is trained, or a copy with the averaged weights.
+
+        Unless the epoch (counted from 0) gave it batch norm statistics for its weights, on pictures of full size, these
+        are measured.
+        """
+        network, average = self.trainer.network, self.trainer.average
+        if self.plan.side_at(epoch) == self.plan.side and not average:
+            return network
+        with self.stop.breaking():
+            world.draw_apart(self.seed, epoch, self.plan.steps)  # dropout, while statistics are measured
+            sample = varied_sample(self.data.train, STATISTICS, self.seed, self.augmentation)
+            count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
+            batches = self._shared_out(sample.chunk(count))  # of one size, as all count alike
+            network = copy.deepcopy(average.network if average else network)
+            return evaluation.measure_statistics(network, self.trainer.normalise, batches, self.devices[0])
+
+    def evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
+        """Loss and errors of a network, computed in `dtype` (None: float32)."""
+        with self.stop.breaking():
+            model = evaluation.ready(network, self.trainer.normalise, self.devices)
+            batches = self._shared_out(evaluation.batches(pictures))
+            return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
+
+    def _shared_out(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items that this process takes, one of as many as there are processes; before each the work may stop."""
+        for turn in world.turns(items):
+            self.stop.check()
+            yield from turn
