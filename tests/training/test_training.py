@@ -96,7 +96,7 @@ def test_exits_and_weights_given_by_hand(tmp_path):
                "--exitWeights", "0.5,1", "--shareGradInput", "true", "--schedule", "step", "--shortcutType", "b",
                "--save", str(tmp_path)])  # fmt: skip
     options = json.loads((tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B" / "opt.json").read_text())
-    assert (options["exits"], options["shortcutType"]) == ([14, 3], "B")
+    assert (options["exits"], options["shortcutType"]) == ([3, 14], "B")
     assert set(checkpoints.exit_files(tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B")) == {3, 14}
 
 
