@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import opts
+from datasets.catalog import NAMES
 from models import names
 from system.errors import UserError, one_line_errors
-from system.files import check_target, write
+from system.files import check_target, real, write
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
@@ -45,9 +46,9 @@ def main(argv: Sequence[str]) -> None:
     title = f"{model.header['name']}, {held.dataset} pictures"
     early_exit.write_policy(out / early_exit.FILE, policy)
     write(out / "adaptive.csv", adaptive.as_csv(rows))
+    write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
     print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
     print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
-    write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
     print(f"written: {early_exit.FILE}, adaptive.csv and adaptive.png in {out}/")
 
 
@@ -69,10 +70,11 @@ def target(options: Namespace, model: "SavedModel") -> Path:
 def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to calibrate on: those that the run held out, or those of --heldOut. Raises UserError where there
     are none, too few, or where they have other classes than the network."""
-    from datasets import splits
+    from datasets import identity, splits
     from inference import saved
 
     if options.heldOut:
+        check_unseen(options)
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
     else:
         size = model.options.get("valSize")
@@ -82,10 +84,30 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
         pictures = splits.held_out(options.data, Path(options.dataDir), model.svhn_extra, size, model.sizing)
+        found = identity.digest(pictures)
+        if model.header.get("heldOut", found) != found:  # older versions did not write it
+            raise UserError(
+                f"these are not the pictures that were held out: {options.data} has others now, or other names of "
+                "files; check --dataDir, bring them back, or give --heldOut"
+            )
     saved.check_classes(model, pictures, options.heldOut or options.data)
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
     return pictures
+
+
+def check_unseen(options: Namespace) -> None:
+    """Raise UserError where --heldOut is the folder that a run is trained on, or tested on."""
+    if options.data in NAMES:
+        return
+    seen = ["train", "test" if Path(options.data, "test").is_dir() else "val"]
+    held = Path(options.heldOut)
+    for split in seen:
+        if Path(options.data, split).is_dir() and real(Path(options.data, split)) in (real(held), real(held / "val")):
+            raise UserError(
+                f"--heldOut {held} has the pictures of {options.data}/{split}, which are for training and testing; "
+                "give a folder with others"
+            )
 
 
 def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple[HeldOut, list[float]]":

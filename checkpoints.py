@@ -9,6 +9,7 @@ archives, and the state before it is kept. Nothing is unpickled but tensors and 
 import hashlib
 import io
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -87,9 +88,11 @@ def holds_state(folder: Path) -> bool:
 
 def check_folder(folder: Path, resume: bool) -> None:
     """Raise UserError where a new run would overwrite another, or where there is none to resume."""
-    present = holds_run(folder)
+    present, resumable = holds_run(folder), holds_state(folder)
     if resume and not present:
         raise UserError(f"nothing to resume: {folder / STATE_FILE} does not exist; start the run without --resume")
+    if present and not resumable:
+        raise UserError(f"{folder} holds a run without {STATE_FILE}, which cannot go on; rename it, or give --save")
     if present and not resume:
         raise UserError(f"{folder} holds a run already; add --resume to go on with it, or rename it, or give --save")
 
@@ -156,8 +159,10 @@ def check_seal(path: Path) -> None:
 
 
 def _opened(path: Path) -> Any:
-    """A safetensors file, opened. Raises UserError for what is no regular file, and what `safe_open` raises."""
+    """A safetensors file, opened. Raises UserError for what is no regular file, OSError for what may not be read, and
+    what `safe_open` raises, to which such a file is missing."""
     regular(path)
+    path.open("rb").close()
     return safe_open(path, framework="pt")
 
 
@@ -264,7 +269,10 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def exit_files(folder: Path) -> dict[int, Path]:
-    """The exit files of a run's folder by position, shallow to deep; empty where there are none."""
+    """The exit files of a run's folder by position, shallow to deep; empty where there are none. Raises UserError where
+    the folder may not be read."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be read: Permission denied")
     files = (path for path in folder.glob("exit-*.safetensors") if EXIT_NAME.fullmatch(path.name))
     return dict(sorted((position_of(path), path) for path in files))
 

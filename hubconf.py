@@ -44,9 +44,21 @@ def auxresnet(
     Raises a ValueError that says what is wrong and what is legal.
     """
     with _own_modules():
+        _check(dataset, name, exit)
         if pretrained:
             return _trained(dataset, name, exit, save)
         return _fresh(dataset, name, exit, classes, data_dir, input_size)
+
+
+def _check(dataset: object, name: object, exit: object) -> None:
+    """Raise UserError for arguments of other types."""
+    from system.errors import UserError
+
+    for what, value in (("dataset", dataset), ("name", name)):
+        if not isinstance(value, str | os.PathLike):
+            raise UserError(f"{what} is a text or a path, not {value!r}")
+    if exit is not None and type(exit) is not int:
+        raise UserError(f"exit is a position such as 45, or None for the last exit, not {exit!r}")
 
 
 def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":
@@ -64,11 +76,13 @@ def _fresh(
     dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int
 ) -> "Classifier":
     import opts
+    from checkpoints import MAX_CLASSES
     from datasets.sizing import SIDES, Sizing
     from datasets.transforms import Normalise
     from inference.classifier import Classifier
     from models import names, networks
     from system.errors import UserError
+    from system.strict import is_number
 
     configuration = names.parse(name)
     position = configuration.exits[-1] if exit is None else exit
@@ -77,8 +91,8 @@ def _fresh(
     if input_size not in SIDES:
         legal = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
         raise UserError(f"input_size is {legal}, not {input_size}")
-    if classes is not None and classes < 1:
-        raise UserError(f"classes is the number of classes, 1 or more, not {classes}")
+    if classes is not None and not is_number(classes, 1, MAX_CLASSES, int):
+        raise UserError(f"classes is how many there are, a whole number from 1 to {MAX_CLASSES:,}, not {classes!r}")
     sizing = Sizing(input_size)
     about = _about(_spelled(dataset), classes, data_dir, sizing)
     network = networks.build(configuration, len(about["classes"]), (position,))

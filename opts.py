@@ -18,7 +18,7 @@ from options import stored, values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
 from options.recipes import BY_DATASET, RECIPES
-from options.values import boolean, boolean_or_auto, number
+from options.values import boolean, boolean_or_auto, number, text
 from system.errors import UsageError, UserError
 from system.files import real
 from system.output import printable, quoted
@@ -46,7 +46,7 @@ OPTIONS = (
         Option("data", values.dataset(NAMES, "test", "val"), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*",
                positional=True, programs=("test.py",)),
-        Option("model", str, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
+        Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True, programs=("test.py",)),
         Option("exit", values.exit_position, Rule("the last exit"),
                "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P",
@@ -57,7 +57,7 @@ OPTIONS = (
         _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True,
                 programs=("test.py",)),
         _switch("perClass", False, "the error of each class, the worst first", alone=True, programs=("test.py",)),
-        Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
+        Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
                "for in the run's folder, too, and time that; with --exit all and --plot: draw it", "FILE",
                programs=("test.py",)),
         _switch("compile", False, "with --policy: batches by compiled code, after a wait of a minute; torch.compile",
@@ -73,10 +73,10 @@ OPTIONS = (
         Option("data", values.dataset(NAMES, "test", "val"), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*, to compare on",
                positional=True, programs=("export.py",)),
-        Option("model", str, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
+        Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True, programs=("export.py",)),
         Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("export.py",)),
-        Option("policy", str, Rule("none"), "write the whole network, which pictures leave early by this file of "
+        Option("policy", text, Rule("none"), "write the whole network, which pictures leave early by this file of "
                "calibrate.py; it is looked for in the run's folder, too", "FILE", programs=("export.py",)),
         Option("to", values.exported,
                Rule("model.onnx, without --bundle", lambda others: None if others["bundle"] else "model.onnx"),
@@ -91,24 +91,25 @@ OPTIONS = (
     ),
     *group(
         "what to predict, and how to tell it",
-        Option("model", str, None, "a network's name, a run's folder, an exit-*.safetensors or a file of export.py",
+        Option("model", text, None, "a network's name, a run's folder, an exit-*.safetensors or a file of export.py",
                positional=True, programs=("predict.py",)),
-        Option("pictures", str, None, "files, folders, or - for a list of them on standard input", "PICTURE",
+        Option("pictures", text, None, "files, folders, or - for a list of them on standard input", "PICTURE",
                positional=True, several=True, programs=("predict.py",)),
         Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("predict.py",)),
-        Option("policy", str, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
+        Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
                "for in the run's folder, too, and tell the exit of each", "FILE", programs=("predict.py",)),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K",
                programs=("predict.py",)),
         _choice("format", ("text", "csv", "json"), "text", "of what is told", programs=("predict.py",)),
-        Option("out", str, Rule("standard output"), "file to write it into", "FILE", programs=("predict.py",)),
+        Option("out", values.answers, Rule("standard output"), "file to write it into", "FILE",
+               programs=("predict.py",)),
     ),
     *group(
         "what to calibrate, and for what",
         Option("data", values.dataset(NAMES, "train", "test", "val"), None,
                f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
                positional=True, programs=("calibrate.py",)),
-        Option("model", str, None, "the network's name, or the path of a run", positional=True,
+        Option("model", text, None, "the network's name, or the path of a run", positional=True,
                programs=("calibrate.py",)),
         Option("budgetMACs", values.multiply_adds, Rule("none"),
                "multiply-adds that a picture may take on average, such as 60M", "MACS", programs=("calibrate.py",)),
@@ -126,12 +127,12 @@ OPTIONS = (
         Option("heldOut", values.folder, Rule("the pictures that --valSize held out in training"), "a folder with "
                "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR",
                programs=("calibrate.py",)),
-        Option("out", str, Rule("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png", "DIR",
+        Option("out", text, Rule("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png", "DIR",
                programs=("calibrate.py",)),
     ),
     *group(
         "what to draw, and where",
-        Option("runs", str, None, "the folder of a run", "RUN", positional=True, several=True, programs=("plot.py",)),
+        Option("runs", text, None, "the folder of a run", "RUN", positional=True, several=True, programs=("plot.py",)),
         Option("out", values.file(".png"), "runs.png", "file of the plot, a PNG", "FILE", programs=("plot.py",)),
     ),
     *group(
@@ -393,7 +394,7 @@ def parse_export(argv: Sequence[str]) -> argparse.Namespace:
 def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     """The options of a run from what it saved, checked like a command line; UserError where they are none. `data` is
     where a folder of pictures is now, if not where it was."""
-    if not stored.are_of(saved, MAIN):
+    if not stored.are_of(saved, MAIN) or "depth" not in saved:
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
     place = str(named.get("data", NAMES[0]))

@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
     from reports.answers import FORMATS
 
     paths = prediction.listed(named(options.pictures))
+    if options.out and files.real(Path(options.out)) in {files.real(Path(path)) for path in paths}:
+        raise UserError(f"--out {options.out} is one of the pictures; give another file")
     model = load(options, pattern)
     unreadable: list[UserError] = []
     answers = readable(prediction.answers(model, paths, options.top), len(paths), bool(options.out), unreadable)
@@ -73,7 +75,7 @@ def named(words: Iterable[str]) -> Iterator[str]:
         if sys.stdin is None:
             raise UserError("- reads paths from standard input, which is closed; give paths, or open it")
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths as the system has them
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
 
 
 def load(options: Namespace, pattern: str | None) -> "Model":

@@ -22,5 +22,5 @@ def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
         raise UserError(
             f"{name} is not there and could not be downloaded ({error}): {files} missing or damaged in {root}/. "
             f"Put the file there, name its folder with --dataDir, unpack pictures into "
-            f"{root / name.lower()}/{{train,test}}/<class>/, or try --data DIGITS, which needs no download"
+            f"{root / name.lower()}/{{train,test}}/<class>/, or try DIGITS, which needs no download"
         ) from error

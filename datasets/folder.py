@@ -119,7 +119,7 @@ def picture_files(folder: Path) -> list[str]:
 
 
 def _is_picture(name: str) -> bool:
-    return name.lower().endswith(ENDINGS)
+    return name.lower().endswith(ENDINGS) and not name.startswith("._")  # what macOS keeps beside a file of that name
 
 
 def _stop(error: OSError) -> NoReturn:

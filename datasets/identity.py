@@ -30,11 +30,16 @@ def describe(data: TrainingData) -> dict[str, Any]:
 
 
 def _describe_pictures(pictures: Pictures) -> dict[str, Any]:
-    digest = hashlib.sha256(f"{tuple(pictures.images.shape)}\n".encode())
-    for part in (pictures.images, pictures.targets):
-        digest.update(memoryview(part.contiguous().numpy().reshape(-1)).cast("B"))
     counts = torch.bincount(pictures.targets, minlength=len(pictures.classes)).tolist()
-    return {"counts": counts, "sha256": digest.hexdigest()}
+    return {"counts": counts, "sha256": digest(pictures)}
+
+
+def digest(pictures: Pictures) -> str:
+    """The SHA-256 of pictures and their targets."""
+    found = hashlib.sha256(f"{tuple(pictures.images.shape)}\n".encode())
+    for part in (pictures.images, pictures.targets):
+        found.update(memoryview(part.contiguous().numpy().reshape(-1)).cast("B"))
+    return found.hexdigest()
 
 
 def check_same(now: Mapping[str, Any], before: Any) -> None:

@@ -1,6 +1,7 @@
 """Tell the classes of pictures: python run.py cat.png dog.jpg ...   Needs numpy, Pillow and onnxruntime only."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Router:
     def pixels(self, path: str) -> np.ndarray:
         """A picture file of any size as H×W×3 uint8, as in training; 16-bit values are scaled to 8 bits."""
         if not Path(path).is_file():
-            raise ValueError("there is no such file")
+            raise ValueError("it is a folder; give its pictures" if Path(path).is_dir() else "there is no such file")
         with Image.open(path) as picture:
             if picture.mode[0] in "IF":
                 values = np.asarray(picture)
@@ -46,8 +47,16 @@ class Router:
             return np.array(fit(picture.convert("RGB"), size, Image.Resampling.BILINEAR))
 
 
-if __name__ == "__main__":
-    router, paths, damaged = Router(Path(__file__).parent), sys.argv[1:], []
+def main(paths: list[str]) -> str | int:
+    """Tell the classes of the pictures; what the program ends with."""
+    if not paths or paths[0] in ("-h", "--help"):
+        print("usage: python run.py PICTURE ...   tells of each its class, the probability, and the exit that says so")
+        return 0 if paths else 2
+    try:
+        router = Router(Path(__file__).parent)
+    except Exception as error:  # onnxruntime answers damaged files with errors of its own
+        return f"run.py: the files beside it are not those of a bundle: {type(error).__name__}: {error}"
+    damaged = []
     while paths:
         batch, paths, read = paths[:128], paths[128:], []
         for path in batch:
@@ -58,4 +67,14 @@ if __name__ == "__main__":
         answers = router.route(np.stack([image for _, image in read])) if read else ((), ())
         for (path, _), row, position in zip(read, *answers, strict=True):
             print(f"{path}  {router.card['classes'][row.argmax()]} {row.max():.4f}  exit {position}")
-    sys.exit("\n".join(damaged) or 0)
+    return "\n".join(damaged) or 0
+
+
+if __name__ == "__main__":
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as error:  # standard output is full, or nobody reads it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = f"run.py: standard output: {error.strerror}"
+    sys.exit(status)

@@ -10,7 +10,7 @@ K is the number of exits, N that of pictures, C that of classes.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
@@ -122,8 +122,8 @@ def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float,
         return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
     if costs[0] > goal.limit:
         raise UserError(
-            f"--{goal.criterion} {in_words(goal, goal.limit)} is less than the first exit takes; "
-            f"give {in_words(goal, costs[0])} or more"
+            f"--{goal.criterion} {in_words(goal, goal.limit)} is less than the first exit takes; give "
+            f"{in_words(goal, costs[0], math.ceil)} or more"
         )
     temperatures = fit_temperatures(held)
     probabilities = held.probabilities(temperatures)
@@ -251,7 +251,7 @@ def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return macs[0] + extra.cumsum(), 100 * (wrong[0].double().mean().item() - rescued.cumsum())
 
 
-def in_words(goal: Goal, value: float) -> str:
-    """A value in a goal's unit as it is written on the command line, rounded up, so that it will do as a limit."""
+def in_words(goal: Goal, value: float, rounded: Callable[[float], float] = float) -> str:
+    """A value in a goal's unit as it is written on the command line, in hundredths `rounded` in this way."""
     scale, unit = (1e6, "M") if goal.criterion == "budgetMACs" else (1, "")
-    return f"{math.ceil(100 * value / scale) / 100:.12g}{unit}"
+    return f"{rounded(100 * value / scale) / 100:.12g}{unit}"

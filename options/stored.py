@@ -1,6 +1,7 @@
 """Options from a file: from TOML that a user wrote, from the opt.json that a run left, from the header of an exit."""
 
 import json
+import os
 import tomllib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Container, Mapping
@@ -106,8 +107,11 @@ def is_kind_of(value: Any, read: Any) -> bool:
 
 def load(folder: Path) -> Any:
     """What the opt.json of a run holds; UserError if there is none."""
+    path = folder / "opt.json"
+    if not folder.is_dir() or not os.path.lexists(path):
+        raise UserError(f"{folder} is not the folder of a run: {path.name} and exit files are in one")
     try:
-        return strict.loads(read(folder / "opt.json"))
+        return strict.loads(read(path))
     except ValueError as error:
         if isinstance(error, UserError):
             raise

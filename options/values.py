@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+MODELS = (".safetensors", ".pt", ".pt2", ".onnx")
+
 
 def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     """An argparse type: an int or a finite float from `low` to `high`, both included."""
@@ -142,6 +145,23 @@ def file(ending: str) -> Callable[[str], str]:
         return text
 
     return convert
+
+
+def text(text: str) -> str:
+    """A name or a path. An empty one, which a shell makes of a variable that is not set, stands for the folder at hand
+    to the system, and is meant by nobody."""
+    if not text:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty; give a name or a path")
+    return text
+
+
+def answers(path: str) -> str:
+    """The name of a file for answers: not one that pictures and networks have, which a forgotten word would have put
+    in its place."""
+    suffix = Path(text(path)).suffix.lower()
+    if suffix in (*PICTURES, *MODELS):
+        raise argparse.ArgumentTypeError(f"{path!r} would be a {suffix[1:].upper()} file; give one such as classes.csv")
+    return path
 
 
 def exported(text: str) -> str:

@@ -27,7 +27,8 @@ def of_run(files: Mapping[int, Path]) -> str:
     header, program = headers[max(files)], checkpoints.written_by(files[max(files)])
     configuration, options = names.from_fields(header["network"]), stored.known(header.get("options"), opts.MAIN)
     epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
-    trained = f"It trains for {epochs} epochs with the recipe `{recipe}`. {printable(program)} wrote the files."
+    length = f"{epochs} epoch{'s' * (epochs > 1)}"
+    trained = f"It trains for {length} with the recipe `{recipe}`. {printable(program)} wrote the files."
     parts = (
         f"# {printable(header['name'])} on {printable(header['dataset'])}",
         f"{_subject(configuration)} {_task(header)}",

@@ -4,6 +4,7 @@ What is printed is for a person; a run must not end because that person looked a
 the name of a class, may not take over that person's terminal.
 """
 
+import errno
 import os
 import re
 import shlex
@@ -73,11 +74,13 @@ class _Lasting:
 
     def __init__(self, stream: TextIO | None, raises: bool) -> None:
         self._stream = stream or Path(os.devnull).open("w")  # noqa: SIM115 (it lasts as long as the program)
-        self._raises = raises
+        self._raises, self._closed = raises, stream is None
         self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """As of any stream."""
+        if self._closed and self._raises:
+            raise OSError(errno.EBADF, "it is closed", "standard output")
         try:
             self._stream.write(text if self.verbatim or BAR.fullmatch(text) else _harmless(text))
             return len(text)

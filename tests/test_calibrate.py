@@ -11,10 +11,13 @@ import torch
 from conftest import CPU, assert_one_line_error, script, write_pictures
 from safetensors.torch import load_file
 
+import calibrate
 import checkpoints
+import main
 from datasets import digits, splits
 from inference import early_exit, evaluation, routing, saved
 from models import names
+from system.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -225,7 +228,34 @@ def test_other_pictures_than_those_held_out_are_noticed(validated, tmp_path):
     save, _ = validated
     write_pictures(tmp_path / "digits" / "train", {str(digit): 40 for digit in range(10)})
     line = ("DIGITS", NAME, "--save", save, "--dataDir", tmp_path, "--out", tmp_path, "--budgetMACs", "20M")
+    assert_one_line_error(
+        script("calibrate.py", *line), 1, "not the pictures that were held out: DIGITS has others now"
+    )
+    older = tmp_path / "older"
+    older.mkdir()
+    for path in checkpoints.exit_files(validated[1]).values():
+        header = checkpoints.read_header(path)
+        assert len(header.pop("heldOut")) == 64
+        checkpoints.write_exit(older / path.name, load_file(path), header)
+    line = ("DIGITS", older, "--dataDir", tmp_path, "--budgetMACs", "20M")
     assert_one_line_error(script("calibrate.py", *line), 1, "not the pictures that were held out", "--dataDir")
+
+
+def test_a_folder_that_has_changed_is_noticed_and_its_own_pictures_are_refused(tmp_path):
+    """One picture more, and other pictures of the order are held out, among them some that were trained on."""
+    data, budget = tmp_path / "data", ("--budgetMACs", "9M", "--out", tmp_path)
+    for split, count in (("train", 100), ("test", 10)):
+        write_pictures(data / split, {"a": count, "b": count}, seed=count)
+    line = ["--depth", "8", "--nEpochs", "1", "--batchsize", "32", "--valSize", "60", "--nGPU", "0", "--nThreads", "0"]
+    main.main(["--data", str(data), *line, "--save", str(tmp_path)])
+    model = tmp_path / "data-AuxResNet-8-2"
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=f"--heldOut .* has the pictures of .*data/{split}"):
+            calibrate.main([str(data), str(model), *map(str, budget), "--heldOut", str(data / split)])
+    calibrate.main([str(data), str(model), *map(str, budget)])
+    shutil.copy(data / "test" / "a" / "000.png", data / "train" / "a" / "000a.png")
+    with pytest.raises(UserError, match="these are not the pictures that were held out"):
+        calibrate.main([str(data), str(model), *map(str, budget)])
 
 
 def test_speeds_are_measured_on_few_pictures_too():

@@ -248,9 +248,9 @@ def test_what_is_in_a_bundle(made, policy):
     card = json.loads((made[1] / "card.json").read_text())
     assert (card["name"], card["classes"][3], card["input"]) == (NAME, "3", [3, 32, 32])
     source = (made[1] / "run.py").read_text()
-    assert len(source.splitlines()) <= 60
+    assert len(source.splitlines()) <= 80
     modules = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
-    assert modules == {"json", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
+    assert modules == {"json", "os", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
     with pytest.raises(UserError, match=r"is not of export\.py"):
         exported.read(made[1] / "segment-5.onnx", None, None)
 
@@ -262,6 +262,30 @@ def test_a_policy_of_another_network_in_a_bundle_is_noticed(made, tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps(other))
     process = stranger(tmp_path, "a.png")
     assert (process.returncode, process.stderr) == (1, "run.py: policy.json is a policy for another network\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line", "status", "words"),
+    [
+        ("segment-5.onnx", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
+        ("card.json", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
+        ("policy.json", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
+        (None, "RUN .", 1, "run.py: . cannot be read: it is a folder; give its pictures"),
+        (None, "RUN a.png >/dev/full", 1, "run.py: standard output: No space left on device"),
+        (None, "RUN a.png | true; exit ${PIPESTATUS[0]}", 1, "run.py: standard output: Broken pipe"),
+        (None, "RUN >&2", 2, "usage: python run.py PICTURE"),
+        (None, "RUN --help >&2", 0, "usage: python run.py PICTURE"),
+    ],
+)
+def test_what_goes_wrong_in_a_bundle_is_one_line(spoil, line, status, words, made, tmp_path):
+    for path in made[1].iterdir():
+        (tmp_path / path.name).write_bytes(b"{}" if path.name == spoil else path.read_bytes())
+    Image.fromarray(PICTURES.images[0].numpy()).save(tmp_path / "a.png")
+    command = line.replace("RUN", f"{sys.executable} run.py")
+    process = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (status, "")
+    assert process.stderr.startswith(words)
+    assert len(process.stderr.splitlines()) == 1
 
 
 def run(finished, policy, *words):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -200,3 +201,29 @@ def test_an_empty_list_has_no_pictures(finished, monkeypatch):
 def test_a_mistake_is_one_line(tmp_path):
     assert_one_line_error(script("predict.py", "nothing", "x.png"), 2, "predict.py: error: 'nothing'")
     assert_one_line_error(script("predict.py", tmp_path / "a.pt2", PROJECT / "docs"), 1, "a.pt2 cannot be read")
+
+
+@pytest.mark.parametrize("name", ["a.png", "A.JPG", "x.gif", "exit-14.safetensors", "m.onnx", "m.pt2", "latest.pt", ""])
+def test_answers_are_not_written_over_pictures_and_networks(name):
+    with pytest.raises(UsageError, match=r"--out: .*(would be a [A-Z0-9]+ file; give one such as classes\.csv|empty)"):
+        predict.main(["nowhere", "a.png", "--out", name])
+
+
+def test_answers_are_not_written_over_a_picture_of_any_name(finished, pictures, tmp_path):
+    shutil.copy(pictures / "03.png", tmp_path / "picture")
+    before = (tmp_path / "picture").read_bytes()
+    with pytest.raises(UserError, match="picture is one of the pictures; give another file"):
+        predict.main([str(finished[1]), str(tmp_path / "picture"), "--out", str(tmp_path / "." / "picture")])
+    assert (tmp_path / "picture").read_bytes() == before
+
+
+def test_a_variable_that_is_not_set_names_no_pictures(finished):
+    for line in ([str(finished[1]), ""], ["", "a.png"], [str(finished[1]), "a.png", "--policy", ""]):
+        with pytest.raises(UsageError, match="'' is empty; give a name or a path"):
+            predict.main(line)
+
+
+def test_lists_of_windows_are_read(finished, pictures, monkeypatch, told):
+    listed = f"{pictures / '03.png'}\r\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed), newline="\n"))
+    assert told(NAME, "-") == told(NAME, pictures / "03.png")

@@ -11,7 +11,10 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 class NotFinite(UserError):
-    """A loss or a gradient was infinite or not a number."""
+    """A loss, a gradient or a batch norm statistic was infinite or not a number."""
+
+    def __init__(self, what: str, when: str) -> None:
+        super().__init__(f"{what} is not finite {when}; try a lower --LR")
 
 
 class FiniteWatch:
@@ -39,6 +42,10 @@ class FiniteWatch:
 
     def check(self) -> None:
         """Raise NotFinite naming epoch, batch and exit; waits for the device. To be called before weights are kept."""
+        self._check_steps()
+        self._check_statistics()
+
+    def _check_steps(self) -> None:
         first = [] if self.first is None else self.first.tolist()
         earliest = min(first, default=NEVER)
         if earliest == NEVER:
@@ -50,7 +57,16 @@ class FiniteWatch:
         # exit, and of its parameters at the last one.
         bad = [what for what in bad if what in losses] or [max(reversed(bad), key=lambda what: what[0])]
         found = " and ".join(f"{what} of exit {position}" for position, what in bad)
-        raise NotFinite(f"{found} is not finite in epoch {self.epoch + 1}, batch {earliest + 1}; try a lower --LR")
+        raise NotFinite(found, f"in epoch {self.epoch + 1}, batch {earliest + 1}")
+
+    def _check_statistics(self) -> None:
+        """Batches are normalised by statistics of their own, so that losses do not show what the averages of these
+        have come to."""
+        means = {name: buffer for name, buffer in self.network.named_buffers() if buffer.is_floating_point()}
+        finite = torch.stack(torch._foreach_norm(list(means.values()), torch.inf)).isfinite().tolist()
+        for name, fine in zip(means, finite, strict=True):
+            if not fine:
+                raise NotFinite(name, f"in epoch {self.epoch + 1}")
 
     def _moving(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.network.named_parameters() if p.grad is not None]

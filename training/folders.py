@@ -25,7 +25,10 @@ def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[a
             options.resume = None
     folder = _folder(options, configuration)
     if str(folder) != os.fsencode(folder).decode(errors="replace"):
-        raise UserError(f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save")
+        raise UserError(
+            f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save, or rename "
+            "the folder of --data"
+        )
     return options, folder
 
 

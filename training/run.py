@@ -32,8 +32,9 @@ from system.output import quoted
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
+from training.finite import NotFinite
 from training.state import State
-from training.testing import Tester
+from training.testing import Evaluator
 
 
 def warn(text: str) -> None:
@@ -117,7 +118,7 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
-        self.tester = Tester(
+        self.evaluator = Evaluator(
             self.trainer, self.data, self.plan, self.augmentation, options.manualSeed, self.devices, stop
         )
         self.state, self.draw_due, self.save_due = State(self.trainer), 0.0, math.inf
@@ -227,8 +228,11 @@ class Run:
             return None
         self.progress.epoch(epoch, "testing")
         with self.state.clock.on("testing"):
-            self.kept = self.tester.network_to_keep(epoch)
-            return self.tester.evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
+            self.kept = self.evaluator.network_to_keep(epoch)
+            result = self.evaluator.evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
+        if not math.isfinite(result.loss):
+            raise NotFinite(f"the {self.data.held_out_name} loss", f"after epoch {epoch + 1}")
+        return result
 
     def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
@@ -288,7 +292,9 @@ class Run:
         self.save_due = time.monotonic() + 60 * self.options.saveEvery
 
     def _header(self) -> dict[str, Any]:
-        """What every exit file says of the run."""
+        """What every exit file says of the run; with a validation split by what its pictures are known again."""
+        name = self.data.held_out_name
+        known = {"heldOut": self.identity[name]["sha256"]} if self.data.validates else {}
         return {
             "name": self.configuration.name,
             "network": asdict(self.configuration),
@@ -297,13 +303,15 @@ class Run:
             **self.sizing.fields(),
             "mean": self.data.mean,
             "std": self.data.std,
-            "errorOn": self.data.held_out_name,
+            "errorOn": name,
+            **known,
             "epochs": self.state.epochs_done,
             "options": opts.shaping(self.options),
         }
 
     def finish(self) -> None:
         """Test what is kept, in float32, and write the page about the run."""
+        self._make_log_good()
         if not self.data.validates:
             self._make_good()
         self.errors = world.share(self.files.read_errors)
@@ -312,12 +320,21 @@ class Run:
         if world.is_first():
             self.files.write_page(page.of_run(self.files.exits))
 
+    @world.first_only
+    def _make_log_good(self) -> None:
+        """Write the log anew if its file is missing or damaged: the training state has it."""
+        try:
+            log.read(self.files.folder)
+        except UserError as error:
+            warn(f"{error}; it is written anew from the training state")
+            log.write(self.files.folder, self.state.log)
+
     def _make_good(self) -> None:
         """Write the exits of the last epoch anew if a file of theirs is missing or damaged: the training state has its
         weights, the log its errors. (Of a best epoch nothing else is kept.)"""
         if damage := world.share(self.files.damage):
             warn(f"{damage}; the exits are written anew from the training state")
-            network, last = self.tester.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
+            network, last = self.evaluator.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
             errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
             self.files.write_exits(network, self._header(), errors)
 
@@ -328,12 +345,12 @@ class Run:
         network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
         network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))
         if self.trainer.dtype:
-            self.errors = self.tester.evaluate(network, self.data.held_out).errors
+            self.errors = self.evaluator.evaluate(network, self.data.held_out).errors
             self.files.write_errors(network, self.errors)
         with self.stop.breaking():
             test = self.data.test()
         if test:
-            self.errors, self.error_name = self.tester.evaluate(network, test).errors, "test error"
+            self.errors, self.error_name = self.evaluator.evaluate(network, test).errors, "test error"
 
     def close(self) -> None:
         """End the loader's workers and the writer of scalars, and take the bar away."""

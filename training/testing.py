@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 STATISTICS = 2500  # training pictures to measure batch norm statistics on, where that is needed; more are no better
 
 
-class Tester:
+class Evaluator:
     """What tests the networks of a trainer, on all its devices and in all processes, and may stop between batches."""
 
     def __init__(

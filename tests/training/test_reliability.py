@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import math
 import multiprocessing.process
 import os
 import resource
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from reports import plots
 from system.errors import UserError
 from system.lock import locked
 from training.finite import FiniteWatch, NotFinite
+from training.testing import Evaluator
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -510,6 +513,42 @@ def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
         assert again.poll() is None
     again.terminate()
     again.communicate(timeout=60)
+
+
+def test_statistics_that_are_not_finite_stop_the_training(tmp_path, monkeypatch):
+    """Batches are normalised by statistics of their own: neither losses nor gradients show it."""
+    real = Trainer.step
+
+    def spoilt(self, *arguments):
+        result = real(self, *arguments)
+        self.network.get_buffer("heads.5.norm.running_var")[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(Trainer, "step", spoilt)
+    with pytest.raises(NotFinite, match=r"heads\.5\.norm\.running_var is not finite in epoch 1; try a lower --LR"):
+        main.main([*SMALL, "--save", str(tmp_path)])
+    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
+    assert not checkpoints.exit_files(tmp_path / FOLDER)
+
+
+def test_a_test_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
+    real = Evaluator.evaluate
+    monkeypatch.setattr(Evaluator, "evaluate", lambda *arguments: replace(real(*arguments), loss=math.nan))
+    with pytest.raises(NotFinite, match="the test loss is not finite after epoch 1; try a lower --LR"):
+        main.main([*SMALL, "--save", str(tmp_path)])
+    assert checkpoints.read_state(tmp_path / FOLDER, pytest.fail)["log"] == []
+
+
+def test_a_log_that_is_lost_is_written_anew(finished, tmp_path, capsys):
+    shutil.copytree(finished[1], tmp_path / FOLDER)
+    path = tmp_path / FOLDER / "log.csv"
+    before = path.read_bytes()
+    for spoil in (path.unlink, lambda: path.write_text("")):
+        spoil()
+        main.main(["--resume", str(tmp_path / FOLDER)])
+        assert path.read_bytes() == before
+        assert "log.csv" in capsys.readouterr().err
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path):
