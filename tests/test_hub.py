@@ -136,7 +136,11 @@ def test_what_is_pretrained_is_found_without_more_words():
         ({"dataset": "SVHN"}, "no exit files of SVHN-AuxResNet-56-5"),
         ({"name": "AuxResNet-14-3", "exit": 7, "pretrained": False, "classes": 2}, "no exit 7; there are: 5, 9, 14"),
         ({"dataset": "nowhere", "pretrained": False}, "nowhere has no train/"),
-        ({"name": "ResNet-8", "pretrained": False, "classes": 0}, "classes is the number of classes, 1 or more, not 0"),
+        ({"name": "ResNet-8", "pretrained": False, "classes": 0}, "classes is .* from 1 to 100,000, not 0"),
+        ({"name": "ResNet-8", "pretrained": False, "classes": "3"}, "classes is .* not '3'"),
+        ({"exit": "all"}, "exit is a position such as 45, or None for the last exit, not 'all'"),
+        ({"dataset": None}, "dataset is a text or a path, not None"),
+        ({"name": 5}, "name is a text or a path, not 5"),
     ],
 )
 def test_mistakes_are_told(arguments, text):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,12 @@ def test_mistakes_of_main_py(finished, tmp_path):
     assert_one_line_error(script("main.py", "--depth", "56", "--exits", "16,56"), 2, "16", "15, 17")
     assert_one_line_error(script("main.py", "--exitWeights", "1,1,1"), 2, "exitWeights", "19, 26")
     assert_one_line_error(script("main.py", *SMALL, "--resume", "--save", folder), 1, "nothing to resume")
+    assert_one_line_error(script("main.py", "--resume", save), 1, f"{save} is not the folder of a run: opt.json")
+    (tmp_path / folder.name).mkdir()
+    shutil.copy(folder / "exit-5.safetensors", tmp_path / folder.name)
+    for resume in ([], ["--resume"]):
+        without = script("main.py", *SMALL, "--save", tmp_path, *resume)
+        assert_one_line_error(without, 1, "holds a run without latest.pt, which cannot go on")
     contradiction = script("main.py", *SMALL, "--nEpochs", "2", "--save", save, "--resume", "--LR", "0.3")
     assert_one_line_error(contradiction, 1, "LR is 0.3, was 0.1")
 

@@ -7,12 +7,14 @@ import re
 import resource
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, assert_one_line_error, script
+from conftest import PROJECT, SMALL, assert_one_line_error, script
 from PIL import Image
 from safetensors.torch import load_file, save
 
@@ -269,3 +271,20 @@ def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, genuine, t
     (folder / ".lock").write_text("process 1 on here\n")
     monkeypatch.setattr(time, "sleep", lambda seconds: shutil.copy(finished[1] / FIRST, folder / FIRST))
     assert saved.load(files).files == files
+
+
+DEPRIVED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.parametrize("target", [FIRST, ""])
+def test_what_may_not_be_read_is_not_called_missing(target, finished, tmp_path):
+    if os.geteuid() == 0 and not shutil.which(DEPRIVED[0]):
+        pytest.skip("root reads everything, unless setpriv takes that right")
+    folder = tmp_path / finished[1].name
+    shutil.copytree(finished[1], folder)
+    (folder / target).chmod(0)
+    command = [sys.executable, "test.py", "DIGITS", str(folder), "--exit", "all"]
+    command = [*DEPRIVED, *command] if os.geteuid() == 0 else command
+    process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    (folder / target).chmod(0o700)
+    assert_one_line_error(process, 1, target or "AuxResNet-14-3 cannot be read", "Permission denied")

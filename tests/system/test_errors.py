@@ -87,7 +87,7 @@ def test_too_many_open_files_are_told_with_what_helps(wrapped, capfd, streams, m
     [
         ("PROGRAM >/dev/full", 1, "test.py: error: standard output: No space left on device\n"),
         ("PROGRAM | head -1 >/dev/null; exit ${PIPESTATUS[0]}", 1, ""),
-        ("PROGRAM >&-", 0, ""),
+        ("PROGRAM >&-", 1, "test.py: error: standard output: it is closed\n"),
     ],
 )
 def test_programs_that_only_print_end_with_their_reader(line, status, said):
