@@ -298,6 +298,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     given = MAIN.given(argv)
     goes_on = given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME)  # all of a file is to agree with that run
+    if goes_on and "save" in given and real(Path(given["resume"])).parent != real(Path(given["save"])):
+        raise UsageError(f"--resume {given['resume']} goes on there, not in --save {given['save']}; leave that out")
     if "config" in given:
         given = {**stored.given(Path(given["config"]), MAIN, given, dict if goes_on else stated), **given}
     _check_order(given)
