@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     from reports.answers import FORMATS
 
     paths = prediction.listed(named(options.pictures))
-    if options.out and files.real(Path(options.out)) in {files.real(Path(path)) for path in paths}:
+    if options.out and Path(options.out).exists() and any(same(options.out, path) for path in paths):
         raise UserError(f"--out {options.out} is one of the pictures; give another file")
     model = load(options, pattern)
     unreadable: list[UserError] = []
@@ -76,6 +76,14 @@ def named(words: Iterable[str]) -> Iterator[str]:
             raise UserError("- reads paths from standard input, which is closed; give paths, or open it")
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths as the system has them
         yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+
+
+def same(path: str, other: str) -> bool:
+    """Whether two names are those of one file."""
+    try:
+        return Path(path).samefile(other)
+    except (OSError, ValueError):  # a name that no file can have: it is named when it is to be read
+        return False
 
 
 def load(options: Namespace, pattern: str | None) -> "Model":
