@@ -1,7 +1,6 @@
 """Options from a file: from TOML that a user wrote, from the opt.json that a run left, from the header of an exit."""
 
 import json
-import os
 import tomllib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Container, Mapping
@@ -107,14 +106,13 @@ def is_kind_of(value: Any, read: Any) -> bool:
 
 def load(folder: Path) -> Any:
     """What the opt.json of a run holds; UserError if there is none."""
-    path = folder / "opt.json"
-    if not folder.is_dir() or not os.path.lexists(path):
-        raise UserError(f"{folder} is not the folder of a run: {path.name} and exit files are in one")
     try:
-        return strict.loads(read(path))
-    except ValueError as error:
-        if isinstance(error, UserError):
+        return strict.loads(read(folder / "opt.json"))
+    except UserError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
+        raise UserError(f"{folder} is not the folder of a run: opt.json and exit files are in one") from error
+    except ValueError as error:
         raise UserError(f"{folder} does not hold a run: {error}") from error
 
 

@@ -149,7 +149,7 @@ def test_mistakes_of_main_py(finished, tmp_path):
     assert_one_line_error(script("main.py", "--exitWeights", "1,1,1"), 2, "exitWeights", "19, 26")
     assert_one_line_error(script("main.py", *SMALL, "--resume", "--save", folder), 1, "nothing to resume")
     assert_one_line_error(script("main.py", "--resume", save), 1, f"{save} is not the folder of a run: opt.json")
-    assert_one_line_error(script("main.py", "--resume", folder, "--save", tmp_path), 2, "leave it out")
+    assert_one_line_error(script("main.py", "--resume", folder, "--save", tmp_path), 2, "leave that out")
     (tmp_path / folder.name).mkdir()
     shutil.copy(folder / "exit-5.safetensors", tmp_path / folder.name)
     for resume in ([], ["--resume"]):

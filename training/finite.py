@@ -41,32 +41,27 @@ class FiniteWatch:
         self.first = torch.where(values.isfinite(), self.first, self.first.clamp(max=step.index))
 
     def check(self) -> None:
-        """Raise NotFinite naming epoch, batch and exit; waits for the device. To be called before weights are kept."""
-        self._check_steps()
-        self._check_statistics()
+        """Raise NotFinite naming epoch, batch and exit; waits for the device, once. To be called before weights are
+        kept."""
+        means = {name: buffer for name, buffer in self.network.named_buffers() if buffer.is_floating_point()}
+        fine = torch.stack(torch._foreach_norm(list(means.values()), torch.inf)).isfinite()
+        told = (fine.long() if self.first is None else torch.cat([self.first, fine.long()])).tolist()
+        first, fine = told[: -len(means)], told[-len(means) :]
+        if (earliest := min(first, default=NEVER)) < NEVER:
+            raise NotFinite(self._gone_wrong(first, earliest), f"in epoch {self.epoch + 1}, batch {earliest + 1}")
+        for name in (name for name, is_fine in zip(means, fine, strict=True) if not is_fine):
+            # A batch is normalised by statistics of its own: losses do not show what their average has come to.
+            raise NotFinite(name, f"in epoch {self.epoch + 1}")
 
-    def _check_steps(self) -> None:
-        first = [] if self.first is None else self.first.tolist()
-        earliest = min(first, default=NEVER)
-        if earliest == NEVER:
-            return
+    def _gone_wrong(self, first: list[int], earliest: int) -> str:
+        """Of the losses and gradients that were not finite at the earliest step, the one that was so first."""
         losses = [(position, "the loss") for position in self.network.exits]
         gradients = [(self.network.exit_of(name), f"the gradient of {name}") for name, _ in self._moving()]
         bad = [what for what, when in zip(losses + gradients, first, strict=False) if when == earliest]
         # A gradient runs from the heads to the stem, the reverse of this order: it went wrong first at the deepest
         # exit, and of its parameters at the last one.
         bad = [what for what in bad if what in losses] or [max(reversed(bad), key=lambda what: what[0])]
-        found = " and ".join(f"{what} of exit {position}" for position, what in bad)
-        raise NotFinite(found, f"in epoch {self.epoch + 1}, batch {earliest + 1}")
-
-    def _check_statistics(self) -> None:
-        """Batches are normalised by statistics of their own, so that losses do not show what the averages of these
-        have come to."""
-        means = {name: buffer for name, buffer in self.network.named_buffers() if buffer.is_floating_point()}
-        finite = torch.stack(torch._foreach_norm(list(means.values()), torch.inf)).isfinite().tolist()
-        for name, fine in zip(means, finite, strict=True):
-            if not fine:
-                raise NotFinite(name, f"in epoch {self.epoch + 1}")
+        return " and ".join(f"{what} of exit {position}" for position, what in bad)
 
     def _moving(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.network.named_parameters() if p.grad is not None]

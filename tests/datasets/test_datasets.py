@@ -123,7 +123,7 @@ def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):
     for name, missing in (("CIFAR10", "cifar-10-python.tar.gz"), ("SVHN", "train_32x32.mat")):
         with pytest.raises(UserError) as caught:
             splits.for_training(name, tmp_path / "none", True, None, 0)
-        for word in (missing, str(tmp_path / "none"), "--dataDir", "--data DIGITS", "Network is unreachable"):
+        for word in (missing, str(tmp_path / "none"), "--dataDir", "try DIGITS", "Network is unreachable"):
             assert word in str(caught.value)
 
 

@@ -206,7 +206,9 @@ def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
         with pytest.raises(UserError):
             saved.find_files(name, name, [tmp_path])
     else:
-        assert_one_line_error(script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name")
+        assert_one_line_error(
+            script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name" if name else "is empty"
+        )
 
 
 @pytest.mark.parametrize("folder", [".", "/etc", "run", "my-ResNet-photos", "DIGITS-AuxResNet-8-2/", "x/AuxResNet-8-2"])
