@@ -1,10 +1,11 @@
 """Fit a policy, by which easy pictures leave early, on pictures that the network was not trained on.
 
-python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M          # multiply-adds for one picture, on average
-python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMs 2              # milliseconds on this machine, one by one
-python calibrate.py CIFAR10 AuxResNet-56-5 --maxErrorIncrease 0.5    # percentage points above the last exit, assured
-python calibrate.py CIFAR10 path/to/run --budgetMACs 60M --heldOut path/to/pictures
-python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M --protocol msdnet    # shares by a geometric law
+python main.py --data DIGITS --nOutputs 4 --valSize 300               # holds out 300 pictures to calibrate on
+python calibrate.py DIGITS AuxResNet-26-4 --budgetMACs 35M            # multiply-adds for one picture, on average
+python calibrate.py DIGITS AuxResNet-26-4 --budgetMs 2                # milliseconds on this machine, one by one
+python calibrate.py DIGITS AuxResNet-26-4 --maxErrorIncrease 5        # percentage points above the last exit, assured
+python calibrate.py DIGITS AuxResNet-26-4 --budgetMACs 35M --protocol msdnet    # shares by a geometric law
+python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M --heldOut path/to/pictures
 """
 
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import opts
 from datasets.catalog import NAMES
+from datasets.sizing import PADDINGS
 from models import names
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
@@ -62,7 +64,7 @@ def target(options: Namespace, model: "SavedModel") -> Path:
         )
     out = Path(options.out or run)
     if not out.is_dir():
-        raise UserError(f"--out {out} is no folder; make it, or leave --out out to write into {run}/")
+        raise UserError(f"--out {out} is no folder; make it, or drop --out, to write into {run}/")
     check_target(out / "policy.json")
     return out
 
@@ -83,12 +85,14 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
-        pictures = splits.held_out(options.data, Path(options.dataDir), model.svhn_extra, size, model.sizing)
+        padding = model.options.get("padding") or PADDINGS[0]  # with a margin, pictures are scaled in another place
+        root, extra = Path(options.dataDir), model.svhn_extra
+        pictures = splits.held_out(options.data, root, extra, size, model.sizing, padding)
         found = identity.digest(pictures)
         if model.header.get("heldOut", found) != found:  # older versions did not write it
             raise UserError(
                 f"these are not the pictures that were held out: {options.data} has others now, or other names of "
-                "files; check --dataDir, bring them back, or give --heldOut"
+                "files, or another version of Pillow decodes them; check --dataDir, bring them back, or give --heldOut"
             )
     saved.check_classes(model, pictures, options.heldOut or options.data)
     if len(pictures) < FEWEST:

@@ -45,6 +45,7 @@ def auxresnet(
     """
     with _own_modules():
         _check(dataset, name, exit)
+        dataset, name = os.fspath(dataset), os.fspath(name)
         if pretrained:
             return _trained(dataset, name, exit, save)
         return _fresh(dataset, name, exit, classes, data_dir, input_size)
@@ -67,7 +68,6 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
     from inference.classifier import Classifier, card
     from models import names
 
-    name = os.fspath(name)
     model = saved.find(name, names.find_folder(opts.label(_spelled(dataset)), name), exit, save)
     return Classifier(model.network, model.normalise, card(model.header)).eval()
 
@@ -88,7 +88,7 @@ def _fresh(
     position = configuration.exits[-1] if exit is None else exit
     if position not in configuration.exits:
         raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
-    if input_size not in SIDES:
+    if type(input_size) is not int or input_size not in SIDES:
         legal = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
         raise UserError(f"input_size is {legal}, not {input_size}")
     if classes is not None and not is_number(classes, 1, MAX_CLASSES, int):

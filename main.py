@@ -1,7 +1,7 @@
 """Train an AuxResNet by multi-way backpropagation and save one model per exit.
 
 python main.py                                    # AuxResNet-26-2/10 on CIFAR10
-python main.py --data DIGITS                      # a minute on two cores, no download
+python main.py --data DIGITS                      # half a minute on two cores, no download
 python main.py --depth 56 --batchsize 256 --nGPU 4 --nThreads 8 --shareGradInput true --data CIFAR100
 """
 

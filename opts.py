@@ -276,7 +276,7 @@ CALIBRATE = Program(
     _having("calibrate.py"),
     "Fit a policy by which easy pictures leave at early exits, on pictures that the network was not trained on.",
     "Give one of --budgetMACs, --budgetMs and --maxErrorIncrease. "
-    "Example: python calibrate.py CIFAR10 AuxResNet-56-5 --budgetMACs 60M",
+    "Example, of a network trained with --valSize: python calibrate.py DIGITS AuxResNet-26-4 --budgetMACs 35M",
 )
 EXPORT = Program(
     "export.py",

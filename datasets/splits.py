@@ -110,12 +110,14 @@ def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:
     return _read(folder, split, sizing)
 
 
-def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing = USUAL) -> Pictures:
-    """The `val_size` training pictures that `for_training` holds out; no others are read.
+def held_out(
+    data: str, root: Path, extra: bool, val_size: int, sizing: Sizing = USUAL, padding: str | None = None
+) -> Pictures:
+    """The `val_size` training pictures that `for_training` holds out, to the bit; no others are read.
 
     Raises UserError where there are no training pictures, or not that many.
     """
-    source, folder = find(data, root, extra, sizing)
+    source, folder = find(data, root, extra, sizing, padding)
     split = _load_training(source, folder)
     count = len(split.targets)
     if val_size >= count:
@@ -123,7 +125,7 @@ def held_out(data: str, root: Path, extra: bool, val_size: int, sizing: Sizing =
             f"{data} has {count:,} training pictures, and the run held {val_size:,} out: they are others; check "
             "--dataDir, or give --heldOut"
         )
-    return _read(folder, split, sizing, balanced_order(split.targets)[-val_size:])
+    return _read(folder, split, sizing, balanced_order(split.targets)[-val_size:]).without_margin()
 
 
 def some(data: str, root: Path, extra: bool, count: int, sizing: Sizing = USUAL) -> Pictures:

@@ -66,11 +66,13 @@ def main(paths: list[str]) -> str | int:
                 damaged.append(f"run.py: {path} cannot be read: {error}")
         answers = router.route(np.stack([image for _, image in read])) if read else ((), ())
         for (path, _), row, position in zip(read, *answers, strict=True):
-            print(f"{path}  {router.card['classes'][row.argmax()]} {row.max():.4f}  exit {position}")
+            name = "".join(c if c.isprintable() else "\ufffd" for c in router.card["classes"][row.argmax()])
+            print(f"{path}  {name} {row.max():.4f}  exit {position}")
     return "\n".join(damaged) or 0
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # paths and classes may have any characters
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

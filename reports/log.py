@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FILE = "log.csv"
 MAX_SECONDS = 10**9  # of an epoch: thirty years
-PARTS = ("training", "testing", "other")  # of the work of an epoch; saving and drawing are the others
+PARTS = ("training", "testing", "other")  # of the work of an epoch; `other` is saving and drawing
 COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
 TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
 HELD_OUT = ("test_", "validation_")  # what the columns begin with that are measured on held-out pictures

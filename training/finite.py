@@ -11,7 +11,7 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 class NotFinite(UserError):
-    """A loss, a gradient or a batch norm statistic was infinite or not a number."""
+    """A loss of training or testing, a gradient or a batch norm statistic was infinite or not a number."""
 
     def __init__(self, what: str, when: str) -> None:
         super().__init__(f"{what} is not finite {when}; try a lower --LR")
@@ -19,6 +19,7 @@ class NotFinite(UserError):
 
 class FiniteWatch:
     """Remembers the first step of an epoch at which each exit's loss, and each parameter's gradient, was not finite.
+    The averages of batch norms, once they are not, stay so, and are looked at when it is asked.
 
     Looking costs the device a few small kernels a step; the host waits for it in `check` only, which is to be called
     before an epoch ends.
@@ -41,17 +42,17 @@ class FiniteWatch:
         self.first = torch.where(values.isfinite(), self.first, self.first.clamp(max=step.index))
 
     def check(self) -> None:
-        """Raise NotFinite naming epoch, batch and exit; waits for the device, once. To be called before weights are
-        kept."""
+        """Raise NotFinite naming epoch, batch and exit of a loss or gradient, or else the epoch and the batch norm
+        statistic that is not finite now. Waits for the device, once; to be called before weights are kept."""
         means = {name: buffer for name, buffer in self.network.named_buffers() if buffer.is_floating_point()}
         fine = torch.stack(torch._foreach_norm(list(means.values()), torch.inf)).isfinite()
         told = (fine.long() if self.first is None else torch.cat([self.first, fine.long()])).tolist()
         first, fine = told[: -len(means)], told[-len(means) :]
         if (earliest := min(first, default=NEVER)) < NEVER:
             raise NotFinite(self._gone_wrong(first, earliest), f"in epoch {self.epoch + 1}, batch {earliest + 1}")
-        for name in (name for name, is_fine in zip(means, fine, strict=True) if not is_fine):
-            # A batch is normalised by statistics of its own: losses do not show what their average has come to.
-            raise NotFinite(name, f"in epoch {self.epoch + 1}")
+        # A batch is normalised by statistics of its own: losses do not show what their average has come to.
+        if bad := [name for name, is_fine in zip(means, fine, strict=True) if not is_fine]:
+            raise NotFinite(f"the batch norm statistic {bad[0]}", f"in epoch {self.epoch + 1}")
 
     def _gone_wrong(self, first: list[int], earliest: int) -> str:
         """Of the losses and gradients that were not finite at the earliest step, the one that was so first."""

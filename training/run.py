@@ -322,11 +322,13 @@ class Run:
 
     @world.first_only
     def _make_log_good(self) -> None:
-        """Write the log anew if its file is missing or damaged: the training state has it."""
+        """Write the log anew if its file is missing, damaged or shorter than it was: the training state has it."""
         try:
-            log.read(self.files.folder)
-        except UserError as error:
-            warn(f"{error}; it is written anew from the training state")
+            whole = len(log.read(self.files.folder)) == len(self.state.log)
+        except UserError:
+            whole = False
+        if not whole:
+            warn(f"{self.files.folder / log.FILE} is missing or damaged; it is written anew from the training state")
             log.write(self.files.folder, self.state.log)
 
     def _make_good(self) -> None:
