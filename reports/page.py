@@ -13,6 +13,7 @@ from models import names
 from models.names import Configuration
 from models.networks import cost
 from options import stored
+from options.recipes import BY_DATASET
 from reports.tables import percent
 from system.output import printable, quoted
 
@@ -28,7 +29,11 @@ def of_run(files: Mapping[int, Path]) -> str:
     configuration, options = names.from_fields(header["network"]), stored.known(header.get("options"), opts.MAIN)
     epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
     length = f"{epochs} epoch{'s' * (epochs > 1)}"
-    trained = f"It trains for {length} with the recipe `{recipe}`. {printable(program)} wrote the files."
+    own = f" and the defaults of {header['dataset']}" if header["dataset"] in BY_DATASET else ""
+    trained = (
+        f"It trains for {length}; what the command leaves open is as in the recipe `{recipe}`{own}. "
+        f"{printable(program)} wrote the files."
+    )
     parts = (
         f"# {printable(header['name'])} on {printable(header['dataset'])}",
         f"{_subject(configuration)} {_task(header)}",
