@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import opts
 from datasets.catalog import NAMES
-from datasets.sizing import PADDINGS
 from models import names
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
@@ -36,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     folder = names.find_folder(opts.label(options.data), options.model)
 
     from inference import calibration, early_exit, saved  # import PyTorch, which mistakes need not wait for
-    from reports import adaptive
+    from reports import adaptive, tables
 
     model = saved.find(options.model, folder, "all", options.save)
     out = target(options, model)
@@ -47,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
     early_exit.write_policy(out / early_exit.FILE, policy)
-    write(out / "adaptive.csv", adaptive.as_csv(rows))
+    write(out / "adaptive.csv", tables.as_csv(rows))
     write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
     print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
     print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
@@ -85,9 +84,8 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
-        padding = model.options.get("padding") or PADDINGS[0]  # with a margin, pictures are scaled in another place
         root, extra = Path(options.dataDir), model.svhn_extra
-        pictures = splits.held_out(options.data, root, extra, size, model.sizing, padding)
+        pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
         found = identity.digest(pictures)
         if model.header.get("heldOut", found) != found:  # older versions did not write it
             raise UserError(
@@ -102,15 +100,16 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
 
 def check_unseen(options: Namespace) -> None:
     """Raise UserError where --heldOut is the folder that a run is trained on, or tested on."""
+    from datasets import folder
+
     if options.data in NAMES:
         return
-    seen = ["train", "test" if Path(options.data, "test").is_dir() else "val"]
     held = Path(options.heldOut)
-    for split in seen:
-        if Path(options.data, split).is_dir() and real(Path(options.data, split)) in (real(held), real(held / "val")):
+    for seen in (folder.place(Path(options.data), split) for split in ("train", "test")):
+        if seen and real(seen) in (real(held), real(held / "val")):
             raise UserError(
-                f"--heldOut {held} has the pictures of {options.data}/{split}, which are for training and testing; "
-                "give a folder with others"
+                f"--heldOut {held} has the pictures of {seen}, which are for training and testing; give a folder with "
+                "others"
             )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import catalog
-from datasets.catalog import NAMES
+from datasets.catalog import ENDINGS, NAMES
 from datasets.sizing import PADDINGS, SIDE, SIDES
 from models.names import DROPOUT, MAX_WIDEN
 from options import stored, values
@@ -101,7 +101,7 @@ OPTIONS = (
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K",
                programs=("predict.py",)),
         _choice("format", ("text", "csv", "json"), "text", "of what is told", programs=("predict.py",)),
-        Option("out", values.answers, Rule("standard output"), "file to write it into", "FILE",
+        Option("out", values.answers(*ENDINGS, ".gif"), Rule("standard output"), "file to write it into", "FILE",
                programs=("predict.py",)),
     ),
     *group(

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 import opts
 from models import names
+from options.values import EXPORTED
 from system import files
 from system.errors import UsageError, UserError, one_line_errors
 
 if TYPE_CHECKING:
     from inference.prediction import Answer, Model
-
-EXPORTED = (".pt2", ".onnx")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -54,6 +54,7 @@ SOURCES = {
 }
 FOLDER = Source("datasets.folder:load", pad=4, flip=True, terms=FOLDER_TERMS)
 NAMES = tuple(SOURCES)
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name in a folder
 
 
 def row(data: str) -> Source:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets import cache
+from datasets.catalog import ENDINGS
 from datasets.decoding import decode_one, decoders
 from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
@@ -27,7 +28,6 @@ from system.errors import UserError
 from system.files import real, regular
 from system.output import printable
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name
 GROUP = 2000  # pictures that decoding threads are given at a time
 DECODING = f"2 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
@@ -88,8 +88,7 @@ def load(
     pictures are kept under `data_dir`, unless that lies in `root` itself. Raises UserError for a class without
     pictures and for a file that is no regular one.
     """
-    names = ("test", "val") if split == "test" else (split,)
-    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    folder = place(root, split)
     if folder is None:
         return None
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
@@ -103,6 +102,12 @@ def load(
     margin = margin if split == "train" else NO_MARGIN
     key, kept = _key(folder, paths, sizing, margin), _cache_file(root, folder, sizing, margin, data_dir)
     return Listing(folder, paths, targets, classes, sizing, margin, key, kept)
+
+
+def place(root: Path, split: str) -> Path | None:
+    """The folder of a split: `root/split`, or for `test`, where that is missing, `root/val`; None: there is none."""
+    names = ("test", "val") if split == "test" else (split,)
+    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def _of_class(folder: Path) -> list[str]:

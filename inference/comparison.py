@@ -34,10 +34,11 @@ def compare(model: SavedModel, rule: Rule, exported: Answers, batches: Iterable[
     Where a file lets a picture leave at another exit than the rule does, because a probability was rounded to the other
     side of a threshold, its distance from the threshold counts as a difference.
     """
+    normalise = model.normalise
     thresholds, number = torch.tensor(rule.thresholds)[:, None], torch.arange(len(rule.positions))[:, None]  # K×1
     differences, exits, moved, wrong = [], [], 0, [0, 0]
     for images, targets in batches:
-        logits = model.network(model.normalise(images))
+        logits = model.network(normalise(images))
         before = simulate(logits, rule)
         probabilities, positions = exported(images)
         left = torch.tensor([rule.positions.index(position) for position in positions.tolist()])

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.catalog import ENDINGS
 from datasets.decoding import decode_one, decoders
-from datasets.folder import ENDINGS, picture_files
+from datasets.folder import picture_files
 from datasets.sizing import Sizing
 from inference import evaluation, routing, saved
 from inference.classifier import POLICY, Model, card, likeliest

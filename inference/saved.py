@@ -14,7 +14,7 @@ import checkpoints
 import opts
 from datasets import splits
 from datasets.pictures import Pictures
-from datasets.sizing import Sizing
+from datasets.sizing import PADDINGS, Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
@@ -55,6 +55,11 @@ class SavedModel:
     def svhn_extra(self) -> bool:
         """Whether the training pictures of SVHN have the extra ones among them."""
         return self.options.get("svhnExtra") is not False
+
+    @property
+    def padding(self) -> str:
+        """What random crops saw beyond the edge; a margin of it moves where pictures are scaled from."""
+        return self.options.get("padding") or PADDINGS[0]
 
     @property
     def normalise(self) -> Normalise:

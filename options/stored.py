@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from options.declaration import Program, Rule, as_text
+from options.declaration import Option, Program, Rule, as_text
 from system import strict
 from system.errors import UsageError, UserError
 from system.files import read, regular
@@ -127,24 +127,26 @@ def recorded(folder: Path, program: Program) -> dict[str, Any]:
 
 def are_of(saved: Any, program: Program) -> bool:
     """Whether options of a program could be saved like this: by their names, as plain values or lists of such."""
-    return isinstance(saved, dict) and all(_is_of(name, value, program) for name, value in saved.items())
+    options = {option.name for option in program.options}
+    return isinstance(saved, dict) and all(_is_of(name, value, options) for name, value in saved.items())
 
 
-def _is_of(name: object, value: object, program: Program) -> bool:
-    return type(name) is str and name in {option.name for option in program.options} and is_plain(value)
+def _is_of(name: object, value: object, options: Container[str]) -> bool:
+    return type(name) is str and name in options and is_plain(value)
 
 
 def known(shaped: Any, program: Program) -> dict[str, Any]:
     """What the header of an exit file says of its run's options, as far as the program knows them and they can be so;
     None stands for the default."""
-    saved = shaped.items() if isinstance(shaped, dict) else ()
-    return {name: value for name, value in saved if _is_of(name, value, program) and _is_legal(name, value, program)}
+    saved = shaped if isinstance(shaped, dict) else {}
+    options = {option.name: option for option in program.options}
+    plain = {name: value for name, value in saved.items() if _is_of(name, value, options)}
+    return {name: value for name, value in plain.items() if _is_legal(options[name], value)}
 
 
-def _is_legal(name: str, value: Any, program: Program) -> bool:
+def _is_legal(option: Option, value: Any) -> bool:
     """Whether a command line could give an option this value; a data set, as a label, may be called anything."""
-    (option,) = (option for option in program.options if option.name == name)
-    if value is None or name == "data":
+    if value is None or option.name == "data":
         return value is None or type(value) is str
     try:
         read = option.kind(as_text(value))

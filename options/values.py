@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-MODELS = (".safetensors", ".pt", ".pt2", ".onnx")
+EXPORTED = (".onnx", ".pt2")  # endings of files that export.py writes
+MODELS = (".safetensors", ".pt", *EXPORTED)
 
 
 def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
@@ -155,18 +155,23 @@ def text(text: str) -> str:
     return text
 
 
-def answers(path: str) -> str:
-    """The name of a file for answers: not one that pictures and networks have, which a forgotten word would have put
-    in its place."""
-    suffix = Path(text(path)).suffix.lower()
-    if suffix in (*PICTURES, *MODELS):
-        raise argparse.ArgumentTypeError(f"{path!r} would be a {suffix[1:].upper()} file; give one such as classes.csv")
-    return path
+def answers(*pictures: str) -> Callable[[str], str]:
+    """An argparse type: the name of a file for answers, with no ending that `pictures` or networks have: a forgotten
+    word would have put it in the place of one of them."""
+
+    def convert(path: str) -> str:
+        suffix = Path(text(path)).suffix.lower()
+        if suffix in (*pictures, *MODELS):
+            kind = suffix[1:].upper()
+            raise argparse.ArgumentTypeError(f"{path!r} would be a {kind} file; give one such as classes.csv")
+        return path
+
+    return convert
 
 
 def exported(text: str) -> str:
     """The name of a file that export.py can write."""
-    if Path(text).suffix not in (".onnx", ".pt2") or "\0" in text:
+    if Path(text).suffix not in EXPORTED or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is neither the name of a .onnx nor of a .pt2 file")
     return text
 

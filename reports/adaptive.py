@@ -1,7 +1,5 @@
 """What a policy gives: error against multiply-adds as a table, as CSV and as a plot; what routing saves in time."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,15 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]  # of `calibration.sweep`: a value for each of its columns, None where a row has none
-
-
-def as_csv(rows: Rows) -> bytes:
-    """The rows of a sweep; what a row has not is left empty."""
-    text = io.StringIO()
-    lines = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(rows)
-    return text.getvalue().encode()
 
 
 @style()

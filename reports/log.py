@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports import tables
 from system import files, world
 from system.errors import UserError
 from system.strict import is_number
@@ -77,11 +78,7 @@ def _can_be(column: str, value: Any) -> bool:
 def write(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows of all epochs, atomically, so that none is missing or doubled after a resume. Of several processes
     only the first one writes."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    files.write(folder / FILE, text.getvalue().encode())
+    files.write(folder / FILE, tables.as_csv(rows))
 
 
 def read(folder: Path) -> list[dict[str, float | None]]:

@@ -1,8 +1,10 @@
 """What a person reads of a run: a line per epoch, the table of exits. Imports no torch before it counts costs."""
 
+import csv
+import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm.utils import disp_len  # columns on a terminal: a Chinese character takes two
 
@@ -56,6 +58,15 @@ def exit_table(
         "file": [str(path) for path in files.values()],
     }
     return table(columns, words={"file"})
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows with the same columns as CSV; None is left empty."""
+    text = io.StringIO()
+    lines = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    return text.getvalue().encode()
 
 
 def percent(value: float | None) -> str:

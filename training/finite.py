@@ -1,5 +1,7 @@
 """A watch on the device for numbers that are not finite."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -19,14 +21,14 @@ class NotFinite(UserError):
 
 class FiniteWatch:
     """Remembers the first step of an epoch at which each exit's loss, and each parameter's gradient, was not finite.
-    The averages of batch norms, once they are not, stay so, and are looked at when it is asked.
+    The averages of batch norms, `statistics` by name, stay so once they are not, and are looked at when it is asked.
 
     Looking costs the device a few small kernels a step; the host waits for it in `check` only, which is to be called
     before an epoch ends.
     """
 
-    def __init__(self, network: MultiExit, gradients: bool) -> None:
-        self.network, self.gradients = network, gradients
+    def __init__(self, network: MultiExit, statistics: Mapping[str, Tensor], gradients: bool) -> None:
+        self.network, self.statistics, self.gradients = network, statistics, gradients
         self.epoch = 0
         self.first: Tensor | None = None  # for each loss and gradient, the index of the step
 
@@ -44,14 +46,13 @@ class FiniteWatch:
     def check(self) -> None:
         """Raise NotFinite naming epoch, batch and exit of a loss or gradient, or else the epoch and the batch norm
         statistic that is not finite now. Waits for the device, once; to be called before weights are kept."""
-        means = {name: buffer for name, buffer in self.network.named_buffers() if buffer.is_floating_point()}
-        fine = torch.stack(torch._foreach_norm(list(means.values()), torch.inf)).isfinite()
+        fine = torch.stack(torch._foreach_norm(list(self.statistics.values()), torch.inf)).isfinite()
         told = (fine.long() if self.first is None else torch.cat([self.first, fine.long()])).tolist()
-        first, fine = told[: -len(means)], told[-len(means) :]
+        first, fine = told[: -len(fine)], told[-len(fine) :]
         if (earliest := min(first, default=NEVER)) < NEVER:
             raise NotFinite(self._gone_wrong(first, earliest), f"in epoch {self.epoch + 1}, batch {earliest + 1}")
         # A batch is normalised by statistics of its own: losses do not show what their average has come to.
-        if bad := [name for name, is_fine in zip(means, fine, strict=True) if not is_fine]:
+        if bad := [name for name, is_fine in zip(self.statistics, fine, strict=True) if not is_fine]:
             raise NotFinite(f"the batch norm statistic {bad[0]}", f"in epoch {self.epoch + 1}")
 
     def _gone_wrong(self, first: list[int], earliest: int) -> str:

@@ -69,8 +69,9 @@ class Trainer:
         self.sync_norms = sync_norms and world.size() > 1
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
-        self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]  # of batch norms
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
+        # Of batch norms; found now, because a network that moves to a GPU gets other buffers.
+        self.statistics = {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
         warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
         self.compiled = _compiled(self.model) if compiled_batch else self.model
         self.average = Average(network, average) if average else None
@@ -79,7 +80,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         if self.scaler.is_enabled():
             optimizers.at_rest(self.optimizers[0])
-        self.watch = FiniteWatch(network, gradients=not self.scaler.is_enabled())
+        self.watch = FiniteWatch(network, self.statistics, gradients=not self.scaler.is_enabled())
         self.stop = stop or Stop()
         for parameter in filter(lambda p: p.requires_grad, network.parameters()):
             parameter.register_post_accumulate_grad_hook(_breath)
@@ -107,7 +108,7 @@ class Trainer:
             results = Sums(len(losses), self.device)
             if part:
                 results.add(loss, logits, targets)
-            world.combine([results.loss, results.wrong], self.statistics, part)
+            world.combine([results.loss, results.wrong], list(self.statistics.values()), part)
             results.pictures = step.whole
             sums.include(results)
             self.watch.add(step, losses)
