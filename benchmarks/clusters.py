@@ -116,7 +116,9 @@ def counted(name: str) -> Step:
     muon, flops = moving.get_total_flops(), whole.get_total_flops()
     (kernels,) = (part.param_groups[0]["params"] for part in trainer.optimizers if isinstance(part, Muon))
     learning = [parameter for parameter in trainer.network.parameters() if parameter.requires_grad]
-    numbers, moved, statistics = (sum(map(torch.numel, part)) for part in (learning, kernels, trainer.statistics))
+    numbers, moved, statistics = (
+        sum(map(torch.numel, part)) for part in (learning, kernels, trainer.statistics.values())
+    )
     return Step((flops - muon) / 2, muon, operations.count, len(kernels), 4 * numbers, 2 * moved, 4 * statistics)
 
 

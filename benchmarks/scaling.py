@@ -45,7 +45,7 @@ def told(name: str) -> int:
     the wrong answers of each exit."""
     trainer, _ = training(name, "--nThreads", "0")
     gradients = sum(parameter.numel() for parameter in trainer.network.parameters() if parameter.requires_grad)
-    return gradients + sum(buffer.numel() for buffer in trainer.statistics) + 1 + len(trainer.network.exits)
+    return gradients + sum(buffer.numel() for buffer in trainer.statistics.values()) + 1 + len(trainer.network.exits)
 
 
 def alone(build: Builder, name: str) -> Case:

@@ -1,0 +1,59 @@
+"""What leaving early costs in error: policies fitted on one half of the test pictures and tried on the other.
+
+python -m benchmarks.halves --dataDir DIR           # DIR holds CIFAR-10; the network is that in pretrained/
+
+The network was trained on all training pictures, so that only test pictures are new to it. One half of them says
+little: what early exit costs there differs from half to half by as much as it is. So the test pictures are halved many
+times by chance, and what is printed is the mean and the standard deviation.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+
+from benchmarks.early_exit import CPU, load
+from datasets import splits
+from inference import calibration, early_exit, evaluation, saved
+from inference.calibration import Goal, HeldOut
+from inference.early_exit import Rule
+from opts import PROTOCOLS
+from reports.tables import amount, table
+
+BUDGETS = (40e6, 50e6, 60e6, 80e6, 100e6)  # multiply-adds for one picture
+
+
+def cost(goal: Goal, answers: HeldOut, half: torch.Tensor, macs: list[int], positions: tuple[int, ...]) -> float:
+    """By how many percentage points a policy that is fitted on the pictures of `half` (N bool) errs more than the last
+    exit, on the others."""
+    seen, others = (answers.take(part.nonzero()[:, 0]) for part in (half, ~half))
+    rule = Rule(positions, *calibration.fit(goal, seen, macs))
+    early = early_exit.simulate(others.logits, rule).figures(others.targets, macs)["error"]
+    return early - 100 * others.wrong[-1].double().mean().item()
+
+
+def main() -> None:
+    """Print a row for each budget."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataDir", type=Path, default=Path("data"))
+    parser.add_argument("--halvings", type=int, default=50)
+    arguments = parser.parse_args()
+    model, pictures = load(), splits.for_testing("CIFAR10", arguments.dataDir)
+    network = saved.ready(model, CPU.devices)
+    answers = HeldOut(*evaluation.collect(network, saved.under_a_bar(pictures), CPU.device), "CIFAR10 test")
+    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    draw = torch.Generator().manual_seed(0)
+    halves = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]
+    columns = {"multiply-adds": [amount(round(budget)) for budget in BUDGETS]}
+    for protocol in PROTOCOLS:
+        goals = [Goal("budgetMACs", budget, protocol=protocol) for budget in BUDGETS]
+        costs = [[cost(goal, answers, half, macs, model.network.exits) for half in halves] for goal in goals]
+        columns[protocol] = [f"{statistics.mean(row):+.2f} ± {statistics.stdev(row):.2f}" for row in costs]
+    last = 100 * answers.wrong[-1].double().mean().item()
+    print(f"points above the last exit ({last:.2f} % at {amount(macs[-1])}), {arguments.halvings} halvings\n")
+    print(table(columns))
+
+
+if __name__ == "__main__":
+    main()
