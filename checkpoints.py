@@ -33,7 +33,7 @@ from system.strict import is_number
 VERSION = "0.1"
 EXIT_FORMAT = 1
 STATE_FORMAT = 3
-STATE_FILE, PREVIOUS_STATE_FILE = "latest.pt", "previous.pt"
+STATE_FILE, PREVIOUS_STATE_FILE, DAMAGED_STATE_FILE = "latest.pt", "previous.pt", "damaged.pt"
 SEAL = b"\nAuxResNet state, SHA-256 "  # between a training state and its checksum
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
@@ -233,14 +233,19 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 def read_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     """The training state of a run, on the CPU; where the last one is missing or damaged, the one before it, and `warn`
-    is told so. Raises UserError where neither can be read."""
+    is told so. A damaged one gets another name, lest the next write should put it in the place of the good one. Raises
+    UserError where neither can be read."""
+    last, before = folder / STATE_FILE, folder / PREVIOUS_STATE_FILE
     try:
-        return _read_state(folder / STATE_FILE)
+        return _read_state(last)
     except UserError as error:
-        if not (folder / PREVIOUS_STATE_FILE).exists():
+        if not before.exists():
             raise
-        state = _read_state(folder / PREVIOUS_STATE_FILE)
-        warn(f"{error}; going on from the state before it, {folder / PREVIOUS_STATE_FILE}")
+        state = _read_state(before)
+        if aside := os.path.lexists(last):
+            last.replace(folder / DAMAGED_STATE_FILE)
+        kept = f", and is kept as {DAMAGED_STATE_FILE}" if aside else ""
+        warn(f"{error}{kept}; going on from the state before it, {before}")
         return state
 
 

@@ -46,8 +46,13 @@ def row(
 
 def columns(exits: Sequence[int], name: str) -> tuple[str, ...]:
     """The columns of the log of a run whose held-out pictures are called `name`: `test` or `validation`."""
-    errors = (f"{pictures}_error_{position}" for pictures in ("train", name) for position in exits)
+    errors = (error_column(pictures, position) for pictures in ("train", name) for position in exits)
     return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors, *COURSE)
+
+
+def error_column(pictures: str, position: int) -> str:
+    """The column with the errors of an exit on the `train`, `test` or `validation` pictures."""
+    return f"{pictures}_error_{position}"
 
 
 def checked(rows: Any, expected: Sequence[str]) -> list[dict[str, Any]]:

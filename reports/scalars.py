@@ -35,13 +35,12 @@ def tag(column: str) -> str:
 class Scalars:
     """Event files in a folder: each row of a log once, at its epoch, however often the run is stopped and goes on.
 
-    `done` epochs are in the log already. What earlier files say of later ones was lost with the state, and is taken
-    back; a folder without files gets the whole log.
+    A run that goes on takes back what its earlier files say and writes the whole log, because they may lack epochs (a
+    disk was full, or nobody wanted them), or have one that was lost with the state.
     """
 
-    def __init__(self, folder: Path, done: int) -> None:
-        self.folder = folder
-        self.written = done if self._begun() else 0  # rows
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.written = folder, 0  # rows
         self._writer: SummaryWriter | None = None
 
     def write(self, log: Sequence[Mapping[str, Any]]) -> None:
@@ -66,16 +65,13 @@ class Scalars:
             with suppress(Exception):
                 self._writer.close()
 
-    def _begun(self) -> bool:
-        return any(self.folder.glob("events.out.tfevents.*"))
-
     def _opened(self) -> "SummaryWriter":
         from torch.utils.tensorboard import SummaryWriter
 
         if self.folder.is_symlink():
             raise UserError("it is a link")
         threading.excepthook = _unless_told
-        return SummaryWriter(self.folder, purge_step=self.written + 1 if self._begun() else None, flush_secs=NEVER)
+        return SummaryWriter(self.folder, purge_step=1, flush_secs=NEVER)
 
 
 def _unless_told(failure: threading.ExceptHookArgs) -> None:

@@ -2,10 +2,11 @@
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from system import world
 from system.errors import UserError
@@ -17,9 +18,10 @@ def choose(count: int | None) -> list[torch.device]:
     """The devices for `--nGPU count`; None takes one GPU if there is one, else the CPU, and says so. Of several
     processes on a host each has a GPU of its own.
 
-    Raises UserError where the machine has fewer GPUs than were asked for.
+    Raises UserError where the machine has fewer GPUs than were asked for, or where they do not work.
     """
-    there, processes = torch.cuda.device_count(), world.host_size()
+    # A GPU may be there, and its driver too old: then it is counted, and cannot be had.
+    there, processes = torch.cuda.device_count() if torch.cuda.is_available() else 0, world.host_size()
     if count is None and not there:
         print("no GPU found: running on the CPU", file=sys.stderr)
     count = min(1, there) if count is None else count
@@ -34,7 +36,33 @@ def choose(count: int | None) -> list[torch.device]:
     torch.backends.cudnn.benchmark = True
     if world.size() > 1:
         torch.cuda.set_device(world.host_rank())  # NCCL asks which one it is
-    return [torch.device("cuda", world.host_rank() + index) for index in range(count)]
+    chosen = [torch.device("cuda", world.host_rank() + index) for index in range(count)]
+    for device in chosen:
+        check_works(device)
+    return chosen
+
+
+def check_works(device: torch.device) -> None:
+    """Raise UserError where a GPU does not compute, because PyTorch has no code for it, or another program has it."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{device} cannot be used: {reason}; give --nGPU 0 for the CPU") from error
+
+
+def seed(number: int, devices: Sequence[torch.device]) -> None:
+    """Seed what is drawn; further devices by numbers of their own, so that dropout differs from one share of a batch to
+    the next."""
+    torch.manual_seed(number)
+    for index, device in enumerate(devices[1:], 1):
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number + index)
+
+
+def generators(device: torch.device) -> list[Tensor]:
+    """The states of the generators of all GPUs, if the device is one of them."""
+    return torch.cuda.get_rng_state_all() if device.type == "cuda" else []
 
 
 def compute_in(threads: int | None) -> None:
@@ -60,4 +88,18 @@ def place(model: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
     if devices[0].type == "cpu":
         _keep_freed_memory()  # from now on: pictures have been read by then, some of them for nothing
     model = model.to(devices[0], memory_format=torch.channels_last)
-    return nn.DataParallel(model, list(devices)) if len(devices) > 1 else model
+    return Shared(model, list(devices)) if len(devices) > 1 else model
+
+
+class Shared(nn.DataParallel):
+    """A model that several GPUs compute, each a share of the batch, in the precision of whoever asks: the threads of a
+    `DataParallel` know whether that is autocast's, but take float16 for any 16 bits."""
+
+    def parallel_apply(self, replicas: Sequence[nn.Module], inputs: Sequence[Any], kwargs: Any) -> list[Any]:
+        """The answers of the replicas to their shares."""
+        dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+
+        def within(replica: nn.Module) -> Callable[..., Any]:
+            return torch.autocast("cuda", dtype, enabled)(replica.forward)
+
+        return super().parallel_apply([within(replica) for replica in replicas], inputs, kwargs)

@@ -168,7 +168,7 @@ def nothing(images):
 
 def test_a_probability_that_is_no_number_is_a_difference(finished):
     model = saved.load({5: finished[1] / "exit-5.safetensors"})
-    batches = [(PICTURES, torch.zeros(7)), *[(PICTURES, torch.zeros(7))]]
+    batches = [(PICTURES, torch.zeros(7))] * 2
     difference = comparison.compare(model, early_exit.only(5), nothing, batches).difference
     assert difference != difference
 

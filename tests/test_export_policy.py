@@ -118,7 +118,7 @@ def test_one_file_answers_picture_by_picture_as_the_network_does(made, model, po
     assert set(positions.tolist()) == set(EXITS)
 
 
-def test_what_lies_behind_an_exit_is_in_a_branch(made, model, policy):
+def test_what_lies_behind_an_exit_is_in_a_branch(made, model):
     """So it is not computed for those that leave: outside are the convolutions up to the first exit, and no others,
     and so on inwards."""
     onnx = pytest.importorskip("onnx")
@@ -196,7 +196,7 @@ def test_a_bundle_routes_batches_without_this_program(made, model, policy, tmp_p
     assert [float(row[2]) for row in rows] == pytest.approx(probabilities.amax(1).tolist(), abs=1e-4)
 
 
-def test_a_bundle_sees_pictures_as_this_program_does(made, tmp_path, capsys):
+def test_a_bundle_sees_pictures_as_this_program_does(made, tmp_path):
     """Of other sizes and kinds, and some that cannot be read."""
     pytest.importorskip("onnxruntime")
     from inference.bundle_run import Router

@@ -137,7 +137,7 @@ def test_a_policy_counts_with_that_size(trained, pictures, tmp_path):
     assert process.returncode == 0, process.stderr
 
 
-def test_what_contradicts_the_size_is_refused(trained, pictures, tmp_path):
+def test_what_contradicts_the_size_is_refused(trained, pictures):
     line = [*options(pictures, trained[0].parent), "--valSize", "30", "--nEpochs", "2", "--resume"]
     for size, given in (("32", []), ("48", ["--inputSize", "48"])):
         process = script("main.py", *line, *given)

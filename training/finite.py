@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.loaders import Step
 from models.multiexit import MultiExit
@@ -30,6 +30,7 @@ class FiniteWatch:
     def __init__(self, network: MultiExit, statistics: Mapping[str, Tensor], gradients: bool) -> None:
         self.network, self.statistics, self.gradients = network, statistics, gradients
         self.epoch = 0
+        self.names: list[str] = []  # of the parameters that have gradients
         self.first: Tensor | None = None  # for each loss and gradient, the index of the step
 
     def add(self, step: Step, losses: Tensor) -> None:
@@ -37,8 +38,9 @@ class FiniteWatch:
         values = losses
         if self.gradients:
             # The quickest norm. A gradient near 1e19 overflows it, too, and a run with such gradients is lost as well.
-            norms = torch._foreach_norm([p.grad for _, p in self._moving()])
-            values = torch.cat([losses, torch.stack(norms)])
+            moving = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+            values = torch.cat([losses, torch.stack(torch._foreach_norm(list(moving.values())))])
+            self.names = list(moving)  # kept, because a step that is broken off later may leave fewer
         if self.first is None or step.epoch != self.epoch:
             self.epoch, self.first = step.epoch, torch.full(values.shape, NEVER, device=values.device)
         self.first = torch.where(values.isfinite(), self.first, self.first.clamp(max=step.index))
@@ -58,12 +60,9 @@ class FiniteWatch:
     def _gone_wrong(self, first: list[int], earliest: int) -> str:
         """Of the losses and gradients that were not finite at the earliest step, the one that was so first."""
         losses = [(position, "the loss") for position in self.network.exits]
-        gradients = [(self.network.exit_of(name), f"the gradient of {name}") for name, _ in self._moving()]
+        gradients = [(self.network.exit_of(name), f"the gradient of {name}") for name in self.names]
         bad = [what for what, when in zip(losses + gradients, first, strict=False) if when == earliest]
         # A gradient runs from the heads to the stem, the reverse of this order: it went wrong first at the deepest
         # exit, and of its parameters at the last one.
         bad = [what for what in bad if what in losses] or [max(reversed(bad), key=lambda what: what[0])]
         return " and ".join(f"{what} of exit {position}" for position, what in bad)
-
-    def _moving(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, p) for name, p in self.network.named_parameters() if p.grad is not None]

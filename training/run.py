@@ -121,16 +121,16 @@ class Run:
         self.evaluator = Evaluator(
             self.trainer, self.data, self.plan, self.augmentation, options.manualSeed, self.devices, stop
         )
-        self.state, self.draw_due, self.save_due = State(self.trainer), 0.0, math.inf
+        self.state = State(self.trainer, self.data.held_out_name)
+        self.draw_due, self.save_due = 0.0, math.inf  # times
         self.kept: MultiExit = self.trainer.network  # of the epoch that was tested last
         self.errors: list[float] = []  # of what is kept in the end
         self.error_name = f"{self.data.held_out_name} error"
         self.unwritten: set[str] = set()  # what was told to be so
         self.agreement = world.Agreement()
         if saved:
-            columns = log.columns(configuration.exits, self.data.held_out_name)
-            self.state.restore(saved, self.plan, columns)
-        self.scalars = scalars.Scalars(folder / "tensorboard", self.state.epochs_done) if options.tensorboard else None
+            self.state.restore(saved, self.plan)
+        self.scalars = scalars.Scalars(folder / "tensorboard") if options.tensorboard else None
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
@@ -242,8 +242,7 @@ class Run:
         pictures, seconds = len(self.data.train), state.clock.seconds()
         state.log.append(log.row(epoch, exits, trained, name, held_out, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
-        if held_out and (not self.data.validates or state.best is None or held_out.errors[-1] < state.best):
-            state.best = held_out.errors[-1]
+        if held_out and (not self.data.validates or state.did_best()):
             self.files.write_exits(self.kept, self._header(), held_out.errors)
         log.write(self.files.folder, state.log)
         self._write_scalars()
@@ -337,7 +336,9 @@ class Run:
         if damage := world.share(self.files.damage):
             warn(f"{damage}; the exits are written anew from the training state")
             network, last = self.evaluator.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
-            errors = [last[f"{self.data.held_out_name}_error_{position}"] for position in self.configuration.exits]
+            errors = [
+                last[log.error_column(self.data.held_out_name, position)] for position in self.configuration.exits
+            ]
             self.files.write_exits(network, self._header(), errors)
 
     def _test_best(self) -> None:

@@ -15,6 +15,7 @@ from datasets.transforms import Augmentation, Normalise
 from models import names, networks
 from models.losses import Objective
 from system import arithmetic, world
+from system.devices import seed
 from system.errors import UserError
 from system.output import printable
 from system.stopping import Stop
@@ -100,7 +101,7 @@ def trainer(
     stop: Stop | None = None,
 ) -> Trainer:
     """A fresh network, seeded, and what trains it."""
-    torch.manual_seed(options.manualSeed)
+    seed(options.manualSeed, devices)
     network = networks.build(configuration, classes)
     network.share_grad_input = options.shareGradInput
     return Trainer(

@@ -1,6 +1,6 @@
 """Where a run stands: the epochs behind it, the step it has come to, and all that going on to the same bits needs."""
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ import torch
 import checkpoints
 from models.metrics import Sums
 from reports import log
+from system import devices
 from system.errors import UserError, is_shortage
 from system.strict import is_number
 from training.clock import Clock
@@ -16,15 +17,16 @@ from training.plan import Plan
 from training.trainer import Trainer
 
 ELSEWHERE = ("format", "options", "fit", "data")  # what a training state has besides; who reads it checks it
+FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
 
 class State:
-    """The log of the epochs that are done, and the sums and seconds of the one that is not."""
+    """The log of the epochs that are done, and the sums and seconds of the one that is not. `held_out_name` is what the
+    log calls the pictures that are not trained on: `test` or `validation`."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, held_out_name: str) -> None:
+        self.trainer, self.held_out_name = trainer, held_out_name
         self.log: list[dict[str, Any]] = []  # a row for each epoch
-        self.best: float | None = None  # the lowest error of the last exit on the validation pictures, in percent
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -38,6 +40,14 @@ class State:
         """How many epochs are trained, tested and logged."""
         return len(self.log)
 
+    def did_best(self) -> bool:
+        """Whether the epoch that was tested last has a lower error than all before it. Epochs are compared by the
+        deepest exit that learns: one whose loss weighs 0 stays as it was drawn."""
+        learning = zip(self.trainer.network.exits, self.trainer.exit_weights.weights, strict=True)
+        column = log.error_column(self.held_out_name, max(position for position, weight in learning if weight))
+        *before, last = (row[column] for row in self.log if row[column] is not None)
+        return last < min(before, default=math.inf)
+
     def saved(self) -> dict[str, Any]:
         """All of it, with the weights and what training needs, for a training state. Raises NotFinite where there is
         nothing worth going on from."""
@@ -46,46 +56,42 @@ class State:
             "network": self.trainer.network.state_dict(),
             "training": self.trainer.state(),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
+            "random_cuda": devices.generators(self.trainer.device),
             "log": self.log,
-            "best": self.best,
             "step": self.step,
             "sums": self.sums.state(),
             "seconds": self.clock.seconds(),
         }
 
-    def restore(self, saved: dict[str, Any], plan: Plan, columns: Sequence[str]) -> None:
-        """Go on from what `saved` gave, in the course of `plan`; `columns` are those of the log. Raises UserError where
-        it is not what this run would have given."""
+    def restore(self, saved: dict[str, Any], plan: Plan) -> None:
+        """Go on from what `saved` gave, in the course of `plan`. Raises UserError where it is not what this run would
+        have given."""
         try:
-            self._restore_progress(saved, plan, columns)
+            self._restore_progress(saved, plan)
             weights = like(saved["network"], self.trainer.network.state_dict(), "network")
             if odd := checkpoints.odd_values(weights):
                 raise ValueError(odd)
             self.trainer.network.load_state_dict(weights)
             self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.step)
             torch.set_rng_state(like(saved["random"], torch.get_rng_state(), "random"))
-            if len(saved["random_cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(like(saved["random_cuda"], torch.cuda.get_rng_state_all(), "random_cuda"))
+            own = devices.generators(self.trainer.device)
+            if len(saved["random_cuda"]) == len(own):
+                torch.cuda.set_rng_state_all(like(saved["random_cuda"], own, "random_cuda"))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
             if is_shortage(e):
                 raise
             reason = (str(e).splitlines() or [type(e).__name__])[0]
             raise UserError(f"the training state does not fit the options of its run: {reason}") from e
 
-    def _restore_progress(self, saved: dict[str, Any], plan: Plan, columns: Sequence[str]) -> None:
+    def _restore_progress(self, saved: dict[str, Any], plan: Plan) -> None:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""
-        if odd := saved.keys() - {*self.saved(), *ELSEWHERE}:
+        if odd := saved.keys() - {*self.saved(), *ELSEWHERE, *FORMERLY}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
+        columns = log.columns(self.trainer.network.exits, self.held_out_name)
         self.log, self.step = log.checked(saved["log"], columns), saved["step"]
         left = plan.epochs - len(self.log)
         if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
-        *_, error = (column for column in columns if "_error_" in column)  # the held-out one of the last exit
-        tested = [row[error] for row in self.log if row[error] is not None]
-        self.best = min(tested[-1:] if error.startswith("test") else tested, default=None)
-        if saved["best"] != self.best:
-            raise ValueError("the best error is not that of the log")
         self.clock = Clock.restored(saved["seconds"])
         sums = like(saved["sums"], self.sums.state(), "sums")
         done = min(self.step * plan.batch_size, plan.pictures)

@@ -20,7 +20,7 @@ from models.multiexit import MultiExit
 from models.norm import OverAllProcesses
 from system import world
 from system.arithmetic import autocast
-from system.devices import place
+from system.devices import generators, place
 from system.stopping import Stop, Stopped
 from system.strict import is_number
 from training import mixing, optimizers
@@ -142,16 +142,19 @@ class Trainer:
     def _traceless(self) -> Iterator[None]:
         """For what comes before the weights move, which may take minutes where it is compiled: a signal breaks it off,
         and what it has changed, batch norm statistics and the state of dropout's generators, is as it was."""
-        if world.size() > 1:  # the others would wait for this one
+        if world.size() > 1 or isinstance(self.model, nn.DataParallel):  # others would wait, or its threads go on
             yield
             return
+        held = [(module, dict(module._buffers)) for module in self.network.modules()]  # recomputed blocks get others
         buffers = list(self.network.buffers())
         before = [buffer.clone() for buffer in buffers]
-        random, random_cuda = torch.get_rng_state(), torch.cuda.get_rng_state_all()
+        random, random_cuda = torch.get_rng_state(), generators(self.device)
         try:
             with self.stop.breaking():
                 yield
         except Stopped:
+            for module, own in held:
+                module._buffers.update(own)
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
             torch.set_rng_state(random)

@@ -132,7 +132,7 @@ class Kept:
 
 def forbid_decoding(monkeypatch):
     """From here on, who decodes a picture fails."""
-    monkeypatch.setattr(folder, "decode_one", lambda path, sizing: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(folder, "decode_one", lambda path, *how, **more: pytest.fail(f"{path} was decoded again"))
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_times_are_measured():
     assert model.seen == 128
 
 
-def test_classes_are_told_worst_first_under_the_error(finished, answers, tmp_path):
+def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):
     plot = tmp_path / "confusion.png"
     process = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "9", "--perClass", "--plot", plot)
     error, empty, _, _, *rows = process.stdout.splitlines()

@@ -30,7 +30,7 @@ def sparse(tmp_path_factory):
     return save
 
 
-def test_every_second_epoch_and_the_last_are_tested(sparse, capsys):
+def test_every_second_epoch_and_the_last_are_tested(sparse):
     rows = logged(sparse / FOLDER)
     assert [bool(row["test_error_14"]) for row in rows] == [False, True, False, True, True]
     assert [bool(row["test_loss"]) for row in rows] == [False, True, False, True, True]

@@ -178,7 +178,7 @@ def test_what_the_options_of_a_run_left_open_contradicts_another_that_is_resumed
         opts.check_resumable(parse(usual, f"--resume {tmp_path}", name="usual.json"), before)
 
 
-def test_what_the_command_line_replaces_need_not_be_there_any_more(parse, tmp_path):
+def test_what_the_command_line_replaces_need_not_be_there_any_more(parse):
     saved = json.dumps(vars(opts.parse([])) | {"data": "pictures/that/moved"})
     assert parse(saved, "--data DIGITS", name="opt.json").data == "DIGITS"
     with pytest.raises(UsageError, match="--data: 'pictures/that/moved' is neither"):

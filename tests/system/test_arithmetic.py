@@ -74,7 +74,7 @@ def test_a_resumed_run_keeps_what_was_chosen_elsewhere(how, tmp_path):
     assert "epoch 3/3" in output
 
 
-def test_short_runs_are_not_compiled_and_long_ones_where_a_compiler_works(monkeypatch, tmp_path, capsys):
+def test_short_runs_are_not_compiled_and_long_ones_where_a_compiler_works(tmp_path, capsys):
     main.main([*TINY, "--compile", "auto", "--save", str(tmp_path / "short")])
     assert "chosen for this machine: compile=false" in capsys.readouterr().out
     assert not arithmetic.choose_compile(1e9, CPU)

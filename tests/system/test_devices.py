@@ -1,5 +1,8 @@
 """Where a network runs."""
 
+import sys
+import threading
+
 import pytest
 import torch
 from conftest import network
@@ -8,16 +11,22 @@ from system import devices
 from system.errors import UserError
 
 
+def gpus(monkeypatch, count):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
 def test_several_gpus_share_a_batch(monkeypatch):
     """No GPU here: DataParallel is run with its devices stubbed out, the wrapping and the files are real."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpus(monkeypatch, 2)
+    monkeypatch.setattr(devices, "check_works", lambda device: None)
     assert devices.choose(2) == [torch.device("cuda:0"), torch.device("cuda:1")]
     assert devices.choose(None) == [torch.device("cuda:0")]
     assert devices.choose(0) == [torch.device("cpu")]
     with pytest.raises(UserError, match="--nGPU 4: this machine has 2"):
         devices.choose(4)
     placed = {}
-    monkeypatch.setattr(torch.nn, "DataParallel", lambda model, where: placed.setdefault("where", where) and model)
+    monkeypatch.setattr(devices, "Shared", lambda model, where: placed.setdefault("where", where) and model)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, **_: placed.setdefault("first", device) and self)
     model = network("ResNet-8")
     devices.place(model, devices.choose(2))
@@ -26,6 +35,45 @@ def test_several_gpus_share_a_batch(monkeypatch):
 
 
 def test_asking_for_gpus_where_there_are_none(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    gpus(monkeypatch, 0)
     with pytest.raises(UserError, match="--nGPU 4: this machine has no GPUs; give 0 for the CPU"):
         devices.choose(4)
+
+
+def test_gpus_that_do_not_work_are_not_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # it is there, and its driver too old
+    assert devices.choose(None) == [torch.device("cpu")]
+    with pytest.raises(UserError, match="--nGPU 1: this machine has no GPUs"):
+        devices.choose(1)
+    gpus(monkeypatch, 1)
+    with pytest.raises(UserError, match=r"^cuda:0 cannot be used: .*; give --nGPU 0 for the CPU$"):
+        devices.choose(None)
+
+
+class Told(torch.nn.Module):
+    """Tells what its thread computes in on GPUs."""
+
+    def forward(self, images):
+        return torch.get_autocast_dtype("cuda")
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_gpus_compute_in_the_precision_that_was_asked_for(monkeypatch):
+    """In threads, as DataParallel's are; which GPU each one takes is left out."""
+
+    def in_threads(replicas, inputs, kwargs, _):
+        def work(index):
+            found[index] = replicas[index](*inputs[index], **kwargs[index])
+
+        found = [None] * len(replicas)
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(replicas))]
+        for thread in threads:
+            thread.start()
+            thread.join()
+        return found
+
+    monkeypatch.setattr(sys.modules["torch.nn.parallel.data_parallel"], "parallel_apply", in_threads)
+    shared = devices.Shared(Told())
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cuda", dtype):
+            assert shared.parallel_apply([Told(), Told()], [(0,), (0,)], [{}, {}]) == [dtype, dtype]

@@ -41,7 +41,7 @@ def test_a_link_to_nothing_makes_nothing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("link", LINKS)
-def test_no_link_in_the_folder_of_a_run_leads_its_writes_elsewhere(link, tmp_path, capsys):
+def test_no_link_in_the_folder_of_a_run_leads_its_writes_elsewhere(link, tmp_path):
     """Every file of a run, and every name that one has or had on its way, is another name of a file elsewhere."""
     folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     shutil.copytree(OLD_RUN, folder)

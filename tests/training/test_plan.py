@@ -37,10 +37,3 @@ def test_processes_share_every_batch_and_lose_no_picture(monkeypatch):
         together = np.concatenate([part.indices for part in parts])
         assert sorted(together) == sorted(step.indices)
         assert max(len(part.indices) for part in parts) - min(len(part.indices) for part in parts) <= 1
-
-
-def test_alone_a_process_is_the_world():
-    import torch
-
-    assert (world.rank(), world.size()) == (0, 1)
-    assert world.total(torch.tensor(3)).item() == 3

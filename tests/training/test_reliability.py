@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, write_pictures
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, network, script, signal_during, write_pictures
 
 import checkpoints
 import main
@@ -27,6 +27,7 @@ from reports import plots
 from system.errors import UserError
 from system.lock import locked
 from training.finite import FiniteWatch, NotFinite
+from training.plan import Plan
 from training.testing import Evaluator
 from training.trainer import Trainer
 
@@ -93,7 +94,7 @@ def test_two_runs_on_one_folder(tmp_path):
     process.communicate(timeout=60)
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
+def test_a_second_ctrl_c_stops_at_once():
     code = """
 from system import stopping; import signal, time
 with stopping.stoppable() as stop:
@@ -151,6 +152,18 @@ def test_a_damaged_state_is_noticed_and_the_one_before_it_used(damage, run_copy,
     for name in ("exit-5.safetensors", "exit-14.safetensors"):
         ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (folder, finished[1]))
         assert ours == theirs
+
+
+def test_a_damaged_state_takes_no_good_one_s_place(run_copy, monkeypatch):
+    """A run that went on from the state before it is killed in its next save, before the new state is in its place."""
+    _, folder = run_copy
+    (folder / "latest.pt").write_bytes(torn((folder / "latest.pt").read_bytes()))
+    state = checkpoints.read_state(folder, lambda text: None)
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: sys.exit(9) if path.suffix == ".tmp" else real(path, to))
+    with pytest.raises(SystemExit):
+        checkpoints.write_state(folder, state)
+    assert checkpoints.read_state(folder, lambda text: None)["log"] == state["log"]
 
 
 def test_a_crash_between_the_two_renames_of_a_save(run_copy, capsys):
@@ -304,6 +317,22 @@ def test_numbers_that_are_not_finite_stop_the_training(gradients, words, tmp_pat
     state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
     assert len(state["log"]) == 1
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
+
+
+def test_a_gradient_that_was_not_finite_is_named_though_it_is_gone():
+    """The next step is broken off when it has cleared the gradients, or has some anew."""
+    few = network("AuxResNet-8-2")
+    watch = FiniteWatch(few, {name: b for name, b in few.named_buffers() if b.is_floating_point()}, gradients=True)
+    for parameter in few.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    few.stem.weight.grad[0] = float("inf")
+    step = next(Plan(pictures=8, batch_size=8, epochs=1, seed=0, side=32, first_side=32).after(0))
+    watch.add(step, torch.ones(2))
+    for parameter in few.parameters():
+        parameter.grad = None
+    few.heads["8"].linear.bias.grad = torch.ones(10)
+    with pytest.raises(NotFinite, match=r"the gradient of stem\.weight of exit 5 is not finite in epoch 1, batch 1"):
+        watch.check()
 
 
 def test_a_state_is_not_saved_after_such_a_step(tmp_path, monkeypatch):

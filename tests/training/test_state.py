@@ -108,7 +108,6 @@ OTHERS = {
     "a pace of none": (course(images_per_second=None), "value of images_per_second"),
     "a part of an age": (course(seconds_testing=1e300), "value of seconds_testing"),
     "more epochs than there are": (lambda s: s["log"].extend({**s["log"][0], "epoch": e} for e in (2, 3, 4)), "of 3"),
-    "another best": (put(("best",), 1.0), "best error is not that of the log"),
     "a negative step": (put(("step",), -1), "1 epochs and -1 steps"),
     "a step too many": (put(("step",), 6), "1 epochs and 6 steps"),
     "half a step": (put(("step",), 2.5), "and 2.5 steps"),

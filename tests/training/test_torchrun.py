@@ -77,10 +77,8 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
     launcher = torchrun(tmp_path, "--nEpochs", "100")
     wait_for_epochs(tmp_path, 1)
     before = (tmp_path / FOLDER / "latest.pt").read_bytes()
-    begin = time.monotonic()
     os.kill(ranks(launcher)[1] if whom == "one process" else launcher.pid, signal.SIGTERM)
     _, errors = launcher.communicate(timeout=60)
-    print(f"stopped after {time.monotonic() - begin:.1f} s")
     assert errors.count("stopped by SIGTERM; the state is saved; go on with: python main.py --resume") == 1, errors
     assert (tmp_path / FOLDER / "latest.pt").read_bytes() != before
     assert not (tmp_path / FOLDER / ".lock").exists()
@@ -190,9 +188,7 @@ def test_where_one_host_is_gone_for_good_the_other_goes_on(tmp_path):
         wait_for_epochs(tmp_path, 3)
         kill_all_of(hosts[1])
         done = len(logged(tmp_path / FOLDER))
-        begin = time.monotonic()
         output, errors = agents[0].communicate(timeout=240)
-        print(f"at the end {time.monotonic() - begin:.0f} s later")
     assert done < 30
     assert agents[0].returncode == 0, errors
     assert "resumed after epoch" in output

@@ -14,6 +14,7 @@ import main
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation
+from models import multiexit
 from models.metrics import Sums
 from system.arithmetic import DTYPES
 from system.stopping import Stopped, stoppable
@@ -105,6 +106,11 @@ def terminate(_):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def interrupted(frozen, enter=multiexit._FrozenStatistics.__enter__):
+    enter(frozen)
+    terminate(None)
+
+
 def counting(method, reads):
     def counted(tensor, *arguments, **options):
         reads.count += 1
@@ -113,7 +119,7 @@ def counting(method, reads):
     return counted
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("where", ["forward", "backward", "recomputation"])
 def test_a_step_that_is_broken_off_leaves_no_trace(where, monkeypatch):
     """Batch norm statistics have moved by then, and dropout has drawn random numbers."""
     results = []
@@ -121,10 +127,13 @@ def test_a_step_that_is_broken_off_leaves_no_trace(where, monkeypatch):
         torch.manual_seed(3)
         with stoppable() as stop:
             run, given = trainer(stop=stop, name="AuxResNet-8-2-dropout"), list(batches(3))
+            run.network.share_grad_input = where == "recomputation"
             if broken_off:
                 with monkeypatch.context() as patch:
                     if where == "forward":
                         signal_during(patch, torch.nn.BatchNorm2d, "forward", 3)
+                    elif where == "recomputation":
+                        patch.setattr(multiexit._FrozenStatistics, "__enter__", interrupted)
                     else:
                         (signalled := run.network.stem.weight).register_hook(terminate)
                     with pytest.raises(Stopped):

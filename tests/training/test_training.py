@@ -91,6 +91,14 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
     assert "test error" in capsys.readouterr().out
 
 
+def test_an_exit_that_does_not_learn_chooses_no_epoch(tmp_path):
+    main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--LR", "0.5", "--exitWeights", "1,1,0"])
+    errors = [float(row["validation_error_9"]) for row in logged(tmp_path / FOLDER)]
+    header = checkpoints.read_header(tmp_path / FOLDER / "exit-9.safetensors")
+    assert (header["epochs"], header["error"]) == (errors.index(min(errors)) + 1, min(errors))
+    assert header["epochs"] > 1
+
+
 def test_exits_and_weights_given_by_hand(tmp_path):
     main.main([*SMALL[:-4], "--nGPU", "0", "--trainSize", "64", "--nOutputs", "2", "--exits", "3,14", "--nEpochs", "1",
                "--exitWeights", "0.5,1", "--shareGradInput", "true", "--schedule", "step", "--shortcutType", "b",
