@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import opts
-from datasets.catalog import NAMES
+from datasets import catalog
 from models import names
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
@@ -87,7 +87,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
         root, extra = Path(options.dataDir), model.svhn_extra
         pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
         found = identity.digest(pictures)
-        if model.header.get("heldOut", found) != found:  # older versions did not write it
+        if model.header.get("heldOut", found) != found:
             raise UserError(
                 f"these are not the pictures that were held out: {options.data} has others now, or other names of "
                 "files, or another version of Pillow decodes them; check --dataDir, bring them back, or give --heldOut"
@@ -99,13 +99,12 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
 
 
 def check_unseen(options: Namespace) -> None:
-    """Raise UserError where --heldOut is the folder that a run is trained on, or tested on."""
+    """Raise UserError where --heldOut is the folder that a run is trained on, or tested on, or has it in it."""
     from datasets import folder
 
-    if options.data in NAMES:
-        return
+    source, root = catalog.find(options.data, Path(options.dataDir))
     held = Path(options.heldOut)
-    for seen in (folder.place(Path(options.data), split) for split in ("train", "test")):
+    for seen in (folder.place(root, split) for split in ("train", "test") if source.loader == catalog.FOLDER.loader):
         if seen and real(seen) in (real(held), real(held / "val")):
             raise UserError(
                 f"--heldOut {held} has the pictures of {seen}, which are for training and testing; give a folder with "
@@ -131,7 +130,7 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
         metrics.check_finite(of_exit, f"exit {position}")
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = HeldOut([z.cpu() for z in logits], targets.cpu(), where)
-    if not options.heldOut:
+    if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known
         check_split(held, model)
     alone = [saved.standalone(model, position) for position in model.files] if options.budgetMs else []
     side, device = model.sizing.side, runs_on.device

@@ -23,10 +23,11 @@ from system.errors import UsageError, UserError
 from system.files import real
 from system.output import printable, quoted
 
-BOTH = ("main.py", "test.py")
+TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = ("confidence", "msdnet")  # by which thresholds may be chosen
+TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
 AUTO_RESUME = "auto"  # in place of a folder: start a run, or go on with it
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
@@ -39,108 +40,109 @@ def _choice(name: str, choices: Sequence[str], default: str, help: str, **more: 
     return Option(name, str.lower, default, help, choices=tuple(choices), **more)
 
 
+def _format(others: Mapping[str, Any]) -> str:
+    """The format that the ending of --out names, if it names one."""
+    ending = Path(others["out"] or "").suffix.lower()[1:]
+    return ending if ending in TOLD_AS else TOLD_AS[0]
+
+
 # fmt: off
 OPTIONS = (
     *group(
         "what to test",
         Option("data", values.dataset(NAMES, "test", "val"), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*",
-               positional=True, programs=("test.py",)),
+               positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
-               positional=True, programs=("test.py",)),
+               positional=True),
         Option("exit", values.exit_position, Rule("the last exit"),
-               "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P",
-               programs=("test.py",)),
+               "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P"),
+        programs=("test.py",),
     ),
     *group(
         "how to test it, and what to tell",
-        _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True,
-                programs=("test.py",)),
-        _switch("perClass", False, "the error of each class, the worst first", alone=True, programs=("test.py",)),
+        _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True),
+        _switch("perClass", False, "the error of each class, the worst first", alone=True),
         Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
-               "for in the run's folder, too, and time that; with --exit all and --plot: draw it", "FILE",
-               programs=("test.py",)),
+               "for in the run's folder, too, and time that; with --exit all and --plot: draw it", "FILE"),
         _switch("compile", False, "with --policy: batches by compiled code, after a wait of a minute; torch.compile",
-                alone=True, programs=("test.py",)),
-        Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE",
-               programs=("test.py",)),
+                alone=True),
+        Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE"),
         Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
                "multiply-adds, early exit beside it where the run has a policy.json; with --perClass of which class "
-               "is taken for which", "FILE", programs=("test.py",)),
+               "is taken for which", "FILE"),
+        programs=("test.py",),
     ),
     *group(
         "what to export, and how",
         Option("data", values.dataset(NAMES, "test", "val"), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*, to compare on",
-               positional=True, programs=("export.py",)),
+               positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
-               positional=True, programs=("export.py",)),
-        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("export.py",)),
+               positional=True),
+        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P"),
         Option("policy", text, Rule("none"), "write the whole network, which pictures leave early by this file of "
-               "calibrate.py; it is looked for in the run's folder, too", "FILE", programs=("export.py",)),
+               "calibrate.py; it is looked for in the run's folder, too", "FILE"),
         Option("to", values.exported,
                Rule("model.onnx, without --bundle", lambda others: None if others["bundle"] else "model.onnx"),
-               "file to write, .onnx or .pt2", "FILE", programs=("export.py",)),
+               "file to write, .onnx or .pt2", "FILE"),
         Option("bundle", values.new_folder, Rule("none"), "with --policy: folder to make, with an ONNX file for each "
-               "segment and a run.py that sends batches of pictures through them", "DIR", programs=("export.py",)),
+               "segment and a run.py that sends batches of pictures through them", "DIR"),
         Option("check", number(int, 0, 10**7), Rule("all"), "compare on N test pictures; 0: on noise, which needs no "
-               "data", "N", programs=("export.py",)),
-        _switch("half", False, "keep the weights in 16 bits", alone=True, programs=("export.py",)),
-        _switch("int8", False, "ONNX: compute in 8 bits, their ranges measured on training pictures", alone=True,
-                programs=("export.py",)),
+               "data", "N"),
+        _switch("half", False, "keep the weights in 16 bits", alone=True),
+        _switch("int8", False, "ONNX: compute in 8 bits, their ranges measured on training pictures", alone=True),
+        programs=("export.py",),
     ),
     *group(
         "what to predict, and how to tell it",
         Option("model", text, None, "a network's name, a run's folder, an exit-*.safetensors or a file of export.py",
-               positional=True, programs=("predict.py",)),
+               positional=True),
         Option("pictures", text, None, "files, folders, or - for a list of them on standard input", "PICTURE",
-               positional=True, several=True, programs=("predict.py",)),
-        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P", programs=("predict.py",)),
+               positional=True, several=True),
+        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P"),
         Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
-               "for in the run's folder, too, and tell the exit of each", "FILE", programs=("predict.py",)),
-        Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K",
-               programs=("predict.py",)),
-        _choice("format", ("text", "csv", "json"), "text", "of what is told", programs=("predict.py",)),
-        Option("out", values.answers(*ENDINGS, ".gif"), Rule("standard output"), "file to write it into", "FILE",
-               programs=("predict.py",)),
+               "for in the run's folder, too, and tell the exit of each", "FILE"),
+        Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K"),
+        Option("format", str.lower, Rule("by the name of --out, else text", _format), "of what is told",
+               choices=TOLD_AS),
+        Option("out", values.answers(*ENDINGS, ".gif"), Rule("standard output"), "file to write it into", "FILE"),
+        programs=("predict.py",),
     ),
     *group(
         "what to calibrate, and for what",
         Option("data", values.dataset(NAMES, "train", "test", "val"), None,
                f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
-               positional=True, programs=("calibrate.py",)),
-        Option("model", text, None, "the network's name, or the path of a run", positional=True,
-               programs=("calibrate.py",)),
+               positional=True),
+        Option("model", text, None, "the network's name, or the path of a run", positional=True),
         Option("budgetMACs", values.multiply_adds, Rule("none"),
-               "multiply-adds that a picture may take on average, such as 60M", "MACS", programs=("calibrate.py",)),
+               "multiply-adds that a picture may take on average, such as 60M", "MACS"),
         Option("budgetMs", number(float, 1e-6, 1e6), Rule("none"), "milliseconds that it may take on average, if each "
-               "exit takes what its model takes for one picture on this machine", "MS", programs=("calibrate.py",)),
+               "exit takes what its model takes for one picture on this machine", "MS"),
         Option("maxErrorIncrease", number(float, 1e-6, 100), Rule("none"), "percentage points that the error may be "
-               "above the last exit's; the policy is the fastest for which that is assured", "POINTS",
-               programs=("calibrate.py",)),
+               "above the last exit's; the policy is the fastest for which that is assured", "POINTS"),
         Option("confidence", number(float, 0.01, 0.999999),
                Rule("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
-               "with which that is assured", "C", programs=("calibrate.py",)),
+               "with which that is assured", "C"),
         _choice("protocol", PROTOCOLS, PROTOCOLS[0], "thresholds: one of confidence for all exits; or, for a budget, "
-                "those by which a geometric law's shares of the pictures leave, as in MSDNet",
-                programs=("calibrate.py",)),
+                "those by which a geometric law's shares of the pictures leave, as in MSDNet"),
         Option("heldOut", values.folder, Rule("the pictures that --valSize held out in training"), "a folder with "
-               "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR",
-               programs=("calibrate.py",)),
-        Option("out", text, Rule("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png", "DIR",
-               programs=("calibrate.py",)),
+               "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR"),
+        Option("out", text, Rule("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png", "DIR"),
+        programs=("calibrate.py",),
     ),
     *group(
         "what to draw, and where",
-        Option("runs", text, None, "the folder of a run", "RUN", positional=True, several=True, programs=("plot.py",)),
-        Option("out", values.file(".png"), "runs.png", "file of the plot, a PNG", "FILE", programs=("plot.py",)),
+        Option("runs", text, None, "the folder of a run", "RUN", positional=True, several=True),
+        Option("out", values.file(".png"), "runs.png", "file of the plot, a PNG", "FILE"),
+        programs=("plot.py",),
     ),
     *group(
         "data",
         Option("data", values.dataset(NAMES, "train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
                "train/<class>/* and, unless --valSize is above 0, test/<class>/* or val/<class>/*", "DATA"),
         Option("dataDir", str, "./data", "where data sets are, or are downloaded to", "DIR",
-               free="on resume", programs=(*BOTH, "export.py", "calibrate.py")),
+               free="on resume", programs=(*TRAIN_AND_TEST, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Rule("all"),
                "train on the first N pictures of a seeded, class-balanced order", "N"),
@@ -152,7 +154,7 @@ OPTIONS = (
     *group(
         "run",
         Option("save", str, "./", "folder that holds the folders of runs; test.py looks there, then in pretrained/",
-               "DIR", free="on resume", programs=(*BOTH, *SHIPPING, "calibrate.py")),
+               "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
         Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder; "
@@ -224,16 +226,16 @@ OPTIONS = (
     *group(
         "machine",
         Option("nGPU", number(int, 0, 1024), Rule("1 if there is one"), "GPUs to share each batch among; 0: CPU", "N",
-               free="on resume", programs=(*BOTH, "predict.py", "calibrate.py")),
+               free="on resume", programs=(*TRAIN_AND_TEST, "predict.py", "calibrate.py")),
         Option("cpuThreads", number(int, 1, 1024), Rule("as PyTorch finds best"), "threads of each process that "
                "compute on the CPU; another number rounds differently", "N",
-               free="on resume", programs=(*BOTH, "predict.py", "calibrate.py")),
+               free="on resume", programs=(*TRAIN_AND_TEST, "predict.py", "calibrate.py")),
         Option("nThreads", number(int, 0, 256), 2, "loader workers; 0: none", "N", free="on resume"),
         _switch("shareGradInput", False, "save memory: recompute activations in the backward pass",
                 free="between runs"),
         _choice("precision", ("auto", "float", "bf16", "half"), "float", "arithmetic of the network: 32-bit, bfloat16, "
                 "half (in training with a gradient scaler); auto: bf16 where the machine computes it natively",
-                auto=True, programs=(*BOTH, "predict.py", "calibrate.py")),
+                auto=True, programs=(*TRAIN_AND_TEST, "predict.py", "calibrate.py")),
         Option("compile", boolean_or_auto, False, "faster steps after a wait of a minute: torch.compile, one device; "
                "auto: where a compiler works and the run is long enough to earn it", "true|false|auto",
                auto=True, free="between runs"),
@@ -335,28 +337,41 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
 
 def parse_test(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `test.py`; raises UsageError as `parse` does."""
-    options = argparse.Namespace(**TEST.resolved(TEST.given(argv)))
+    options = TEST.parsed(argv)
     _check_test(options)
     return options
 
 
 def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `plot.py`; raises UsageError as `parse` does."""
-    return argparse.Namespace(**PLOT.resolved(PLOT.given(argv)))
+    return PLOT.parsed(argv)
 
 
 def parse_predict(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `predict.py`; raises UsageError as `parse` does."""
-    options = argparse.Namespace(**PREDICT.resolved(PREDICT.given(argv)))
-    if options.policy and options.exit:
-        raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
+    options = PREDICT.parsed(argv)
+    if options.policy:
+        _check_one_chooses(options)
+        _check_one_device("--policy", options)
     return options
+
+
+def _check_one_chooses(options: argparse.Namespace) -> None:
+    """Raise UsageError where both --policy and --exit say where pictures leave."""
+    if options.exit:
+        raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
+
+
+def _check_one_device(what: str, options: argparse.Namespace) -> None:
+    """Raise UsageError where several GPUs are to share what only one does."""
+    if (options.nGPU or 0) > 1:
+        raise UsageError(f"{what} is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
 
 
 def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `calibrate.py`, with `goal`, the one goal given and its value; raises UsageError as
     `parse` does."""
-    options = argparse.Namespace(**CALIBRATE.resolved(CALIBRATE.given(argv)))
+    options = CALIBRATE.parsed(argv)
     given = [(name, getattr(options, name)) for name in GOALS if getattr(options, name) is not None]
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name, _ in given) or "none of them"
@@ -374,14 +389,13 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
 
 def parse_export(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `export.py`; raises UsageError as `parse` does."""
-    options = argparse.Namespace(**EXPORT.resolved(EXPORT.given(argv)))
+    options = EXPORT.parsed(argv)
     if options.bundle and options.to:
         raise UsageError(f"--bundle {options.bundle} excludes --to {options.to}; give one")
     if options.bundle and not options.policy:
         raise UsageError(f"--bundle {options.bundle} needs --policy FILE to route pictures by; calibrate.py writes one")
     if options.policy:
-        if options.exit:
-            raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
+        _check_one_chooses(options)
         if options.int8:
             raise UsageError("--policy excludes --int8, which is for single exits; give one, or --half")
         if options.to and not options.to.endswith(".onnx"):
@@ -489,8 +503,7 @@ def _check_test(options: argparse.Namespace) -> None:
                 f"--policy excludes --{others[0]}: it says which exit each picture leaves at; give one, or --exit all "
                 "with --plot to draw it beside all exits"
             )
-        if (options.nGPU or 0) > 1:
-            raise UsageError(f"--policy is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
+        _check_one_device("--policy", options)
     if options.compile and (options.exit or not options.policy):
         raise UsageError("--compile true is for --policy without --exit; add that, or leave --compile out")
     if options.perClass and options.exit == "all":
@@ -511,8 +524,10 @@ def check_mirror(data: str) -> None:
 
 
 def label(data: str) -> str:
-    """What a data set is called in folders and tables: its name, or the name of its folder."""
-    return data if data in NAMES else real(Path(data)).name
+    """What a data set is called in folders and tables: its name, or the name of its folder, which is not taken for a
+    data set if it has the name of one."""
+    folder = real(Path(data)).name
+    return data if data in NAMES else f"{folder}-folder" if folder in NAMES else folder
 
 
 def shaping(options: argparse.Namespace) -> dict[str, Any]:

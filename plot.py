@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import opts
+from datasets.catalog import NAMES
 from models import names
 from options import stored
 from options.listing import written
@@ -98,6 +99,8 @@ def read_run(folder: Path) -> Run:
         data = opts.label(options["data"])
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'opt.json'} does not hold the options of a run: {error}") from error
+    if options["data"] not in NAMES:
+        options["data"] = str(real(Path(options["data"])))  # in one spelling
     options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
     options["trainSize"] = options["trainSize"] or "all"
     shaping = {name: value for name, value in options.items() if name not in (*NAMED, *opts.FREE_BETWEEN_RUNS)}

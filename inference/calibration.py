@@ -97,11 +97,16 @@ def fit_temperatures(held: HeldOut) -> tuple[float, ...]:
     """The temperature of each exit at which the held-out pictures are likeliest (Guo et al., "On Calibration of Modern
     Neural Networks", arXiv 1706.04599, section 4.2).
 
+    One picture more, as likely of one class as of any other, is added to what was seen, spread over all N, as Platt
+    does for his sigmoid ("Probabilistic Outputs for Support Vector Machines", 1999, section 2.2): an exit that is right
+    of few pictures, and of all of them, would be likeliest at T = 0, and every picture as sure as can be.
+
     The negative log-likelihood is convex in 1 / T. Its slope, the mean of E[z] - z of the right class, is brought to 0
     by bisection over log T for all exits at once.
     """
     logits = torch.stack(list(held.logits))  # K×N×C
     right = logits.gather(2, held.targets.expand(len(logits), -1)[:, :, None])[:, :, 0].mean(1)
+    right = (len(held.targets) * right + logits.mean((1, 2))) / (len(held.targets) + 1)
     low, high = (torch.full_like(right, bound).log() for bound in TEMPERATURES)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -122,8 +127,8 @@ def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float,
         return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
     if costs[0] > goal.limit:
         raise UserError(
-            f"--{goal.criterion} {in_words(goal, goal.limit)} is less than the first exit takes; give "
-            f"{in_words(goal, costs[0], math.ceil)} or more"
+            f"--{goal.criterion} {_as_option(goal, goal.limit)} is less than the first exit takes; give "
+            f"{_as_option(goal, costs[0], math.ceil)} or more"
         )
     temperatures = fit_temperatures(held)
     probabilities = held.probabilities(temperatures)
@@ -251,7 +256,7 @@ def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return macs[0] + extra.cumsum(), 100 * (wrong[0].double().mean().item() - rescued.cumsum())
 
 
-def in_words(goal: Goal, value: float, rounded: Callable[[float], float] = float) -> str:
+def _as_option(goal: Goal, value: float, rounded: Callable[[float], float] = float) -> str:
     """A value in a goal's unit as it is written on the command line, in hundredths `rounded` in this way."""
     scale, unit = (1e6, "M") if goal.criterion == "budgetMACs" else (1, "")
     return f"{rounded(100 * value / scale) / 100:.12g}{unit}"

@@ -19,10 +19,10 @@ from system.errors import memory_for
 BATCH = 250
 
 
-def batch_size(side: int) -> int:
-    """How many pictures of side×side pixels are evaluated at once: `BATCH` of the usual size, of larger ones as many as
+def batch_size(side: int, usual: int = BATCH) -> int:
+    """How many pictures of side×side pixels are computed at once: `usual` of the usual size, of larger ones as many as
     have as many pixels, because their activations take the memory."""
-    return max(1, min(BATCH, BATCH * SIDE**2 // side**2))
+    return max(1, min(usual, usual * SIDE**2 // side**2))
 
 
 def batches(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from inference.evaluation import batch_size
 from system.arithmetic import autocast
 
 PASSES = 60  # of one picture; 95 % of them are 57
@@ -18,9 +19,10 @@ Asked = Callable[[Tensor], object]  # about N×side×side×3 uint8 pictures on t
 
 
 class Latency(NamedTuple):
-    """Milliseconds from the bytes of one picture to the host's logits: their median, and what 95 of 100 pictures stay
-    below."""
+    """Milliseconds from the bytes of one picture to the host's logits: their mean, their median, and what 95 of 100
+    pictures stay below."""
 
+    mean: float
     median: float
     p95: float
 
@@ -28,9 +30,8 @@ class Latency(NamedTuple):
 def of(seconds: Sequence[float]) -> Latency:
     """The latency of a model that took so many seconds for each of some pictures."""
     milliseconds = [1000 * second for second in seconds]
-    if len(milliseconds) == 1:
-        return Latency(*milliseconds, *milliseconds)
-    return Latency(statistics.median(milliseconds), statistics.quantiles(milliseconds, n=20, method="inclusive")[-1])
+    *_, p95 = statistics.quantiles(milliseconds, n=20, method="inclusive") if len(milliseconds) > 1 else milliseconds
+    return Latency(statistics.fmean(milliseconds), statistics.median(milliseconds), p95)
 
 
 def in_turns(contenders: Sequence[Asked], inputs: Sequence[Tensor], warm_up: int) -> list[list[float]]:
@@ -52,9 +53,10 @@ def latency(model: nn.Module, side: int, device: torch.device, dtype: torch.dtyp
 
 
 def throughput(model: nn.Module, side: int, device: torch.device, dtype: torch.dtype | None = None) -> float:
-    """Pictures per second in batches of `BATCH`, from their bytes to the host's logits; the median of some batches."""
-    shape = (BATCH, side, side, 3)
-    return BATCH / statistics.median(_seconds(model, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
+    """Pictures per second in batches of `BATCH`, or of fewer if they are large, from their bytes to the host's logits;
+    the median of some batches."""
+    shape = (batch_size(side, BATCH), side, side, 3)
+    return shape[0] / statistics.median(_seconds(model, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
 
 
 @torch.inference_mode()

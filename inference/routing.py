@@ -29,9 +29,11 @@ Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N
 
 
 class Speed(NamedTuple):
-    """Pictures a second in batches of `BATCH`, and the latency of one picture, as `Latency` has it."""
+    """Pictures a second in batches of `BATCH`, or of fewer if they are large, and the latency of one picture, as
+    `Latency` has it."""
 
     per_second: float
+    mean: float
     median: float
     p95: float
 
@@ -115,7 +117,7 @@ def compare(
     many pictures leave at each exit. `compiled` is as for `router`."""
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     route = router(model, policy, machine, compiled)
-    parts = [route(images) for images, _ in pictures.batches(BATCH)]
+    parts = [route(images) for images, _ in evaluation.batches(pictures)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
     network = saved.ready(model, [machine.device])
@@ -136,7 +138,8 @@ def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, 
     """How fast each one is, from the bytes of pictures to classes on the host. All take turns on the same pictures, of
     all classes, so that what else the machine does slows all of them alike."""
     images = pictures.take(balanced_order(pictures.targets)).images
-    batches = images[: BATCH * BATCHES].split(BATCH)
+    size = evaluation.batch_size(images.shape[1], BATCH)
+    batches = images[: size * BATCHES].split(size)
     whole = [batch for batch in batches if len(batch) == len(batches[0])]
     ways = list(contenders.values())
     many = map(statistics.median, latency.in_turns(ways, whole, WARM_UP))

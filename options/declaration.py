@@ -40,7 +40,7 @@ class Option:
     auto: bool = False  # whether `auto` leaves the value to the machine
     free: Literal["never", "between runs", "on resume"] = "never"  # see `free_between_runs`
     once: bool = False  # what a command line is for, not what a run is; what files say of it is not obeyed
-    programs: tuple[str, ...] = ("main.py",)
+    programs: tuple[str, ...] = ()  # those of its group, unless it says otherwise
     group: str = ""
 
     @property
@@ -54,9 +54,9 @@ class Option:
         return self.free != "never"
 
 
-def group(title: str, *options: Option) -> tuple[Option, ...]:
-    """The options, under a title of the help."""
-    return tuple(replace(option, group=title) for option in options)
+def group(title: str, *options: Option, programs: tuple[str, ...] = ("main.py",)) -> tuple[Option, ...]:
+    """The options, under a title of the help of these programs."""
+    return tuple(replace(option, group=title, programs=option.programs or programs) for option in options)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class Program:
         end = argv.index("--") if "--" in argv else len(argv)
         options, others = self._parser(whole=False).parse_known_args(list(self._spelled(argv[:end])))
         return vars(self._parser().parse_args([*others, *argv[end:]], options))
+
+    def parsed(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The options of a command line, each with its value or its default. Raises UsageError as `given` does."""
+        return argparse.Namespace(**self.resolved(self.given(argv)))
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A value for every option: one of these, or its default. Rules come last: they look at the others."""

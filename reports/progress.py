@@ -85,7 +85,7 @@ class Progress:
         """What matters most comes first, because a narrow terminal cuts the end off."""
         parts = [f"{self.place}, {100 * (self.done - self.before) / self.pictures:.0f} % done"]
         if pace := self.run_began.pace(now):  # of the whole run, as the time that is left has tests in it, too
-            parts.append(f"about {in_words((self.pictures * self.epochs - self.done) / pace)} left")
+            parts.append(f"about {duration((self.pictures * self.epochs - self.done) / pace)} left")
         parts.append(f"loss {result.loss:.3f}, error {exit_errors(self.exits, result.errors)}")
         if pace := self.epoch_began.pace(now):
             parts.append(f"{pace:,.0f} images/s")
@@ -101,7 +101,7 @@ class Progress:
         self.bar.close()
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time in its two largest units: `45 s`, `12 min`, `2 h 13 min`, `3 d 4 h`."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 59.5:

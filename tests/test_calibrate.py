@@ -75,7 +75,7 @@ def test_test_py_routes_by_a_policy(calibrated):
     by_path = script("test.py", "DIGITS", folder, "--policy", folder / "policy.json", "--nGPU", "0")
     first, _, title, _, policy, last, *_ = process.stdout.splitlines()
     assert by_path.stdout.splitlines()[0] == first
-    assert title.split() == ["error", "multiply-adds", "img/s", "ms", "p95", "ms"]
+    assert title.split() == ["error", "multiply-adds", "img/s", "ms", "median", "ms", "p95", "ms"]
     assert (policy.split()[0], last.split()[:2]) == ("policy", ["exit", "14"])
     assert float(policy.split()[1]) == float(first.split()[1])
     assert "against exit 14, the policy is" in process.stdout
@@ -163,6 +163,15 @@ def test_pictures_of_ones_own(finished, tmp_path):
     shutil.rmtree(tmp_path / "mine" / "3")
     odd = script("calibrate.py", *line[:-3], tmp_path / "mine", "--out", tmp_path)
     assert_one_line_error(odd, 1, "mine has 9 classes", "give DIGITS, or pictures of the same classes")
+
+
+def test_the_pictures_of_a_folder_that_stands_in_for_a_data_set_are_no_held_out_ones(calibrated, tmp_path):
+    for split in ("train", "val"):
+        write_pictures(tmp_path / "digits" / split, {"a": 1, "b": 1})
+    common = ("calibrate.py", "DIGITS", calibrated[1], "--budgetMACs", "20M", "--dataDir", tmp_path)
+    for folder, seen in (("digits/train", "train"), ("digits", "val"), ("digits/val", "val")):
+        process = script(*common, "--heldOut", tmp_path / folder)
+        assert_one_line_error(process, 1, f"has the pictures of {tmp_path / 'digits' / seen}, which are for training")
 
 
 def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):

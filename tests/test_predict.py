@@ -150,6 +150,12 @@ def test_more_pictures_than_a_batch_are_all_answered_in_order(told, pictures, mo
     ]
 
 
+def test_the_name_of_the_file_names_the_format(told, pictures, tmp_path):
+    for name, form in (("classes.CSV", "csv"), ("classes.json", "json"), ("classes.tsv", "text"), ("classes", "text")):
+        told(NAME, pictures, "--out", tmp_path / name)
+        assert (tmp_path / name).read_text() == told(NAME, pictures, "--format", form)
+
+
 def test_out_is_written_whole_and_nothing_is_printed(told, pictures, tmp_path):
     assert told(NAME, pictures, "--out", tmp_path / "classes.txt") == ""
     assert (tmp_path / "classes.txt").read_text() == told(NAME, pictures)
@@ -178,6 +184,7 @@ MISTAKES = [
     (["CIFAR10-AuxResNet-20-2", "x.png"], UserError, "no exit files of CIFAR10-AuxResNet-20-2 in"),
     (["missing.pt2", "x.png"], UserError, "missing.pt2 cannot be read"),
     (["run/exit-5.safetensors", "x.png"], UserError, "run/exit-5.safetensors cannot be read"),
+    ([NAME, "x.png", "--policy", "p.json", "--nGPU", "2"], UsageError, "--policy is for one device"),
     ([NAME, "x.png", "--out", "no/where.txt"], UserError, "no/where.txt cannot be written"),
     ([NAME, "x.png", "--out", "/dev/null"], UserError, "/dev/null is no regular file"),
     ([NAME, "models"], UserError, "no pictures in models; their names end in .jpg"),

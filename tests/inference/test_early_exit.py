@@ -11,11 +11,13 @@ from conftest import CPU, network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets import digits
-from inference import calibration, early_exit, routing, saved
+from inference import calibration, early_exit, latency, routing, saved
 from inference.calibration import Family, Goal, HeldOut
 from inference.early_exit import NEVER, Rule
 from models import names, networks
 from models.folding import folded
+from reports import adaptive
+from reports.adaptive import Contender
 from system import arithmetic
 from system.errors import UserError
 from system.machine import Machine
@@ -169,6 +171,14 @@ def test_pictures_without_a_number_leave_at_the_first_exit():
     assert early_exit.route(broken, images, rule).exits.tolist() == [0] * 4
 
 
+def test_times_one_by_one_are_compared_by_their_means():
+    """Where most pictures leave at the first exit, the median is the time of that, whatever the others take."""
+    policy, last = latency.of([0.001] * 51 + [0.005] * 49), latency.of([0.006] * 100)
+    rows = [Contender("policy", 5.0, 1e6, 100.0, *policy), Contender("exit 14", 5.0, 2e6, 50.0, *last)]
+    told = adaptive.routed(rows, (5, 14), (51, 49)).splitlines()[-1]
+    assert "2.00 times as fast in batches, 2.03 times one by one" in told
+
+
 def test_multiply_adds_count_the_heads_on_the_way():
     configuration = names.parse("AuxResNet-14-3")
     found = early_exit.macs_to_exits(configuration, networks.build(configuration, 10), 32)
@@ -181,6 +191,14 @@ def test_temperatures_are_those_of_the_least_loss():
     for temperature, logits in zip(calibration.fit_temperatures(held), held.logits, strict=True):
         losses = [torch.nn.functional.cross_entropy(logits / (temperature * f), held.targets) for f in (0.98, 1, 1.02)]
         assert losses[1] == min(losses)
+
+
+def test_an_exit_that_is_right_of_all_of_few_pictures_is_not_taken_for_infallible():
+    targets = torch.arange(60) % 10
+    logits = 4 * torch.nn.functional.one_hot(targets, 10).float() + torch.linspace(0, 1, 600).view(60, 10)
+    (temperature,) = calibration.fit_temperatures(HeldOut([logits], targets, "right"))
+    top = early_exit.probable(logits, temperature).amax(1)
+    assert 0.9 < top.min() < top.max() < 0.9999
 
 
 def test_a_family_is_what_simulation_says_of_each_threshold():

@@ -91,7 +91,7 @@ predict.py pictures
 predict.py --exit: the last exit
 predict.py --policy: none
 predict.py --top: 1
-predict.py --format: text
+predict.py --format: by the name of --out, else text
 predict.py --out: standard output
 predict.py --save: ./
 predict.py --nGPU: 1 if there is one
@@ -145,6 +145,11 @@ def test_help_shows_every_option_with_its_default(parse, capsys):
         if not option.positional:
             entry = " ".join(text[text.index(f"\n  --{option.name} ") :].split())
             assert entry.partition("(default: ")[2].startswith(f"{program.shown(option)})")
+
+
+def test_a_folder_with_the_name_of_a_data_set_is_not_taken_for_it(tmp_path):
+    assert opts.label(str(tmp_path / "SVHN")) == "SVHN-folder"
+    assert [opts.label(data) for data in ("SVHN", str(tmp_path / "birds"))] == ["SVHN", "birds"]
 
 
 def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():

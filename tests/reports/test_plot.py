@@ -79,6 +79,13 @@ def test_runs_of_one_configuration_are_joined(runs, printed, drawn, tmp_path):
     assert Image.open(tmp_path / "all.png").width > 500
 
 
+def test_a_folder_of_pictures_is_the_same_in_every_spelling(tmp_path, printed, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spelled = ("pictures", "pictures/", str(tmp_path / "pictures"))
+    runs = [make(tmp_path / f"{n}", data=data, manualSeed=n) for n, data in enumerate(spelled)]
+    assert [row["runs"] for row in printed(*runs)] == ["3"] * len(printed(*runs))
+
+
 def test_one_group_needs_no_number_and_no_differences(runs, printed, drawn):
     assert "what differs" not in printed(*runs[:2])[0]
     assert list(drawn[0][1]) == ["test error, mean of 2 runs"]

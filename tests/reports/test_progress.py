@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from models.metrics import Result
-from reports.progress import Progress, in_words
+from reports.progress import Progress, duration
 
 
 class Run:
@@ -117,4 +117,4 @@ def test_a_terminal_gets_a_bar_and_a_new_sentence_once_a_second(monkeypatch, cap
     ],
 )
 def test_times_are_written_in_their_two_largest_units(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
