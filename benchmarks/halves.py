@@ -1,10 +1,11 @@
 """What leaving early costs in error: policies fitted on one half of the test pictures and tried on the other.
 
 python -m benchmarks.halves --dataDir DIR           # DIR holds CIFAR-10; the network is that in pretrained/
+python -m benchmarks.halves --dataDir DIR --write halves    # two folders, odd and even, for calibrate.py and test.py
 
 The network was trained on all training pictures, so that only test pictures are new to it. One half of them says
-little: what early exit costs there differs from half to half by as much as it is. So the test pictures are halved many
-times by chance, and what is printed is the mean and the standard deviation.
+little: what early exit costs there differs from half to half by half as much as it is. So the test pictures are halved
+many times by chance, and what is printed is the mean and the standard deviation.
 """
 
 import argparse
@@ -12,9 +13,11 @@ import statistics
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from benchmarks.early_exit import CPU, load
 from datasets import splits
+from datasets.pictures import Pictures
 from inference import calibration, early_exit, evaluation, saved
 from inference.calibration import Goal, HeldOut
 from inference.early_exit import Rule
@@ -33,13 +36,25 @@ def cost(goal: Goal, answers: HeldOut, half: torch.Tensor, macs: list[int], posi
     return early - 100 * others.wrong[-1].double().mean().item()
 
 
+def write_halves(folder: Path, pictures: Pictures) -> None:
+    """Write the pictures with odd numbers as a folder to calibrate on, those with even ones as one to test on."""
+    for number, (image, target) in enumerate(zip(pictures.images, pictures.targets.tolist(), strict=True)):
+        place = folder / ("odd/val" if number % 2 else "even/test") / pictures.classes[target]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(place / f"{number:04}.png")
+
+
 def main() -> None:
-    """Print a row for each budget."""
+    """Print a row for each budget, or write two halves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataDir", type=Path, default=Path("data"))
     parser.add_argument("--halvings", type=int, default=50)
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write two halves as PNG files; measure nothing")
     arguments = parser.parse_args()
     model, pictures = load(), splits.for_testing("CIFAR10", arguments.dataDir)
+    if arguments.write:
+        write_halves(arguments.write, pictures)
+        return
     network = saved.ready(model, CPU.devices)
     answers = HeldOut(*evaluation.collect(network, saved.under_a_bar(pictures), CPU.device), "CIFAR10 test")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)

@@ -3,7 +3,8 @@
 python -m benchmarks.published
 
 Reads the exit files under `pretrained/` and writes `docs/results.png`. The paper's figures are those of its tables
-for CIFAR-10 and CIFAR-100 (arXiv 1611.01773), whose multiply-adds are counted with the networks of this program.
+for CIFAR-10 and CIFAR-100 (arXiv 1611.01773), those of plain networks are from the logs of pytorch-cifar-models. Their
+multiply-adds are counted with the networks of this program.
 """
 
 from collections import defaultdict
@@ -23,6 +24,10 @@ PAPER = {
     "CIFAR10": {"ResNet-1001": 4.62, "AuxResNet-56-2": 5.89, "AuxResNet-56-5": 5.53, "AuxResNet-26-2/10": 3.91},
     "CIFAR100": {"ResNet-1001": 22.71, "AuxResNet-56-2": 26.83, "AuxResNet-56-5": 26.62, "AuxResNet-26-2/10": 19.69},
 }
+PLAIN = {  # after 200 epochs of SGD, https://github.com/chenyaofo/pytorch-cifar-models, the last epoch in its logs
+    "CIFAR10": {"ResNet-20": 7.44, "ResNet-32": 6.59, "ResNet-44": 6.15, "ResNet-56": 5.79},
+    "CIFAR100": {"ResNet-20": 31.52, "ResNet-32": 30.00, "ResNet-44": 28.37, "ResNet-56": 27.63},
+}
 MARKERS = ("s", "^", "D", "*")  # of the paper's networks
 SIDE = 32  # pixels
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
@@ -35,11 +40,11 @@ class Point(NamedTuple):
     error: float
 
 
-def paper(data: str) -> dict[str, Point]:
-    """The last exit of each network of the paper."""
-    networks = {name: (names.parse(name), error) for name, error in PAPER[data].items()}
+def last_exits(errors: dict[str, float], classes: int) -> dict[str, Point]:
+    """The last exit of each network, by name, that has this error."""
+    networks = {name: (names.parse(name), error) for name, error in errors.items()}
     return {
-        name: Point(cost(network, CLASSES[data], network.depth, SIDE).macs, error)
+        name: Point(cost(network, classes, network.depth, SIDE).macs, error)
         for name, (network, error) in networks.items()
     }
 
@@ -59,12 +64,15 @@ def here() -> dict[str, dict[str, list[Point]]]:
 
 
 def draw(path: Path) -> None:
-    """A panel for each data set: lines through the exits of networks that were trained here, the paper's in grey."""
+    """A panel for each data set: lines through the exits of networks that were trained here; the paper's and plain ones
+    in grey."""
     figure, trained = Figure(figsize=(10, 4.5), dpi=120, layout="constrained"), here()
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         for name, points in trained[data].items():
             axes.semilogx(*zip(*points, strict=True), "o-", label=f"{name}, here")
-        for (name, point), marker in zip(paper(data).items(), MARKERS, strict=True):
+        plain = last_exits(PLAIN[data], CLASSES[data]).values()
+        axes.semilogx(*zip(*plain, strict=True), "x--", color="0.6", label="plain ResNet-20 to 56, 200 epochs of SGD")
+        for (name, point), marker in zip(last_exits(PAPER[data], CLASSES[data]).items(), MARKERS, strict=True):
             axes.semilogx(*point, marker, color="0.35", markersize=8, label=f"{name}, paper")
         axes.set(title=data, xlabel="multiply-adds for one picture", ylabel="test error (%)", xlim=(2e7, 1e10))
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
