@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     options = opts.parse_calibrate(argv)
     folder = names.find_folder(opts.label(options.data), options.model)
 
-    from inference import calibration, early_exit, saved  # import PyTorch, which mistakes need not wait for
+    from inference import calibration, early_exit, policies, saved  # import PyTorch, which mistakes need not wait for
     from reports import adaptive, tables
 
     model = saved.find(options.model, folder, "all", options.save)
@@ -45,12 +45,12 @@ def main(argv: Sequence[str]) -> None:
     policy = calibration.make_policy(goal, held, model.network, macs, milliseconds or macs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
-    early_exit.write_policy(out / early_exit.FILE, policy)
+    policies.write(out / policies.FILE, policy)
     write(out / "adaptive.csv", tables.as_csv(rows))
     write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
     print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
     print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
-    print(f"written: {early_exit.FILE}, adaptive.csv and adaptive.png in {out}/")
+    print(f"written: {policies.FILE}, adaptive.csv and adaptive.png in {out}/")
 
 
 def target(options: Namespace, model: "SavedModel") -> Path:
@@ -117,17 +117,13 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
 
     Raises UserError where the pictures cannot be those that the run held out.
     """
-    from inference import evaluation, latency, saved
+    from inference import latency, saved
     from inference.calibration import HeldOut
-    from models import metrics
     from system import devices, machine
 
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
-    network = saved.ready(model, runs_on.devices)
-    logits, targets = evaluation.collect(network, saved.under_a_bar(pictures), runs_on.device, runs_on.dtype)
-    for position, of_exit in zip(model.files, logits, strict=True):
-        metrics.check_finite(of_exit, f"exit {position}")
+    logits, targets = saved.answers(model, pictures, runs_on)
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = HeldOut([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known

@@ -43,13 +43,13 @@ def main(argv: Sequence[str]) -> None:
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     from datasets.pictures import balanced_order  # these import PyTorch, which --help and mistakes need not wait for
-    from inference import comparison, early_exit, exported, latency, routing, saved
+    from inference import comparison, early_exit, exported, latency, policies, routing, saved
     from system.machine import Machine
 
     if target.suffix != ".pt2":
         exported.require_packages(target)
     model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
-    rule = routing.read(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
+    rule = policies.find(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
     content, answers = made(options, model, rule)
     pictures = to_compare(options, model)
     compared = comparison.compare(model, rule, answers, saved.under_a_bar(pictures))

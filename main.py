@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import opts
-from models import exits, names
+from models import names
 from system import world
 from system.errors import one_line_errors
 
@@ -18,12 +18,11 @@ def main(argv: Sequence[str]) -> None:
     """Parse, build, loop over the epochs, save one model per exit."""
     options = opts.parse(argv)
     configuration = names.of_options(vars(options))
-    loss_weights = exits.loss_weights(options.exitWeights, configuration.exits)
 
     from training.run import started  # imports PyTorch, which --help and mistakes need not wait for
 
     with world.joined():
-        with started(options, configuration, loss_weights) as run:
+        with started(options, configuration) as run:
             for epoch in range(run.state.epochs_done, options.nEpochs):
                 trained = run.train(epoch)
                 held_out = run.evaluate(epoch)

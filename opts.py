@@ -13,6 +13,7 @@ from typing import Any
 from datasets import catalog
 from datasets.catalog import ENDINGS, NAMES
 from datasets.sizing import PADDINGS, SIDE, SIDES
+from models import exits, names
 from models.names import DROPOUT, MAX_WIDEN
 from options import stored, values
 from options.declaration import Option, Program, Rule, as_text, group
@@ -455,6 +456,7 @@ def _check_together(options: argparse.Namespace) -> None:
             f"--data {options.data} has neither test/ nor val/ to test on, and --valSize is 0; add one of the folders, "
             "or hold out N of the training pictures with --valSize N"
         )
+    exits.loss_weights(options.exitWeights, names.of_options(vars(options)).exits)
     if options.inputSize != SIDE and options.data in NAMES:
         raise UsageError(
             f"--inputSize {options.inputSize} is for folders of pictures; those of {options.data} are {SIDE}×{SIDE}; "

@@ -87,7 +87,7 @@ def same(path: str, other: str) -> bool:
 
 def load(options: Namespace, pattern: str | None) -> "Model":
     """The model that the options name, ready to be asked."""
-    from inference import exported, prediction, routing, saved
+    from inference import exported, policies, prediction, saved
     from system import devices, machine
 
     devices.compute_in(options.cpuThreads)
@@ -96,7 +96,7 @@ def load(options: Namespace, pattern: str | None) -> "Model":
         return exported.read(path, options.exit, options.nGPU)
     folder = pattern and only(pattern, saved.roots(options.save))
     model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
-    policy = routing.read(Path(options.policy), model) if options.policy else None
+    policy = policies.find(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
     if policy:
         return prediction.of_policy(model, policy, runs_on)

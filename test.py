@@ -25,7 +25,7 @@ from system.files import check_target, write
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
     from inference.calibration import HeldOut
-    from inference.early_exit import Policy
+    from inference.policies import Policy
     from inference.saved import SavedModel
     from reports.card_plots import Curve, Point
     from system.machine import Machine
@@ -58,13 +58,12 @@ def main(argv: Sequence[str]) -> None:
 
 def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the card of all exits; write it and draw it where that is asked for."""
-    from inference import card, evaluation, saved
+    from inference import card, saved
     from inference.calibration import HeldOut
     from reports import card_plots, cards
 
     policy = policy_to_draw(options, model)
-    network = saved.ready(model, runs_on.devices, options.mirror)
-    logits, targets = evaluation.collect(network, saved.under_a_bar(pictures), runs_on.device, runs_on.dtype)
+    logits, targets = saved.answers(model, pictures, runs_on, options.mirror)
     found = card.measure(model, logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
     if options.json:
@@ -81,15 +80,15 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
 def policy_to_draw(options: Namespace, model: "SavedModel") -> "Policy | None":
     """The policy of --policy, or that of the run's folder, if there is something to draw it into. One of the folder
     that does not belong to the network is named on standard error, and left out."""
-    from inference import early_exit, routing
+    from inference import policies
 
     if options.policy:
-        return routing.read(Path(options.policy), model)
-    file = model.folder / early_exit.FILE
+        return policies.find(Path(options.policy), model)
+    file = model.folder / policies.FILE
     if not options.plot or options.mirror or not file.exists():
         return None
     try:
-        return routing.read(file, model)
+        return policies.find(file, model)
     except UserError as error:
         print(f"early exit is not drawn: {error}", file=sys.stderr)
         return None
@@ -110,30 +109,29 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "HeldOut")
 
 def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the error of one exit, or of the ensemble of all, and, where that is asked for, that of each class."""
-    from inference import evaluation, saved
+    from inference import saved
     from models import metrics
     from reports import card_plots, cards
 
-    network = saved.ready(model, runs_on.devices, options.mirror, options.exit == "ensemble")
-    (logits,), targets = evaluation.collect(network, saved.under_a_bar(pictures), runs_on.device, runs_on.dtype)
-    who = "the ensemble" if options.exit == "ensemble" else f"exit {max(model.files)}"
-    metrics.check_finite(logits, who)
+    ensemble = options.exit == "ensemble"
+    (logits,), targets = saved.answers(model, pictures, runs_on, options.mirror, ensemble)
     print(f"error {metrics.top_error(logits, targets):.2f}")
     if options.perClass:
         confusion = metrics.confusion(logits, targets)
         print(f"\n{cards.class_table(confusion, pictures.classes)}")
         if options.plot:
+            who = "the ensemble" if ensemble else f"exit {max(model.files)}"
             title = f"{who} of {model.header['name']} on {model.header['dataset']}"
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 
 def tell_policy(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the error of routing the pictures by a policy, and what it costs beside single exits."""
-    from inference import routing
+    from inference import policies, routing
     from reports import adaptive
     from system import arithmetic
 
-    policy = routing.read(Path(options.policy), model)
+    policy = policies.find(Path(options.policy), model)
     if options.compile:
         arithmetic.check_compiles(runs_on.device)
     contenders, histogram = routing.compare(model, policy, pictures, runs_on, options.compile)

@@ -22,7 +22,7 @@ from benchmarks import earlyon
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets import splits
 from inference import calibration, early_exit, evaluation, routing, saved
-from inference.early_exit import Policy
+from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import amount, table
 from system import devices

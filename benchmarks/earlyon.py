@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from inference.early_exit import Policy
+from inference.policies import Policy
 
 
 def router(normalise: nn.Module, network: nn.Module, policy: Policy, single: bool) -> Callable[[Tensor], int]:

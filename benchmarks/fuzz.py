@@ -35,7 +35,7 @@ with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
     import checkpoints
     import opts
     from datasets.transforms import Normalise
-    from inference import early_exit, saved
+    from inference import policies, saved
     from models import names, networks
     from options import stored
     from reports import log
@@ -49,7 +49,7 @@ FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
 RUNS = [FIXTURES / kind / "DIGITS-AuxResNet-8-2" for kind in ("finished", "interrupted")]
 POSITION = 5
 EXIT = RUNS[0] / f"exit-{POSITION}.safetensors"
-POLICY = early_exit.Policy(
+POLICY = policies.Policy(
     (5, 8), (1.0, 1.5), (0.9, 0.0), "0" * 64, "DIGITS validation", 10, 1.0, 1000, (4, 6), "budgetMACs", 1000.0, None
 )
 
@@ -105,7 +105,7 @@ class Harness:
 
     def policy(self, content: bytes) -> None:
         """policy.json."""
-        early_exit.read_policy(self._file("policy.json", content))
+        policies.read(self._file("policy.json", content))
 
     def _file(self, name: str, content: bytes) -> Path:
         path = self.folder / name
@@ -115,7 +115,7 @@ class Harness:
     def seeds(self) -> Iterator[bytes]:
         """Real files, each for its reader, and nothing at all."""
         header = json.dumps(checkpoints.read_header(EXIT)).encode()
-        early_exit.write_policy(self.folder / "policy.json", POLICY)
+        policies.write(self.folder / "policy.json", POLICY)
         real = [[EXIT.read_bytes()], [header], self.archives]
         real += [[(run / name).read_bytes() for run in RUNS] for name in ("opt.json", "log.csv")]
         real += [[(self.folder / "policy.json").read_bytes()], *([_pickle_of(archive)] for archive in self.archives)]

@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.early_exit import CPU, load
 from datasets import splits
 from datasets.pictures import Pictures
-from inference import calibration, early_exit, evaluation, saved
+from inference import calibration, early_exit, saved
 from inference.calibration import Goal, HeldOut
 from inference.early_exit import Rule
 from opts import PROTOCOLS
@@ -55,8 +55,7 @@ def main() -> None:
     if arguments.write:
         write_halves(arguments.write, pictures)
         return
-    network = saved.ready(model, CPU.devices)
-    answers = HeldOut(*evaluation.collect(network, saved.under_a_bar(pictures), CPU.device), "CIFAR10 test")
+    answers = HeldOut(*saved.answers(model, pictures, CPU), "CIFAR10 test")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     draw = torch.Generator().manual_seed(0)
     halves = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]

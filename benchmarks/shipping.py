@@ -19,7 +19,7 @@ from benchmarks.early_exit import BATCH, CPU, FITTED_ON, RUN, TIMED_ON, fitted, 
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets import splits
 from inference import bundle, conditional, early_exit, exported, routing, saved
-from inference.early_exit import Policy
+from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import table
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inference import early_exit, exported
+from inference import exported, policies
 from inference.classifier import Answers, card
-from inference.early_exit import Policy
 from inference.exported import INPUT
+from inference.policies import Policy
 from inference.saved import SavedModel
 from models.folding import folded
 
@@ -52,7 +52,7 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
             x, taken = stretch(x)[-1], left
     about = {**card(header), "model": policy.model, "files": list(files)}
     files["card.json"] = (json.dumps(about, indent=2) + "\n").encode()
-    return {**files, early_exit.FILE: early_exit.as_json(policy), "run.py": ROUTER.read_bytes()}
+    return {**files, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 
 
 def answers(files: Mapping[str, bytes]) -> Answers:

@@ -20,7 +20,8 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from inference import geometric
-from inference.early_exit import NEVER, Policy, Rule, fingerprint, probable, simulate
+from inference.early_exit import NEVER, Rule, probable, simulate
+from inference.policies import Policy, fingerprint
 from models.multiexit import MultiExit
 from opts import PROTOCOLS
 from system.errors import UserError

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from inference import exported
 from inference.classifier import POLICY, card
-from inference.early_exit import Policy, Rule
+from inference.early_exit import Rule
 from inference.exported import INPUT, OUTPUT, POSITION
+from inference.policies import Policy
 from inference.saved import SavedModel
 from models.folding import folded
 from models.multiexit import MultiExit

@@ -16,7 +16,7 @@ from datasets.folder import picture_files
 from datasets.sizing import Sizing
 from inference import evaluation, routing, saved
 from inference.classifier import POLICY, Model, card, likeliest
-from inference.early_exit import Policy
+from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.answers import Answer
 from system.arithmetic import autocast

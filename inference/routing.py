@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 from datasets.pictures import Pictures, balanced_order
 from inference import early_exit, evaluation, latency, saved
 from inference.classifier import Answers
-from inference.early_exit import Policy, Routing, Rule
+from inference.early_exit import Routing, Rule
 from inference.latency import BATCH
+from inference.policies import Policy
 from inference.saved import SavedModel
 from models import metrics
 from models.multiexit import MultiExit
@@ -36,16 +36,6 @@ class Speed(NamedTuple):
     mean: float
     median: float
     p95: float
-
-
-def read(file: Path, model: SavedModel) -> Policy:
-    """The policy in a file, or in the file of that name in the run's folder. Raises UserError where it is none, or one
-    for another network."""
-    in_run = model.folder / file
-    path = in_run if in_run.exists() and not file.exists() else file
-    policy = early_exit.read_policy(path)
-    early_exit.check_fits(path, policy, model.network)
-    return policy
 
 
 def router(model: SavedModel, rule: Rule, machine: Machine, compiled: bool = False) -> Callable[[Tensor], Routing]:
@@ -120,10 +110,7 @@ def compare(
     parts = [route(images) for images, _ in evaluation.batches(pictures)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
-    network = saved.ready(model, [machine.device])
-    logits, targets = evaluation.collect(network, saved.under_a_bar(pictures), machine.device, machine.dtype)
-    for position, of_exit in zip(policy.positions, logits, strict=True):
-        metrics.check_finite(of_exit, f"exit {position}")
+    logits, targets = saved.answers(model, pictures, machine)
     errors = [metrics.top_error(z, targets) for z in logits]
     as_good = next((i for i, error in enumerate(errors) if error <= figures["error"]), -1)
     chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}

@@ -18,13 +18,14 @@ from datasets.sizing import PADDINGS, Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
-from models import names
+from models import metrics, names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
 from options import stored
 from system.errors import UserError
 from system.files import real
 from system.lock import LOCK_FILE
+from system.machine import Machine
 from system.output import printable
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
@@ -191,6 +192,22 @@ def under_a_bar(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
         for images, targets in evaluation.batches(pictures):
             yield images, targets
             bar.update(len(targets))  # when the next batch is asked for
+
+
+def answers(
+    model: SavedModel, pictures: Pictures, machine: Machine, mirror: bool = False, ensemble: bool = False
+) -> tuple[list[Tensor], Tensor]:
+    """The logits of each exit, or of the ensemble alone, N×classes, and the N targets of all pictures, on the machine's
+    first device; under a bar on a terminal. `mirror` and `ensemble` are as for `ready`.
+
+    Raises UserError where an exit answers with numbers that are not finite.
+    """
+    network = ready(model, machine.devices, mirror, ensemble)
+    logits, targets = evaluation.collect(network, under_a_bar(pictures), machine.device, machine.dtype)
+    told = ["the ensemble"] if ensemble else [f"exit {position}" for position in model.files]
+    for name, of_exit in zip(told, logits, strict=True):
+        metrics.check_finite(of_exit, name)
+    return logits, targets
 
 
 def _some(classes: Sequence[str]) -> str:

@@ -22,12 +22,14 @@ import torch
 from PIL import Image
 
 from datasets.transforms import Normalise
+from inference.calibration import HeldOut
 from models import names, networks
 from reports.log import TIMES
 from system import world
 
 PROJECT = Path(__file__).parent.parent
 CPU = [torch.device("cpu")]
+MACS = [10, 25, 40]  # to three exits, in no unit
 NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
 
@@ -109,6 +111,17 @@ def network(name="AuxResNet-14-3"):
     """The network of this name for ten classes, always with the same weights."""
     torch.manual_seed(0)
     return networks.build(names.parse(name), 10)
+
+
+def synthetic(count, seed=0, exits=3, classes=10):
+    """What exits say of pictures of known structure: some are easy, deeper exits see more, and all are too sure."""
+    draw = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, classes, (count,), generator=draw)
+    signal = 8 * torch.rand(count, 1, generator=draw) * torch.nn.functional.one_hot(targets, classes)
+    noise = torch.randn(count, classes, generator=draw)  # what all exits get wrong alike
+    own = torch.randn(exits, count, classes, generator=draw)
+    logits = [2 * (signal * (0.5 + 0.25 * k) + noise + own[k] / (k + 1)) for k in range(exits)]
+    return HeldOut(logits, targets, "synthetic")
 
 
 def exit_files(folder):

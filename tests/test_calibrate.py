@@ -15,7 +15,7 @@ import calibrate
 import checkpoints
 import main
 from datasets import digits, splits
-from inference import early_exit, evaluation, routing, saved
+from inference import early_exit, evaluation, policies, routing, saved
 from models import names
 from system.errors import UserError
 
@@ -36,7 +36,7 @@ def calibrated(validated):
 
 def test_a_policy_and_its_sweep_are_left_in_the_run(calibrated):
     _, folder, output = calibrated
-    policy = early_exit.read_policy(folder / "policy.json")
+    policy = policies.read(folder / "policy.json")
     assert (policy.positions, policy.pictures, policy.dataset) == (EXITS, 300, "DIGITS validation")
     assert (policy.criterion, policy.limit, policy.confidence) == ("budgetMACs", 20e6, None)
     assert 19.5e6 < policy.macs <= 20e6
@@ -60,7 +60,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     assert held.images.equal(data.held_out.images)
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     logits, targets = evaluation.collect(saved.ready(model, CPU), held.batches(250), CPU[0])
-    policy = early_exit.read_policy(folder / "policy.json")
+    policy = policies.read(folder / "policy.json")
     figures = early_exit.simulate(logits, policy).figures(
         targets, early_exit.macs_to_exits(model.configuration, model.network, 32)
     )
@@ -82,7 +82,7 @@ def test_test_py_routes_by_a_policy(calibrated):
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     pictures = digits.load(None, "test")
     logits, targets = evaluation.collect(saved.ready(model, CPU), pictures.batches(128), CPU[0])
-    simulated = early_exit.simulate(logits, early_exit.read_policy(folder / "policy.json"))
+    simulated = early_exit.simulate(logits, policies.read(folder / "policy.json"))
     wrong = (simulated.classes != targets).sum().item()
     assert abs(float(first.split()[1]) - 100 * wrong / 360) < 0.3  # one picture may lie within rounding of a threshold
     shares = torch.bincount(simulated.exits, minlength=3) / 3.6
@@ -94,10 +94,10 @@ def test_a_guarantee_and_a_budget_of_time(calibrated, tmp_path):
     save, _, _ = calibrated
     common = ("calibrate.py", "DIGITS", NAME, "--save", save, "--out", tmp_path, "--nGPU", "0")
     assert script(*common, "--maxErrorIncrease", "30", "--confidence", "0.9").returncode == 0
-    policy = early_exit.read_policy(tmp_path / "policy.json")
+    policy = policies.read(tmp_path / "policy.json")
     assert (policy.criterion, policy.limit, policy.confidence) == ("maxErrorIncrease", 30, 0.9)
     assert script(*common, "--budgetMs", "1000", "--precision", "bf16").returncode == 0
-    assert early_exit.read_policy(tmp_path / "policy.json").histogram == (0, 0, 300)
+    assert policies.read(tmp_path / "policy.json").histogram == (0, 0, 300)
     assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "adaptive.csv", "adaptive.png"}
 
 
@@ -107,7 +107,7 @@ def test_the_protocol_of_msdnet(calibrated, tmp_path):
     line = ("DIGITS", NAME, *common, "--budgetMACs", "20M", "--protocol", "MSDNet", "--out", tmp_path)
     process = script("calibrate.py", *line)
     assert process.returncode == 0, process.stderr
-    policy = early_exit.read_policy(tmp_path / "policy.json")
+    policy = policies.read(tmp_path / "policy.json")
     assert policy.protocol == "msdnet"
     assert 19.5e6 < policy.macs <= 20e6
     rows = list(csv.DictReader((tmp_path / "adaptive.csv").open()))

@@ -18,8 +18,9 @@ import export
 import predict
 from datasets import digits, sizing
 from datasets.decoding import decode_one
-from inference import comparison, conditional, early_exit, exported, routing, saved
-from inference.early_exit import Policy, Rule
+from inference import comparison, conditional, early_exit, exported, policies, routing, saved
+from inference.early_exit import Rule
+from inference.policies import Policy
 from system.errors import UsageError, UserError
 from system.machine import Machine
 
@@ -69,12 +70,12 @@ def policy(model, tmp_path_factory):
     histogram = early_exit.simulate(found, Rule(EXITS, temperatures, tuple(thresholds))).exits.bincount().tolist()
     assert min(histogram) > 100
     about = {"pictures": 360, "error": 1.0, "macs": 2e7, "criterion": "budgetMACs", "limit": 2e7, "confidence": None}
-    about |= {"model": early_exit.fingerprint(model.network), "dataset": "test", "histogram": tuple(histogram)}
+    about |= {"model": policies.fingerprint(model.network), "dataset": "test", "histogram": tuple(histogram)}
     made, path = (
         Policy(EXITS, temperatures, tuple(thresholds), **about),
         tmp_path_factory.mktemp("policy") / "policy.json",
     )
-    early_exit.write_policy(path, made)
+    policies.write(path, made)
     return made, path
 
 
@@ -244,7 +245,7 @@ def test_predict_py_tells_at_which_exit_each_picture_left(made, model, policy, f
 def test_what_is_in_a_bundle(made, policy):
     names = {*(f"segment-{position}.onnx" for position in EXITS), "policy.json", "card.json", "run.py"}
     assert {path.name for path in made[1].iterdir()} == names
-    assert early_exit.read_policy(made[1] / "policy.json") == policy[0]
+    assert policies.read(made[1] / "policy.json") == policy[0]
     card = json.loads((made[1] / "card.json").read_text())
     assert (card["name"], card["classes"][3], card["input"]) == (NAME, "3", [3, 32, 32])
     source = (made[1] / "run.py").read_text()
@@ -373,7 +374,7 @@ def test_a_bundle_needs_a_policy_and_one_of_this_network(finished, policy, tmp_p
     process = script("export.py", "DIGITS", NAME, "--bundle", tmp_path / "new", "--save", finished[0])
     assert_one_line_error(process, 2, "--bundle", "needs --policy FILE", "calibrate.py")
     other = tmp_path / "other.json"
-    early_exit.write_policy(other, Policy(**{**vars(policy[0]), "model": "another"}))
+    policies.write(other, Policy(**{**vars(policy[0]), "model": "another"}))
     words = ("--policy", other, "--bundle", tmp_path / "new", "--save", finished[0])
     process = script("export.py", "DIGITS", NAME, *words)
     assert_one_line_error(process, 1, "other.json is a policy for a network of other weights")

@@ -5,7 +5,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -24,7 +24,7 @@ from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
 from options.recipes import outside_recipe
-from reports import log, page, plots, scalars, tables
+from reports import log, page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
@@ -32,6 +32,7 @@ from system.output import quoted
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
+from training.display import Display
 from training.finite import NotFinite
 from training.state import State
 from training.testing import Evaluator
@@ -43,9 +44,7 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def started(
-    options: argparse.Namespace, configuration: Configuration, loss_weights: Sequence[float]
-) -> Iterator["Run"]:
+def started(options: argparse.Namespace, configuration: Configuration) -> Iterator["Run"]:
     """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
     go on, and ends the process. Raises UserError for whatever its options cannot have on this machine."""
     if options.tensorboard and world.is_first():
@@ -55,7 +54,7 @@ def started(
     with stoppable() as stop, folders.kept_for_this_run(folder, options, warn):
         try:
             with stop.breaking():
-                run = Run(options, configuration, loss_weights, folder, stop)
+                run = Run(options, configuration, folder, stop)
         except Stopped as reason:
             warn(f"stopped by {reason} before the first step; the same command starts again")
             sys.exit(reason.status)
@@ -82,14 +81,7 @@ def started(
 class Run:
     """The parts of a run, joined: its data, its trainer, where it stands, its files."""
 
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        configuration: Configuration,
-        loss_weights: Sequence[float],
-        folder: Path,
-        stop: Stop,
-    ) -> None:
+    def __init__(self, options: argparse.Namespace, configuration: Configuration, folder: Path, stop: Stop) -> None:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits)
         resumed = options.resume is not None
@@ -117,20 +109,20 @@ class Run:
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
-            self.trainer = setup.trainer(options, configuration, classes, normalise, loss_weights, self.devices, stop)
+            self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, stop)
         self.evaluator = Evaluator(
             self.trainer, self.data, self.plan, self.augmentation, options.manualSeed, self.devices, stop
         )
         self.state = State(self.trainer, self.data.held_out_name)
-        self.draw_due, self.save_due = 0.0, math.inf  # times
+        self.save_due = math.inf
         self.kept: MultiExit = self.trainer.network  # of the epoch that was tested last
         self.errors: list[float] = []  # of what is kept in the end
         self.error_name = f"{self.data.held_out_name} error"
-        self.unwritten: set[str] = set()  # what was told to be so
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
-        self.scalars = scalars.Scalars(folder / "tensorboard") if options.tensorboard else None
+        title = f"{configuration.name} on {opts.label(options.data)}"
+        self.display = Display(title, self.files, self.data.held_out_name, options.tensorboard, warn)
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
@@ -167,8 +159,7 @@ class Run:
         if not self.state.log and not self.state.step:
             self.save_state()
         if self.state.log:
-            self._write_scalars()  # the last time, it may not have come to that
-            self._draw()
+            self.display.show(self.state.log, last=True)  # the last time, it may not have come to that
         self.state.clock.start()
 
     def _introduce(self) -> None:
@@ -245,41 +236,10 @@ class Run:
         if held_out and (not self.data.validates or state.did_best()):
             self.files.write_exits(self.kept, self._header(), held_out.errors)
         log.write(self.files.folder, state.log)
-        self._write_scalars()
         self.save_state()
-        if time.monotonic() >= self.draw_due or epoch + 1 == self.options.nEpochs:
-            self._draw()
+        self.display.show(state.log, last=epoch + 1 == self.options.nEpochs)
         took = sum(seconds.values())
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, held_out))
-
-    @contextmanager
-    def _going_on_without(self, what: str) -> Iterator[None]:
-        """For what only shows the log, and is no reason to stop: where it cannot be made, the run says so once."""
-        try:
-            yield
-        except UserError as error:
-            if what not in self.unwritten:
-                warn(f"{error}; the run goes on")
-            self.unwritten.add(what)
-
-    @world.first_only
-    def _write_scalars(self) -> None:
-        """Write the log for TensorBoard. What is written before the state is never missing, and what is too much is
-        taken back."""
-        if self.scalars:
-            with self._going_on_without("scalars"):
-                self.scalars.write(self.state.log)
-
-    @world.first_only
-    def _draw(self) -> None:
-        """Draw the curves, in a twentieth of the time at most, because epochs may be quicker than a picture."""
-        start = time.monotonic()
-        title = f"{self.configuration.name} on {opts.label(self.options.data)}"
-        with self._going_on_without("curves"):
-            plot = plots.draw_run(title, self.state.log, self.configuration.exits, self.data.held_out_name)
-            self.files.write_curves(plot)
-        now = time.monotonic()
-        self.draw_due = now + 19 * (now - start)
 
     @world.first_only
     def save_state(self) -> None:
@@ -356,10 +316,9 @@ class Run:
             self.errors, self.error_name = self.evaluator.evaluate(network, test).errors, "test error"
 
     def close(self) -> None:
-        """End the loader's workers and the writer of scalars, and take the bar away."""
+        """End the loader's workers and what shows the log, and take the bar away."""
         self.batches.close()
-        if self.scalars:
-            self.scalars.close()
+        self.display.close()
         self.progress.close()
 
     def report(self) -> None:

@@ -12,7 +12,7 @@ from datasets import splits
 from datasets.sizing import FITS, USUAL, Sizing
 from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
-from models import names, networks
+from models import exits, names, networks
 from models.losses import Objective
 from system import arithmetic, world
 from system.devices import seed
@@ -96,7 +96,6 @@ def trainer(
     configuration: names.Configuration,
     classes: int,
     normalise: Normalise,
-    loss_weights: Sequence[float],
     devices: Sequence[torch.device],
     stop: Stop | None = None,
 ) -> Trainer:
@@ -104,11 +103,12 @@ def trainer(
     seed(options.manualSeed, devices)
     network = networks.build(configuration, classes)
     network.share_grad_input = options.shareGradInput
+    loss_weights = exits.loss_weights(options.exitWeights, configuration.exits)
     return Trainer(
         network,
         normalise,
         devices,
-        exit_weights=ExitWeights(tuple(loss_weights), options.exitSchedule),
+        exit_weights=ExitWeights(loss_weights, options.exitSchedule),
         objective=Objective(options.labelSmoothing, options.distill, options.temperature, options.teacher),
         optimization=Optimization(options.optimizer, options.momentum, options.weightDecay, options.decayNorms),
         learning_rate=learning_rate(options),

@@ -133,7 +133,8 @@ def test_weights_without_an_answer_give_no_error(genuine, tmp_path):
     checkpoints.write_exit(path, wild, header)
     picture = tmp_path / "grey.png"
     Image.new("L", (32, 32), 99).save(picture)
-    for program in (("test.py", "DIGITS", path), ("predict.py", path, picture)):
+    asked = (("test.py", "DIGITS", path), ("test.py", "DIGITS", path, "--exit", "all"), ("predict.py", path, picture))
+    for program in asked:
         assert_one_line_error(script(*program), 1, "answers with numbers that are not finite")
 
 
