@@ -12,7 +12,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -160,15 +161,26 @@ def check_seal(path: Path) -> None:
 
 def _opened(path: Path) -> Any:
     """A safetensors file, opened. Raises UserError for what is no regular file, OSError for what may not be read, and
-    what `safe_open` raises, to which such a file is missing."""
+    what `safe_open` raises."""
     regular(path)
-    path.open("rb").close()
+    path.open("rb").close()  # tells why a file may not be read; `safe_open` says that there is none
     return safe_open(path, framework="pt")
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turn what a file that is no exit's raises into a UserError that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of an exit file, its fields of the right types; UserError, naming the file, for anything else."""
-    try:
+    with _damage_told(path):
         with _opened(path) as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != "auxresnet-exit":
@@ -180,10 +192,6 @@ def read_header(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: the header has more than {MAX_HEADER} bytes")
         header = {**UNSAID, **strict.loads(metadata["header"])}
         wrong = [field for field, (right, _) in HEADER_FIELDS.items() if not right(header.get(field))]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
     if wrong:
         described = "; ".join(f"{field} is not {HEADER_FIELDS[field][1]}" for field in wrong)
         raise UserError(f"{path}: the header is not that of an exit: {described}")
@@ -199,22 +207,17 @@ def written_by(path: Path) -> str:
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights in an exit file, which must have the names, shapes and types of `expected` (tensors without memory);
     UserError, before any memory is taken for them, where they have not."""
-    try:
-        with _opened(path) as file:
-            names = set(file.keys())
-            if odd := sorted(names ^ expected.keys()):
-                what = "lacks" if odd[0] in expected else "has"
-                raise UserError(f"{path} does not hold the network of its header: it {what} {odd[0]}")
-            for name, tensor in expected.items():
-                shape = tuple(file.get_slice(name).get_shape())
-                if shape != tuple(tensor.shape):
-                    raise UserError(f"{path}: {name} has shape {shape}, its header makes it {tuple(tensor.shape)}")
-            check_seal(path)  # now that it is known to be of a size that is worth reading
-            weights = {name: file.get_tensor(name) for name in expected}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
+    with _damage_told(path), _opened(path) as file:
+        names = set(file.keys())
+        if odd := sorted(names ^ expected.keys()):
+            what = "lacks" if odd[0] in expected else "has"
+            raise UserError(f"{path} does not hold the network of its header: it {what} {odd[0]}")
+        for name, tensor in expected.items():
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != tuple(tensor.shape):
+                raise UserError(f"{path}: {name} has shape {shape}, its header makes it {tuple(tensor.shape)}")
+        check_seal(path)  # now that it is known to be of a size that is worth reading
+        weights = {name: file.get_tensor(name) for name in expected}
     for name, tensor in expected.items():
         if weights[name].dtype != tensor.dtype:
             raise UserError(f"{path}: {name} is of type {weights[name].dtype}, not {tensor.dtype}")

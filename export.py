@@ -42,8 +42,9 @@ def main(argv: Sequence[str]) -> None:
     folder = names.find_folder(opts.label(options.data), options.model)
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
-    from datasets.pictures import balanced_order  # these import PyTorch, which --help and mistakes need not wait for
+    # These import PyTorch, which --help and mistakes need not wait for.
     from inference import comparison, early_exit, exported, latency, policies, routing, saved
+    from system.devices import CPU
     from system.machine import Machine
 
     if target.suffix != ".pt2":
@@ -55,8 +56,8 @@ def main(argv: Sequence[str]) -> None:
     compared = comparison.compare(model, rule, answers, saved.under_a_bar(pictures))
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
-    some = pictures.take(balanced_order(pictures.targets)[:TIMED]).images
-    ways = [routing.router(model, rule, Machine([exported.CPU], "float")), answers]
+    some = pictures.sample(TIMED).images
+    ways = [routing.router(model, rule, Machine([CPU], "float")), answers]
     times = [1000 * fmean(seconds) for seconds in latency.in_turns(ways, some.split(1), latency.WARM_UP)]
     print(report(options, list(model.files.values()), rule.positions, compared, times))
 
@@ -83,13 +84,12 @@ def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes 
 
 def to_compare(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to compare on: those of the test, `--check` N of them of all classes, or, where N is 0, noise."""
-    from datasets.pictures import balanced_order
     from inference import comparison, saved
 
     if options.check == 0:
         return comparison.noise(model)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
-    return pictures if options.check is None else pictures.take(balanced_order(pictures.targets)[: options.check])
+    return pictures if options.check is None else pictures.sample(options.check)
 
 
 def check(compared: "Comparison", options: Namespace, target: Path) -> None:

@@ -300,11 +300,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     command line had given it. With `--resume DIR` the options saved in DIR stand in for the defaults.
     """
     given = MAIN.given(argv)
-    goes_on = given.get("resume", AUTO_RESUME) not in ("", AUTO_RESUME)  # all of a file is to agree with that run
+    goes_on = given.get("resume") not in (None, "", AUTO_RESUME)
     if goes_on and "save" in given and real(Path(given["resume"])).parent != real(Path(given["save"])):
         raise UsageError(f"--resume {given['resume']} goes on there, not in --save {given['save']}; leave that out")
     if "config" in given:
-        given = {**stored.given(Path(given["config"]), MAIN, given, dict if goes_on else stated), **given}
+        counting = dict if goes_on else stated  # all that a file says is to agree with the run that is to go on
+        given = {**stored.given(Path(given["config"]), MAIN, given, counting), **given}
     _check_order(given)
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}

@@ -19,7 +19,7 @@ import checkpoints
 from benchmarks.timing import Case, interleaved, machine, timed
 from inference import comparison, exported, quantised, saved
 from inference.classifier import Classifier, card
-from inference.exported import CPU
+from system.devices import CPU
 
 EXIT = Path("pretrained/CIFAR10-AuxResNet-56-5/exit-45.safetensors")
 FORMS = ("eager", "folded", ".pt2", ".pt2 --half", ".onnx", ".onnx --half", ".onnx --int8")

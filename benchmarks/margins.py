@@ -10,8 +10,6 @@ import argparse
 import copy
 from pathlib import Path
 
-import torch
-
 import opts
 from datasets import splits
 from datasets.loaders import varied_sample
@@ -20,9 +18,9 @@ from datasets.transforms import Augmentation, Normalise
 from inference import evaluation, saved
 from models.multiexit import MultiExit
 from options import stored
+from system.devices import CPU
 
 BATCHES, BATCH = 50, 128  # on which statistics are measured
-CPU = torch.device("cpu")
 
 
 def errors(network: MultiExit, data: splits.TrainingData, crops: Augmentation | None) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from benchmarks.exported import EXIT
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.sizing import Sizing
 from inference import evaluation, prediction, saved
-from inference.exported import CPU
+from system.devices import CPU
 
 PICTURES = 2000
 

@@ -25,8 +25,8 @@ from inference.latency import latency
 from models import names
 from models.multiexit import MultiExit
 from models.networks import build
+from system.devices import CPU
 
-CPU = torch.device("cpu")
 PICTURES = 10_000
 
 

@@ -62,10 +62,12 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
     if classes != old:
         gone = [name for name in old if name not in set(classes)]
         new = [name for name in classes if name not in set(old)]
-        without = f"no class {_some(gone)}" if gone else ""
-        yield (
-            f"classes {_some(new)}{f' in place of {_some(gone)}' if gone else ''}" if new else without or "their order"
-        )
+        if new and gone:
+            yield f"classes {_some(new)} in place of {_some(gone)}"
+        elif new:
+            yield f"classes {_some(new)}"
+        else:
+            yield f"no class {_some(gone)}" if gone else "their order"
         return
     for split in (name for name in now if name not in ("classes", "mean", "std")):
         yield from _differing_pictures(split, classes, now[split], before[split])

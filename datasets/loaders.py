@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.pictures import Pictures, balanced_order
+from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, augment, shrink
 from system.workers import Workers
 
@@ -97,5 +97,5 @@ def _crew(make: AugmentedBatches, workers: int) -> Workers:
 def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augmentation) -> Tensor:
     """At most `count` of the pictures, N×side×side×3 uint8, the classes in the proportions of the whole, varied as in
     training but of full size; always the same."""
-    chosen = pictures.take(balanced_order(pictures.targets)[:count])
+    chosen = pictures.sample(count)
     return torch.from_numpy(augment(chosen.images.numpy(), augmentation, np.random.default_rng([seed, SAMPLE])))

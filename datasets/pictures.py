@@ -37,6 +37,11 @@ class Pictures:
         """All the pictures."""
         return self
 
+    def sample(self, count: int) -> "Pictures":
+        """So many of the pictures, or all if there are fewer: of all classes in the proportions of the whole, and
+        always the same."""
+        return self.take(balanced_order(self.targets)[:count])
+
     def take(self, indices: np.ndarray) -> "Pictures":
         """The pictures at these indices, in this order."""
         images, targets = (torch.from_numpy(part.numpy()[indices]) for part in (self.images, self.targets))
@@ -93,10 +98,10 @@ class Split(Protocol):
         """The pictures at these indices, in this order."""
 
 
-def balanced_order(targets: Tensor, seed: int = 0) -> np.ndarray:
+def balanced_order(targets: Tensor) -> np.ndarray:
     """A seeded order of the indices of which every stretch holds the classes in the proportions of the whole."""
     labels = targets.numpy()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     order = rng.permutation(len(labels))
     place = np.empty(len(labels))
     for label in np.unique(labels):

@@ -31,7 +31,7 @@ class Sizing:
         return {"input": [3, self.side, self.side], "fit": self.fit}
 
     def scaled(self, pixels: int) -> int:
-        """As many pixels as, in a picture of this size, are as much of it as `pixels` are of one of the usual size."""
+        """`pixels`, which are meant for a picture of the usual size, in proportion to this size."""
         return pixels * self.side // SIDE
 
 

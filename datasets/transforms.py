@@ -55,7 +55,7 @@ def _colour(fill: Sequence[float] | np.ndarray, images: np.ndarray) -> np.ndarra
 
 
 def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips: np.ndarray, pad: int) -> np.ndarray:
-    """Crop `pad` pixels less on each side, or so much less on one and more on the other; mirror: one gather for the
+    """Cut each picture to its size without the margin, at an offset of its own, and mirror some: one gather for the
     whole batch.
 
     `images` is N×(H + 2·pad)×(W + 2·pad)×C, the result N×H×W×C; `tops` and `lefts` are N offsets in 0 … 2·pad, `flips`

@@ -29,6 +29,7 @@ from inference.classifier import POLICY, Classifier, Model, card
 from inference.saved import SavedModel
 from models.folding import folded
 from system import devices, files, strict
+from system.devices import CPU
 from system.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ CARD = "AuxResNet"
 INPUT, OUTPUT = "images", "probabilities"
 POSITION = "position"  # the other output of a file whose pictures leave early
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-CPU = torch.device("cpu")
 
 
 def require_packages(path: Path, names: Sequence[str] = PACKAGES) -> None:

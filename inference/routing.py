@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from datasets.pictures import Pictures, balanced_order
+from datasets.pictures import Pictures
 from inference import early_exit, evaluation, latency, saved
 from inference.classifier import Answers
 from inference.early_exit import Routing, Rule
@@ -124,7 +124,7 @@ def compare(
 def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, Speed]:
     """How fast each one is, from the bytes of pictures to classes on the host. All take turns on the same pictures, of
     all classes, so that what else the machine does slows all of them alike."""
-    images = pictures.take(balanced_order(pictures.targets)).images
+    images = pictures.sample(BATCH * BATCHES).images
     size = evaluation.batch_size(images.shape[1], BATCH)
     batches = images[: size * BATCHES].split(size)
     whole = [batch for batch in batches if len(batch) == len(batches[0])]

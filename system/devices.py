@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from system import world
 from system.errors import UserError
 
+CPU = torch.device("cpu")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -32,7 +33,7 @@ def choose(count: int | None) -> list[torch.device]:
         wanted = f"--nGPU {count}" if processes == 1 else f"--nproc_per_node {processes}"
         raise UserError(f"{wanted}: this machine has {there or 'no'} GPUs; {legal}")
     if not count:
-        return [torch.device("cpu")]
+        return [CPU]
     torch.backends.cudnn.benchmark = True
     if world.size() > 1:
         torch.cuda.set_device(world.host_rank())  # NCCL asks which one it is

@@ -83,7 +83,7 @@ class Trainer:
         self.watch = FiniteWatch(network, self.statistics, gradients=not self.scaler.is_enabled())
         self.stop = stop or Stop()
         for parameter in filter(lambda p: p.requires_grad, network.parameters()):
-            parameter.register_post_accumulate_grad_hook(_breath)
+            parameter.register_post_accumulate_grad_hook(_let_signals_in)
 
     def steps(self, batches: Iterable[Batch], sums: Sums) -> Iterator[Step]:
         """Train on one batch after another; yields each step when it is done, its loss and errors added to `sums`.
@@ -190,8 +190,8 @@ class Trainer:
             raise ValueError(f"the average is that of {self.average.steps} steps, not of {steps}")
 
 
-def _breath(_: Tensor) -> None:
-    """After each gradient: Python hears of signals between steps of its own only, and a backward pass has none."""
+def _let_signals_in(_: Tensor) -> None:
+    """After each gradient. Python handles a signal between its own instructions only, and a backward pass has none."""
 
 
 def _compiled(model: nn.Module) -> nn.Module:
