@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from inference.calibration import HeldOut
     from inference.saved import SavedModel
 
+FILES = ("policy.json", "adaptive.csv", "adaptive.png")
 FEWEST = 50  # held-out pictures
 TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an error
 
@@ -45,12 +46,12 @@ def main(argv: Sequence[str]) -> None:
     policy = calibration.make_policy(goal, held, model.network, macs, milliseconds or macs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
-    policies.write(out / policies.FILE, policy)
-    write(out / "adaptive.csv", tables.as_csv(rows))
-    write(out / "adaptive.png", adaptive.draw(title, rows, policy.macs, policy.error))
+    contents = (policies.as_json(policy), tables.as_csv(rows), adaptive.draw(title, rows, policy.macs, policy.error))
+    for name, content in zip(FILES, contents, strict=True):
+        write(out / name, content)
     print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
     print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
-    print(f"written: {policies.FILE}, adaptive.csv and adaptive.png in {out}/")
+    print(f"written: {FILES[0]}, {FILES[1]} and {FILES[2]} in {out}/")
 
 
 def target(options: Namespace, model: "SavedModel") -> Path:
@@ -64,7 +65,8 @@ def target(options: Namespace, model: "SavedModel") -> Path:
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or drop --out, to write into {run}/")
-    check_target(out / "policy.json")
+    for name in FILES:
+        check_target(out / name)
     return out
 
 

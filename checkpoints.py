@@ -29,6 +29,7 @@ from models.multiexit import MultiExit
 from system import strict, world
 from system.errors import UserError, is_shortage
 from system.files import read, regular, write
+from system.output import printable
 from system.strict import is_number
 
 VERSION = "0.1"
@@ -99,7 +100,9 @@ def check_folder(folder: Path, resume: bool) -> None:
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise UserError where there are more classes than an exit file can name."""
+    """Raise UserError where there is nothing to tell apart, or more classes than an exit file can name."""
+    if len(classes) == 1:
+        raise UserError(f"all pictures are of one class, {printable(classes[0], 40)}; it takes two to tell apart")
     if len(classes) > MAX_CLASSES or len(json.dumps(classes)) > MAX_HEADER // 2:  # the other half is for the rest
         raise UserError(
             f"{len(classes):,} classes are too many to be kept: there may be {MAX_CLASSES:,}, their names together of "
@@ -236,20 +239,31 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 def read_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     """The training state of a run, on the CPU; where the last one is missing or damaged, the one before it, and `warn`
-    is told so. A damaged one gets another name, lest the next write should put it in the place of the good one. Raises
-    UserError where neither can be read."""
+    is told so. Raises UserError where neither can be read."""
+    return _last_readable(folder, warn)[1]
+
+
+def take_up_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """The same for the run that goes on, which has the folder to itself: a damaged last state gets another name, lest
+    the next write should put it in the place of the good one before it."""
+    path, state = _last_readable(folder, warn)
+    last = folder / STATE_FILE
+    if path != last and os.path.lexists(last):
+        last.replace(folder / DAMAGED_STATE_FILE)
+        warn(f"the damaged one is kept as {folder / DAMAGED_STATE_FILE}")
+    return state
+
+
+def _last_readable(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
     last, before = folder / STATE_FILE, folder / PREVIOUS_STATE_FILE
     try:
-        return _read_state(last)
+        return last, _read_state(last)
     except UserError as error:
         if not before.exists():
             raise
         state = _read_state(before)
-        if aside := os.path.lexists(last):
-            last.replace(folder / DAMAGED_STATE_FILE)
-        kept = f", and is kept as {DAMAGED_STATE_FILE}" if aside else ""
-        warn(f"{error}{kept}; going on from the state before it, {before}")
-        return state
+        warn(f"{error}; going on from the state before it, {before}")
+        return before, state
 
 
 def _read_state(path: Path) -> dict[str, Any]:

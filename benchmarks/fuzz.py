@@ -115,7 +115,7 @@ class Harness:
     def seeds(self) -> Iterator[bytes]:
         """Real files, each for its reader, and nothing at all."""
         header = json.dumps(checkpoints.read_header(EXIT)).encode()
-        policies.write(self.folder / "policy.json", POLICY)
+        (self.folder / "policy.json").write_bytes(policies.as_json(POLICY))
         real = [[EXIT.read_bytes()], [header], self.archives]
         real += [[(run / name).read_bytes() for run in RUNS] for name in ("opt.json", "log.csv")]
         real += [[(self.folder / "policy.json").read_bytes()], *([_pickle_of(archive)] for archive in self.archives)]

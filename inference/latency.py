@@ -14,6 +14,7 @@ from system.arithmetic import autocast
 PASSES = 60  # of one picture; 95 % of them are 57
 WARM_UP = 20  # passes: the processor's clock rises, memory is found, GPU kernels are chosen
 BATCH, BATCH_PASSES, BATCH_WARM_UP = 128, 5, 1
+LEAST = 16  # pictures of a batch, however large they are
 
 Asked = Callable[[Tensor], object]  # about N×side×side×3 uint8 pictures on the host; it answers on the host
 
@@ -55,8 +56,14 @@ def latency(model: nn.Module, side: int, device: torch.device, dtype: torch.dtyp
 def throughput(model: nn.Module, side: int, device: torch.device, dtype: torch.dtype | None = None) -> float:
     """Pictures per second in batches of `BATCH`, or of fewer if they are large, from their bytes to the host's logits;
     the median of some batches."""
-    shape = (batch_size(side, BATCH), side, side, 3)
+    shape = (batch(side), side, side, 3)
     return shape[0] / statistics.median(_seconds(model, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
+
+
+def batch(side: int) -> int:
+    """How many pictures of side×side pixels are timed at once: `BATCH`, of large ones fewer, because of their memory,
+    but so many that they are a batch."""
+    return max(LEAST, batch_size(side, BATCH))
 
 
 @torch.inference_mode()

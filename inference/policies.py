@@ -53,13 +53,8 @@ def as_json(policy: Policy) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def write(path: Path, policy: Policy) -> None:
-    """Write a policy as JSON; UserError where that fails."""
-    files.write(path, as_json(policy))
-
-
 def read(path: Path) -> Policy:
-    """The policy in a file; UserError, naming the file, for anything that `write` does not write."""
+    """The policy in a file; UserError, naming the file, for anything that `as_json` does not give."""
     if path.exists():
         files.regular(path)
     try:

@@ -125,7 +125,7 @@ def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, 
     """How fast each one is, from the bytes of pictures to classes on the host. All take turns on the same pictures, of
     all classes, so that what else the machine does slows all of them alike."""
     images = pictures.sample(BATCH * BATCHES).images
-    size = evaluation.batch_size(images.shape[1], BATCH)
+    size = latency.batch(images.shape[1])
     batches = images[: size * BATCHES].split(size)
     whole = [batch for batch in batches if len(batch) == len(batches[0])]
     ways = list(contenders.values())

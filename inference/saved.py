@@ -96,6 +96,10 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
             return {checkpoints.position_of(path): path}
         if files := checkpoints.exit_files(path):
             return files
+        if (path / "card.json").exists():
+            raise UserError(
+                f"{path} is a bundle of export.py, which is run by itself: python {path / 'run.py'} PICTURE"
+            )
         raise UserError(f"{path} {UNTESTED}")
     for root in roots:
         place = root / folder

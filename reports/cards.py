@@ -24,7 +24,7 @@ class ExitCard:
     failure_auroc: float | None  # 0.5: confidence tells no mistake; 1: it tells all; None: no mistakes, or nothing else
     latency_median_ms: float  # of one picture
     latency_p95_ms: float
-    pictures_per_second: float  # in batches of 128
+    pictures_per_second: float  # in batches of 128; of pictures above 32 pixels of fewer, to 16
     pareto_optimal: bool  # no other exit is as good in multiply-adds and error, and better in one of them
 
 

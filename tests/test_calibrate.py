@@ -197,6 +197,11 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
     refused(
         1, "cannot be assured", "can; or hold out", line=("DIGITS", NAME, "--save", save, "--maxErrorIncrease", "0.1")
     )
+    (tmp_path / "taken" / "adaptive.png").mkdir(parents=True)
+    refused(
+        1, "adaptive.png is no regular", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "taken")
+    )
+    assert not (tmp_path / "taken" / "policy.json").exists()
     refused(1, "--out", "is no folder", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "no"))
     alone = tmp_path / "alone"
     alone.mkdir()

@@ -75,7 +75,7 @@ def policy(model, tmp_path_factory):
         Policy(EXITS, temperatures, tuple(thresholds), **about),
         tmp_path_factory.mktemp("policy") / "policy.json",
     )
-    policies.write(path, made)
+    path.write_bytes(policies.as_json(made))
     return made, path
 
 
@@ -252,6 +252,8 @@ def test_what_is_in_a_bundle(made, policy):
     assert len(source.splitlines()) <= 82
     modules = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
     assert modules == {"json", "os", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
+    with pytest.raises(UserError, match=r"is a bundle of export\.py, which is run by itself: python \S+/run\.py"):
+        saved.find_files(str(made[1]), None, ())
     with pytest.raises(UserError, match=r"is not of export\.py"):
         exported.read(made[1] / "segment-5.onnx", None, None)
 
@@ -374,7 +376,7 @@ def test_a_bundle_needs_a_policy_and_one_of_this_network(finished, policy, tmp_p
     process = script("export.py", "DIGITS", NAME, "--bundle", tmp_path / "new", "--save", finished[0])
     assert_one_line_error(process, 2, "--bundle", "needs --policy FILE", "calibrate.py")
     other = tmp_path / "other.json"
-    policies.write(other, Policy(**{**vars(policy[0]), "model": "another"}))
+    other.write_bytes(policies.as_json(Policy(**{**vars(policy[0]), "model": "another"})))
     words = ("--policy", other, "--bundle", tmp_path / "new", "--save", finished[0])
     process = script("export.py", "DIGITS", NAME, *words)
     assert_one_line_error(process, 1, "other.json is a policy for a network of other weights")

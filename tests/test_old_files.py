@@ -4,12 +4,15 @@ import json
 import shutil
 
 import pytest
-from conftest import PROJECT, logged, script
+from conftest import PROJECT, logged, script, write_pictures
 
 import checkpoints
 import main
+import opts
+from models import names
 from reports import log
 from system.errors import UserError
+from training import folders
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +76,17 @@ def test_old_runs_are_drawn(tmp_path):
     process = script("plot.py", *folders, "--out", tmp_path / "old.png")
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "old.png").exists()
+
+
+@pytest.mark.parametrize(("data", "found"), [("path", "SVHN-AuxResNet-8-2"), ("SVHN", "SVHN-folder-AuxResNet-8-2")])
+def test_a_folder_with_the_name_of_a_data_set_has_its_run_where_older_versions_wrote_it(data, found, tmp_path):
+    """Unless that is the run of the data set."""
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "SVHN" / split, {"a": 1, "b": 1})
+    line = ["--data", str(tmp_path / "SVHN"), "--depth", "8", "--save", str(tmp_path)]
+    before = {**vars(opts.parse(line)), **({"data": data} if data == "SVHN" else {})}
+    (tmp_path / "SVHN-AuxResNet-8-2").mkdir()
+    (tmp_path / "SVHN-AuxResNet-8-2" / "opt.json").write_text(json.dumps(before))
+    (tmp_path / "SVHN-AuxResNet-8-2" / "latest.pt").touch()
+    options = opts.parse([*line, "--resume", "auto"])
+    assert folders.settle(options, names.of_options(vars(options)))[1] == tmp_path / found

@@ -13,6 +13,7 @@ from models.names import Configuration
 from options import stored
 from system import world
 from system.errors import UserError
+from system.files import real
 from system.lock import locked
 
 
@@ -35,22 +36,29 @@ def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[a
 def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
     """The folder of a run: the one to be resumed, else that of its data set and network under `--save`.
 
-    Older versions wrote runs of networks that differ from the one of their name into the folder of that name; such a
-    run is found there when it is to be resumed.
+    Older versions wrote runs of networks that differ from the one of their name into the folder of that name, and runs
+    of a folder of pictures that has the name of a data set into that of the data set; such a run is found there when it
+    is to be resumed.
     """
     if options.resume:
         return Path(options.resume)
     label = opts.label(options.data)
     folder = Path(options.save, names.run_folder(label, configuration))
-    older = Path(options.save, names.run_folder(label, names.parse(configuration.name)))
-    found = options.resume is not None and not checkpoints.holds_run(folder) and checkpoints.holds_run(older)
-    return older if found and _may_be_of(older, configuration) else folder
+    if options.resume is None or checkpoints.holds_run(folder):
+        return folder
+    formerly = (
+        names.run_folder(label, names.parse(configuration.name)),
+        names.run_folder(real(Path(options.data)).name, configuration),
+    )
+    older = (Path(options.save, name) for name in formerly)
+    return next((o for o in older if checkpoints.holds_run(o) and _may_be_of(o, label, configuration)), folder)
 
 
-def _may_be_of(folder: Path, configuration: Configuration) -> bool:
-    """Whether a run recorded this network, or nothing that can be read."""
+def _may_be_of(folder: Path, label: str, configuration: Configuration) -> bool:
+    """Whether a run recorded this data set and this network, or nothing that can be read."""
     try:
-        return names.of_options(stored.recorded(folder, opts.MAIN)) == configuration
+        recorded = stored.recorded(folder, opts.MAIN)
+        return (opts.label(recorded.get("data")), names.of_options(recorded)) == (label, configuration)
     except (TypeError, ValueError):
         return True
 

@@ -85,7 +85,7 @@ class Run:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits)
         resumed = options.resume is not None
-        saved = world.share(lambda: checkpoints.read_state(folder, warn)) if resumed else None
+        saved = world.share(lambda: checkpoints.take_up_state(folder, warn)) if resumed else None
         self.before = self._options_before(saved, options) if saved else None
         if self.before:
             options = opts.keep_chosen(options, self.before)

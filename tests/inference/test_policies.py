@@ -18,7 +18,7 @@ def written(tmp_path):
     """A policy for `conftest.network()`, and the file that it is written in."""
     held, path = synthetic(500), tmp_path / "policy.json"
     policy = calibration.make_policy(Goal("maxErrorIncrease", 2, 0.9), held, network(), MACS, MACS)
-    policies.write(path, policy)
+    path.write_bytes(policies.as_json(policy))
     return policy, path
 
 

@@ -158,7 +158,7 @@ def test_a_damaged_state_takes_no_good_one_s_place(run_copy, monkeypatch):
     """A run that went on from the state before it is killed in its next save, before the new state is in its place."""
     _, folder = run_copy
     (folder / "latest.pt").write_bytes(torn((folder / "latest.pt").read_bytes()))
-    state = checkpoints.read_state(folder, lambda text: None)
+    state = checkpoints.take_up_state(folder, lambda text: None)
     real = Path.replace
     monkeypatch.setattr(Path, "replace", lambda path, to: sys.exit(9) if path.suffix == ".tmp" else real(path, to))
     with pytest.raises(SystemExit):
