@@ -125,7 +125,7 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
 
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
-    logits, targets = saved.answers(model, pictures, runs_on)
+    logits, targets = saved.collect(model, pictures, runs_on)
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = HeldOut([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known
@@ -138,8 +138,9 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
 
 def check_split(held: "HeldOut", model: "SavedModel") -> None:
     """Raise UserError where the last exit's error is not that which the run had on its held-out pictures."""
-    header = model.header
-    found = 100 * held.wrong[-1].double().mean().item()
+    from models import metrics
+
+    header, found = model.header, metrics.top_error(held.logits[-1], held.targets)
     if header["errorOn"] == "validation" and abs(found - header["error"]) > TOLERANCE:
         raise UserError(
             f"the last exit has an error of {found:.2f} % on the held-out pictures, and had {header['error']:.2f} % in "

@@ -354,7 +354,7 @@ def parse_predict(argv: Sequence[str]) -> argparse.Namespace:
     options = PREDICT.parsed(argv)
     if options.policy:
         _check_one_chooses(options)
-        _check_one_device("--policy", options)
+        _check_one_device(options)
     return options
 
 
@@ -364,10 +364,17 @@ def _check_one_chooses(options: argparse.Namespace) -> None:
         raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
 
 
-def _check_one_device(what: str, options: argparse.Namespace) -> None:
-    """Raise UsageError where several GPUs are to share what only one does."""
+def _check_one_device(options: argparse.Namespace) -> None:
+    """Raise UsageError where several GPUs are to route pictures by --policy."""
+    if reason := _against_several_gpus(options):
+        raise UsageError(f"--policy {reason}")
+
+
+def _against_several_gpus(options: argparse.Namespace) -> str | None:
+    """What to say of an option that is for one device where there are to be several; None where there are not."""
     if (options.nGPU or 0) > 1:
-        raise UsageError(f"{what} is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less")
+        return f"is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less"
+    return None
 
 
 def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
@@ -490,9 +497,7 @@ def against_compiling(options: argparse.Namespace) -> str | None:
         return "excludes --shareGradInput true: compiled code plans its memory; give one"
     if options.syncBN:
         return "excludes --syncBN true: compiled code does not wait for others; give one"
-    if (options.nGPU or 0) > 1:
-        return f"is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less"
-    return None
+    return _against_several_gpus(options)
 
 
 def _check_test(options: argparse.Namespace) -> None:
@@ -506,7 +511,7 @@ def _check_test(options: argparse.Namespace) -> None:
                 f"--policy excludes --{others[0]}: it says which exit each picture leaves at; give one, or --exit all "
                 "with --plot to draw it beside all exits"
             )
-        _check_one_device("--policy", options)
+        _check_one_device(options)
     if options.compile and (options.exit or not options.policy):
         raise UsageError("--compile true is for --policy without --exit; add that, or leave --compile out")
     if options.perClass and options.exit == "all":
@@ -529,8 +534,10 @@ def check_mirror(data: str) -> None:
 def label(data: str) -> str:
     """What a data set is called in folders and tables: its name, or the name of its folder, which is not taken for a
     data set if it has the name of one."""
+    if data in NAMES:
+        return data
     folder = real(Path(data)).name
-    return data if data in NAMES else f"{folder}-folder" if folder in NAMES else folder
+    return f"{folder}-folder" if folder in NAMES else folder
 
 
 def shaping(options: argparse.Namespace) -> dict[str, Any]:

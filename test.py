@@ -63,7 +63,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     from reports import card_plots, cards
 
     policy = policy_to_draw(options, model)
-    logits, targets = saved.answers(model, pictures, runs_on, options.mirror)
+    logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
     if options.json:
@@ -114,7 +114,7 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
     from reports import card_plots, cards
 
     ensemble = options.exit == "ensemble"
-    (logits,), targets = saved.answers(model, pictures, runs_on, options.mirror, ensemble)
+    (logits,), targets = saved.collect(model, pictures, runs_on, options.mirror, ensemble)
     print(f"error {metrics.top_error(logits, targets):.2f}")
     if options.perClass:
         confusion = metrics.confusion(logits, targets)

@@ -21,6 +21,7 @@ from datasets.pictures import Pictures
 from inference import calibration, early_exit, saved
 from inference.calibration import Goal, HeldOut
 from inference.early_exit import Rule
+from models import metrics
 from opts import PROTOCOLS
 from reports.tables import amount, table
 
@@ -33,7 +34,7 @@ def cost(goal: Goal, answers: HeldOut, half: torch.Tensor, macs: list[int], posi
     seen, others = (answers.take(part.nonzero()[:, 0]) for part in (half, ~half))
     rule = Rule(positions, *calibration.fit(goal, seen, macs))
     early = early_exit.simulate(others.logits, rule).figures(others.targets, macs)["error"]
-    return early - 100 * others.wrong[-1].double().mean().item()
+    return early - metrics.top_error(others.logits[-1], others.targets)
 
 
 def write_halves(folder: Path, pictures: Pictures) -> None:
@@ -51,11 +52,12 @@ def main() -> None:
     parser.add_argument("--halvings", type=int, default=50)
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write two halves as PNG files; measure nothing")
     arguments = parser.parse_args()
-    model, pictures = load(), splits.for_testing("CIFAR10", arguments.dataDir)
+    pictures = splits.for_testing("CIFAR10", arguments.dataDir)
     if arguments.write:
         write_halves(arguments.write, pictures)
         return
-    answers = HeldOut(*saved.answers(model, pictures, CPU), "CIFAR10 test")
+    model = load()
+    answers = HeldOut(*saved.collect(model, pictures, CPU), "CIFAR10 test")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     draw = torch.Generator().manual_seed(0)
     halves = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]
@@ -64,7 +66,7 @@ def main() -> None:
         goals = [Goal("budgetMACs", budget, protocol=protocol) for budget in BUDGETS]
         costs = [[cost(goal, answers, half, macs, model.network.exits) for half in halves] for goal in goals]
         columns[protocol] = [f"{statistics.mean(row):+.2f} ± {statistics.stdev(row):.2f}" for row in costs]
-    last = 100 * answers.wrong[-1].double().mean().item()
+    last = metrics.top_error(answers.logits[-1], answers.targets)
     print(f"points above the last exit ({last:.2f} % at {amount(macs[-1])}), {arguments.halvings} halvings\n")
     print(table(columns))
 

@@ -68,9 +68,9 @@ def find(
     """The source of a data set and the folder it reads: a name of `NAMES`, or the path of a picture folder.
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
-    the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders. In any
-    other folder, with a `padding`, training pictures that are cropped to size have the margin of the random crop around
-    them; without one they have none.
+    the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders. In any other
+    folder, with a `padding`, training pictures that are cropped to size have the margin of the random crop around them;
+    without one they have none.
 
     Raises UserError where an archive does not have pictures of that size.
     """

@@ -11,7 +11,6 @@ from datasets.pictures import Pictures
 from inference import early_exit, evaluation, latency, saved
 from inference.classifier import Answers
 from inference.early_exit import Routing, Rule
-from inference.latency import BATCH
 from inference.policies import Policy
 from inference.saved import SavedModel
 from models import metrics
@@ -20,7 +19,7 @@ from reports.adaptive import Contender
 from system.arithmetic import autocast
 from system.machine import Machine
 
-BATCHES = 20  # of `BATCH`
+BATCHES = 20  # of `latency.batch` pictures
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
 GRAPHS = 4  # that a part of a network may be compiled to: one, and what other memory layouts than the usual ask for
@@ -29,8 +28,7 @@ Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N
 
 
 class Speed(NamedTuple):
-    """Pictures a second in batches of `BATCH`, or of fewer if they are large, and the latency of one picture, as
-    `Latency` has it."""
+    """Pictures a second in batches of `latency.batch` pictures, and the latency of one picture, as `Latency` has it."""
 
     per_second: float
     mean: float
@@ -110,7 +108,7 @@ def compare(
     parts = [route(images) for images, _ in evaluation.batches(pictures)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
-    logits, targets = saved.answers(model, pictures, machine)
+    logits, targets = saved.collect(model, pictures, machine)
     errors = [metrics.top_error(z, targets) for z in logits]
     as_good = next((i for i, error in enumerate(errors) if error <= figures["error"]), -1)
     chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}
@@ -124,9 +122,9 @@ def compare(
 def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, Speed]:
     """How fast each one is, from the bytes of pictures to classes on the host. All take turns on the same pictures, of
     all classes, so that what else the machine does slows all of them alike."""
-    images = pictures.sample(BATCH * BATCHES).images
-    size = latency.batch(images.shape[1])
-    batches = images[: size * BATCHES].split(size)
+    size = latency.batch(pictures.images.shape[1])
+    images = pictures.sample(size * BATCHES).images  # more than SINGLES, whatever their size
+    batches = images.split(size)
     whole = [batch for batch in batches if len(batch) == len(batches[0])]
     ways = list(contenders.values())
     many = map(statistics.median, latency.in_turns(ways, whole, WARM_UP))

@@ -198,7 +198,7 @@ def under_a_bar(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
             bar.update(len(targets))  # when the next batch is asked for
 
 
-def answers(
+def collect(
     model: SavedModel, pictures: Pictures, machine: Machine, mirror: bool = False, ensemble: bool = False
 ) -> tuple[list[Tensor], Tensor]:
     """The logits of each exit, or of the ensemble alone, N×classes, and the N targets of all pictures, on the machine's

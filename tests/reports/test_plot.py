@@ -83,7 +83,8 @@ def test_a_folder_of_pictures_is_the_same_in_every_spelling(tmp_path, printed, m
     monkeypatch.chdir(tmp_path)
     spelled = ("pictures", "pictures/", str(tmp_path / "pictures"))
     runs = [make(tmp_path / f"{n}", data=data, manualSeed=n) for n, data in enumerate(spelled)]
-    assert [row["runs"] for row in printed(*runs)] == ["3"] * len(printed(*runs))
+    rows = printed(*runs)
+    assert [row["runs"] for row in rows] == ["3"] * len(rows)
 
 
 def test_one_group_needs_no_number_and_no_differences(runs, printed, drawn):

@@ -1,8 +1,7 @@
-"""What can go wrong during a run: kills, signals, full disks, damaged states, numbers that are not finite."""
+"""What can go wrong during a run: kills, signals, full disks, damaged states."""
 
 import errno
 import itertools
-import math
 import multiprocessing.process
 import os
 import resource
@@ -12,12 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, network, script, signal_during, write_pictures
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, write_pictures
 
 import checkpoints
 import main
@@ -26,10 +24,6 @@ from datasets import splits
 from reports import plots
 from system.errors import UserError
 from system.lock import locked
-from training.finite import FiniteWatch, NotFinite
-from training.plan import Plan
-from training.testing import Evaluator
-from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -287,63 +281,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert_one_line_error(process, 1, str(tmp_path / "file"))
 
 
-KERNEL = "segments.1.0.convolutions.0.weight"
-
-
-@pytest.mark.parametrize(
-    ("gradients", "words"),
-    [
-        ((), "the loss of exit 5"),
-        (("stem.weight", KERNEL), f"the gradient of {KERNEL} of exit 9"),
-        (("stem.weight", KERNEL, "heads.9.linear.bias"), "the gradient of heads.9.linear.bias of exit 9"),
-    ],
-)
-def test_numbers_that_are_not_finite_stop_the_training(gradients, words, tmp_path, monkeypatch):
-    real, calls = Trainer.step, []
-
-    def spoilt(self, *arguments):
-        calls.append(1)
-        loss, losses, logits = real(self, *arguments)
-        if len(calls) >= 7:  # four steps an epoch
-            for name in gradients:
-                self.network.get_parameter(name).grad[0] = float("inf")
-            if not gradients:
-                losses[0] = float("nan")
-        return loss, losses, logits
-
-    monkeypatch.setattr(Trainer, "step", spoilt)
-    with pytest.raises(NotFinite, match=f"{words} is not finite in epoch 2, batch 3"):
-        main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path)])
-    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
-    assert len(state["log"]) == 1
-    assert all(tensor.isfinite().all() for tensor in state["network"].values())
-
-
-def test_a_gradient_that_was_not_finite_is_named_though_it_is_gone():
-    """The next step is broken off when it has cleared the gradients, or has some anew."""
-    few = network("AuxResNet-8-2")
-    watch = FiniteWatch(few, {name: b for name, b in few.named_buffers() if b.is_floating_point()}, gradients=True)
-    for parameter in few.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    few.stem.weight.grad[0] = float("inf")
-    step = next(Plan(pictures=8, batch_size=8, epochs=1, seed=0, side=32, first_side=32).after(0))
-    watch.add(step, torch.ones(2))
-    for parameter in few.parameters():
-        parameter.grad = None
-    few.heads["8"].linear.bias.grad = torch.ones(10)
-    with pytest.raises(NotFinite, match=r"the gradient of stem\.weight of exit 5 is not finite in epoch 1, batch 1"):
-        watch.check()
-
-
-def test_a_state_is_not_saved_after_such_a_step(tmp_path, monkeypatch):
-    real = FiniteWatch.add
-    monkeypatch.setattr(FiniteWatch, "add", lambda self, step, losses: real(self, step, losses * float("nan")))
-    with pytest.raises(NotFinite, match="epoch 1, batch 1"):
-        main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path), "--saveEvery", "0"])
-    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
-    assert state["step"] == 0
-
-
 def workers(process):
     """The loader workers of a run."""
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
@@ -542,31 +479,6 @@ def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
         assert again.poll() is None
     again.terminate()
     again.communicate(timeout=60)
-
-
-def test_statistics_that_are_not_finite_stop_the_training(tmp_path, monkeypatch):
-    """Batches are normalised by statistics of their own: neither losses nor gradients show it."""
-    real = Trainer.step
-
-    def spoilt(self, *arguments):
-        result = real(self, *arguments)
-        self.network.get_buffer("heads.5.norm.running_var")[0] = float("inf")
-        return result
-
-    monkeypatch.setattr(Trainer, "step", spoilt)
-    with pytest.raises(NotFinite, match=r"heads\.5\.norm\.running_var is not finite in epoch 1; try a lower --LR"):
-        main.main([*SMALL, "--save", str(tmp_path)])
-    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
-    assert all(tensor.isfinite().all() for tensor in state["network"].values())
-    assert not checkpoints.exit_files(tmp_path / FOLDER)
-
-
-def test_a_test_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
-    real = Evaluator.evaluate
-    monkeypatch.setattr(Evaluator, "evaluate", lambda *arguments: replace(real(*arguments), loss=math.nan))
-    with pytest.raises(NotFinite, match="the test loss is not finite after epoch 1; try a lower --LR"):
-        main.main([*SMALL, "--save", str(tmp_path)])
-    assert checkpoints.read_state(tmp_path / FOLDER, pytest.fail)["log"] == []
 
 
 def test_a_log_that_is_lost_is_written_anew(finished, tmp_path, capsys):
