@@ -30,7 +30,7 @@ def errors(network: MultiExit, data: splits.TrainingData, crops: Augmentation | 
         sample = varied_sample(data.train, BATCHES * BATCH, 0, crops)
         measured = evaluation.measure_statistics(measured, normalise, sample.split(BATCH), CPU)
     model, equal_weights = evaluation.ready(measured, normalise, [CPU]), (1.0,) * len(network.exits)
-    return evaluation.evaluate(model, evaluation.batches(data.held_out), equal_weights, CPU).errors
+    return evaluation.evaluate(model, evaluation.batches(data.evaluated), equal_weights, CPU).errors
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def describe(data: TrainingData) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "training": _describe_pictures(data.train),
-        data.held_out_name: _describe_pictures(data.held_out),
+        data.evaluated_name: _describe_pictures(data.evaluated),
     }
 
 

@@ -19,7 +19,7 @@ from system.files import real
 class TrainingData:
     """What a run learns from and is tested on.
 
-    `held_out` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
+    `evaluated` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
     pictures. `test_split` is None for a data set without test pictures, and for who need not read them; it is found
     before the training, so that what is missing is missed in time. `mean` and `std` are per channel, on the 0 … 255
     scale.
@@ -27,7 +27,7 @@ class TrainingData:
 
     source: Source
     train: Pictures
-    held_out: Pictures
+    evaluated: Pictures
     validates: bool
     test_split: Split | None
     mean: tuple[float, ...]
@@ -39,14 +39,14 @@ class TrainingData:
         return self.train.classes
 
     @property
-    def held_out_name(self) -> str:
+    def evaluated_name(self) -> str:
         """`validation` or `test`."""
         return "validation" if self.validates else "test"
 
     def test(self) -> Pictures | None:
         """The test pictures; None if there are none. Raises UserError where one cannot be read."""
         if not self.validates:
-            return self.held_out
+            return self.evaluated
         found = world.first_of_host(lambda: self.test_split and vars(self.test_split.whole()))
         shared = world.share_on_host(found)
         return shared and Pictures(**shared)
@@ -78,23 +78,23 @@ def for_training(
     train_size = _check_sizes(train_split, data, train_size, val_size)
     _announce_memory(folder, sizing, train_split, train_size, val_size, test_split)
     train, validation = _divide(train_split, train_size, val_size)
-    held_out = test_split.whole() if validation is None else validation
+    evaluated = test_split.whole() if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
-    return TrainingData(source, train, held_out, validation is not None, test_split, mean, std)
+    return TrainingData(source, train, evaluated, validation is not None, test_split, mean, std)
 
 
 def shared(data: TrainingData | None) -> TrainingData:
     """The data that the first process of this host has, and none of the others, for all of them: their pictures are in
     memory once. Test pictures that are still to be read are left to the first."""
     told = world.share_on_host(_plain(data) if data else None)
-    whole = {name: Pictures(**told[name]) for name in ("train", "held_out")}
+    whole = {name: Pictures(**told[name]) for name in ("train", "evaluated")}
     test_split = data.test_split if data and data.validates else None
     return TrainingData(**{**told, **whole, "source": Source(**told["source"]), "test_split": test_split})
 
 
 def _plain(data: TrainingData) -> dict[str, Any]:
     """All but what is still to be read, as processes can tell each other. Where its source reads is not told."""
-    parts = {name: vars(getattr(data, name)) for name in ("train", "held_out", "source")}
+    parts = {name: vars(getattr(data, name)) for name in ("train", "evaluated", "source")}
     return {**vars(data), **parts, "source": {**parts["source"], "arguments": {}}, "test_split": None}
 
 

@@ -22,7 +22,7 @@ from models.norm import BatchNorm
 class Trunk:
     """What exits are put on: a stem and the blocks behind it, in order.
 
-    `channels` and `positions` say of each block how many channels it puts out, and the number of its last layer. A
+    `channels` and `positions` say of each block how many channels it puts out, and the position of an exit behind it. A
     trunk's modules must not normalise across pictures but by `BatchNorm`.
     """
 

@@ -29,14 +29,14 @@ def row(
     exits: Sequence[int],
     trained: "Result",
     name: str,
-    held_out: "Result | None",
+    evaluated: "Result | None",
     learning_rate: float,
     pictures: int,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The row of an epoch (counted from 0) in the log: losses, errors in percent (None where it was not tested), the
     learning rate of its last step, training pictures a second, and the seconds that each of `PARTS` took."""
-    tested = [held_out.loss, *held_out.errors] if held_out else [None] * (1 + len(exits))
+    tested = [evaluated.loss, *evaluated.errors] if evaluated else [None] * (1 + len(exits))
     learnt = (trained.loss, tested[0], *trained.errors, *tested[1:])
     pace = round(pictures / seconds["training"], 1) if seconds["training"] else 0.0
     parts = (round(seconds[part], 2) for part in PARTS)

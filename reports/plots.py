@@ -92,8 +92,8 @@ def deviation(values: Sequence[float]) -> float:
 
 
 @style()
-def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> bytes:
-    """The plot of one run: a colour for each exit; solid what `held_out` ("test" or "validation") pictures gave,
+def draw_run(title: str, rows: Rows, exits: Sequence[int], evaluated_name: str) -> bytes:
+    """The plot of one run: a colour for each exit; solid what `evaluated_name` ("test" or "validation") pictures gave,
     dashed the training pictures."""
     colours = distinct(len(exits))
     groups = [
@@ -103,7 +103,7 @@ def draw_run(title: str, rows: Rows, exits: Sequence[int], held_out: str) -> byt
             colours,
             style,
         )
-        for name, column, style in ((held_out, held_out, "-"), ("training", "train", "--"))
+        for name, column, style in ((evaluated_name, evaluated_name, "-"), ("training", "train", "--"))
     ]
     return png(_figure(title, groups))
 

@@ -22,14 +22,14 @@ def epoch_line(
     exits: Sequence[int],
     train: "Result",
     name: str,
-    held_out: "Result | None",
+    evaluated: "Result | None",
 ) -> str:
     """What one epoch (counted from 0) gave: the mean loss, and each exit's error in percent, if it was tested."""
     trained = (
         f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  {seconds:.1f} s  loss {train.loss:.3f}  "
         f"train error {exit_errors(exits, train.errors)}"
     )
-    return f"{trained}  {name} error {exit_errors(exits, held_out.errors)}" if held_out else trained
+    return f"{trained}  {name} error {exit_errors(exits, evaluated.errors)}" if evaluated else trained
 
 
 def exit_errors(exits: Sequence[int], errors: Sequence[float]) -> str:

@@ -57,7 +57,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     _, folder, _ = calibrated
     data = splits.for_training("DIGITS", Path(), True, 1137, 300)
     held = splits.held_out("DIGITS", Path(), True, 300)
-    assert held.images.equal(data.held_out.images)
+    assert held.images.equal(data.evaluated.images)
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     logits, targets = evaluation.collect(saved.ready(model, CPU), held.batches(250), CPU[0])
     policy = policies.read(folder / "policy.json")

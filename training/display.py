@@ -16,9 +16,9 @@ class Display:
     and the run goes on."""
 
     def __init__(
-        self, title: str, files: RunFiles, held_out_name: str, tensorboard: bool, warn: Callable[[str], None]
+        self, title: str, files: RunFiles, evaluated_name: str, tensorboard: bool, warn: Callable[[str], None]
     ) -> None:
-        self.title, self.files, self.held_out_name, self.warn = title, files, held_out_name, warn
+        self.title, self.files, self.evaluated_name, self.warn = title, files, evaluated_name, warn
         self.scalars = scalars.Scalars(files.folder / "tensorboard") if tensorboard else None
         self.due = 0.0  # when curves may be drawn again
         self.unmade: set[str] = set()  # what was told to be so
@@ -34,7 +34,7 @@ class Display:
         if start < self.due and not last:
             return
         with self._going_on_without("curves"):
-            self.files.write_curves(plots.draw_run(self.title, log, tuple(self.files.exits), self.held_out_name))
+            self.files.write_curves(plots.draw_run(self.title, log, tuple(self.files.exits), self.evaluated_name))
         now = time.monotonic()
         self.due = now + 19 * (now - start)
 

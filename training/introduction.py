@@ -20,8 +20,8 @@ def subject(configuration: Configuration, data: TrainingData, label: str) -> str
     """Network, exits, and the data under its label: `AuxResNet-26-2 on DIGITS: exits 19, 26; 10 classes, …`."""
     return (
         f"{configuration.name} on {label}: exits {', '.join(map(str, configuration.exits))}; "
-        f"{len(data.classes)} classes, {len(data.train):,} training and {len(data.held_out):,} "
-        f"{data.held_out_name} pictures"
+        f"{len(data.classes)} classes, {len(data.train):,} training and {len(data.evaluated):,} "
+        f"{data.evaluated_name} pictures"
     )
 
 

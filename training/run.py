@@ -86,23 +86,17 @@ class Run:
         self.files = checkpoints.RunFiles(folder, configuration.exits)
         resumed = options.resume is not None
         saved = world.share(lambda: checkpoints.take_up_state(folder, warn)) if resumed else None
-        self.before = self._options_before(saved, options) if saved else None
-        if self.before:
-            options = opts.keep_chosen(options, self.before)
-            opts.check_resumable(options, self.before)
+        self.options_before = self._options_before(saved, options) if saved else None
+        if self.options_before:
+            options = opts.keep_chosen(options, self.options_before)
+            opts.check_resumable(options, self.options_before)
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
-        less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
-        with memory_for(f"while reading the pictures of {options.data}", less):
-            self.data = splits.shared(world.first_of_host(lambda: setup.data(options, self.sizing)))
-        checkpoints.check_classes(self.data.classes)
-        self.identity = identity.describe(self.data)
-        identity.check_same(self.identity, world.share(lambda: self.identity))
-        if saved and "data" in saved:
-            identity.check_same(self.identity, saved["data"])
+        self.data = self._read_data(options)
+        self.identity = self._identified(saved)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
-        self.chosen = [name for name in opts.AUTO if getattr(options, name) == "auto"]
+        self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices)))
         self.options = options = argparse.Namespace(**chosen)
         self.augmentation = setup.augmentation(options, self.data)
@@ -113,22 +107,22 @@ class Run:
         self.evaluator = Evaluator(
             self.trainer, self.data, self.plan, self.augmentation, options.manualSeed, self.devices, stop
         )
-        self.state = State(self.trainer, self.data.held_out_name)
+        self.state = State(self.trainer, self.data.evaluated_name)
         self.save_due = math.inf
-        self.kept: MultiExit = self.trainer.network  # of the epoch that was tested last
+        self.tested_network: MultiExit = self.trainer.network  # what was tested last; exit files are made of it
         self.errors: list[float] = []  # of what is kept in the end
-        self.error_name = f"{self.data.held_out_name} error"
+        self.error_name = f"{self.data.evaluated_name} error"
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
         title = f"{configuration.name} on {opts.label(options.data)}"
-        self.display = Display(title, self.files, self.data.held_out_name, options.tensorboard, warn)
-        pictures = len(self.data.train)
-        done = self.state.epochs_done * pictures + self.state.sums.pictures
+        self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard, warn)
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         self.crowded = processors.crowded(threads, world.host_size())
         self.queue = processors.Queue(0 if self.crowded else threads)
         self.batches = self._batches()
+        pictures = len(self.data.train)
+        done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
 
     @staticmethod
@@ -136,6 +130,23 @@ class Run:
         """The options in a training state. Where it knows its pictures, their folder may have another path by now."""
         moved = "data" in saved and options.data not in NAMES
         return opts.from_saved(saved.get("options"), options.data if moved else None)
+
+    def _read_data(self, options: argparse.Namespace) -> splits.TrainingData:
+        """The pictures; those of a host are in its memory once."""
+        less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
+        with memory_for(f"while reading the pictures of {options.data}", less):
+            data = splits.shared(world.first_of_host(lambda: setup.data(options, self.sizing)))
+        checkpoints.check_classes(data.classes)
+        return data
+
+    def _identified(self, saved: dict[str, Any] | None) -> dict[str, Any]:
+        """By what the pictures are known again. Raises UserError where another process, or the run before it was
+        interrupted, has others."""
+        described = identity.describe(self.data)
+        identity.check_same(described, world.share(lambda: described))
+        if saved and "data" in saved:
+            identity.check_same(described, saved["data"])
+        return described
 
     @property
     def resume_command(self) -> str:
@@ -159,13 +170,13 @@ class Run:
         if not self.state.log and not self.state.step:
             self.save_state()
         if self.state.log:
-            self.display.show(self.state.log, last=True)  # the last time, it may not have come to that
+            self.display.show(self.state.log, last=True)  # the run that was interrupted may not have drawn them
         self.state.clock.start()
 
     def _introduce(self) -> None:
-        options, before, state = self.options, self.before, self.state
+        options, before, state = self.options, self.options_before, self.state
         print(introduction.subject(self.configuration, self.data, opts.label(options.data)))
-        print(introduction.settings(options, self.chosen))
+        print(introduction.settings(options, self.chosen_by_auto))
         print(introduction.place(self.files.folder, state, self.plan, resumed=before is not None))
         more = introduction.extension(options, before, state) if before else None
         quicker = introduction.hint(options, self.macs, self.devices[0]) if not before else None
@@ -219,27 +230,29 @@ class Run:
             return None
         self.progress.epoch(epoch, "testing")
         with self.state.clock.on("testing"):
-            self.kept = self.evaluator.network_to_keep(epoch)
-            result = self.evaluator.evaluate(self.kept, self.data.held_out, None if last else self.trainer.dtype)
+            self.tested_network = self.evaluator.network_to_keep(epoch)
+            result = self.evaluator.evaluate(
+                self.tested_network, self.data.evaluated, None if last else self.trainer.dtype
+            )
         if not math.isfinite(result.loss):
-            raise NotFinite(f"the {self.data.held_out_name} loss", f"after epoch {epoch + 1}")
+            raise NotFinite(f"the {self.data.evaluated_name} loss", f"after epoch {epoch + 1}")
         return result
 
-    def save(self, epoch: int, trained: Result, held_out: Result | None) -> None:
+    def save(self, epoch: int, trained: Result, evaluated: Result | None) -> None:
         """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
         the best so far), the log, the state to resume from, and then the curves."""
-        state, exits, name = self.state, self.configuration.exits, self.data.held_out_name
+        state, exits, name = self.state, self.configuration.exits, self.data.evaluated_name
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
         pictures, seconds = len(self.data.train), state.clock.seconds()
-        state.log.append(log.row(epoch, exits, trained, name, held_out, rate, pictures, seconds))
+        state.log.append(log.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
-        if held_out and (not self.data.validates or state.did_best()):
-            self.files.write_exits(self.kept, self._header(), held_out.errors)
+        if evaluated and (not self.data.validates or state.did_best()):
+            self.files.write_exits(self.tested_network, self._header(), evaluated.errors)
         log.write(self.files.folder, state.log)
         self.save_state()
         self.display.show(state.log, last=epoch + 1 == self.options.nEpochs)
         took = sum(seconds.values())
-        self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, held_out))
+        self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, evaluated))
 
     @world.first_only
     def save_state(self) -> None:
@@ -252,7 +265,7 @@ class Run:
 
     def _header(self) -> dict[str, Any]:
         """What every exit file says of the run; with a validation split by what its pictures are known again."""
-        name = self.data.held_out_name
+        name = self.data.evaluated_name
         known = {"heldOut": self.identity[name]["sha256"]} if self.data.validates else {}
         return {
             "name": self.configuration.name,
@@ -297,7 +310,7 @@ class Run:
             warn(f"{damage}; the exits are written anew from the training state")
             network, last = self.evaluator.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
             errors = [
-                last[log.error_column(self.data.held_out_name, position)] for position in self.configuration.exits
+                last[log.error_column(self.data.evaluated_name, position)] for position in self.configuration.exits
             ]
             self.files.write_exits(network, self._header(), errors)
 
@@ -308,7 +321,7 @@ class Run:
         network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
         network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))
         if self.trainer.dtype:
-            self.errors = self.evaluator.evaluate(network, self.data.held_out).errors
+            self.errors = self.evaluator.evaluate(network, self.data.evaluated).errors
             self.files.write_errors(network, self.errors)
         with self.stop.breaking():
             test = self.data.test()

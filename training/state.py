@@ -21,11 +21,11 @@ FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
 
 class State:
-    """The log of the epochs that are done, and the sums and seconds of the one that is not. `held_out_name` is what the
-    log calls the pictures that are not trained on: `test` or `validation`."""
+    """The log of the epochs that are done, and the sums and seconds of the one that is not. `evaluated_name`
+    is what the log calls the pictures that are not trained on: `test` or `validation`."""
 
-    def __init__(self, trainer: Trainer, held_out_name: str) -> None:
-        self.trainer, self.held_out_name = trainer, held_out_name
+    def __init__(self, trainer: Trainer, evaluated_name: str) -> None:
+        self.trainer, self.evaluated_name = trainer, evaluated_name
         self.log: list[dict[str, Any]] = []  # a row for each epoch
         self.begin_epoch()
 
@@ -44,7 +44,7 @@ class State:
         """Whether the epoch that was tested last has a lower error than all before it. Epochs are compared by the
         deepest exit that learns: one whose loss weighs 0 stays as it was drawn."""
         learning = zip(self.trainer.network.exits, self.trainer.exit_weights.weights, strict=True)
-        column = log.error_column(self.held_out_name, max(position for position, weight in learning if weight))
+        column = log.error_column(self.evaluated_name, max(position for position, weight in learning if weight))
         *before, last = (row[column] for row in self.log if row[column] is not None)
         return last < min(before, default=math.inf)
 
@@ -87,7 +87,7 @@ class State:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""
         if odd := saved.keys() - {*self.saved(), *ELSEWHERE, *FORMERLY}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
-        columns = log.columns(self.trainer.network.exits, self.held_out_name)
+        columns = log.columns(self.trainer.network.exits, self.evaluated_name)
         self.log, self.step = log.checked(saved["log"], columns), saved["step"]
         left = plan.epochs - len(self.log)
         if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):

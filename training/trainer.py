@@ -39,9 +39,9 @@ class Trainer:
     `normalise` turns N×H×W×3 uint8 pictures into the network's input; pictures travel as bytes. `dtype` is what the
     network computes in (None: float32), `average` the decay of the weights' moving average (0: none), `mixup` the α of
     mixing pictures (0: none are mixed). With `compiled_batch`, batches of so many pictures are trained on with compiled
-    code. With `sync_norms` batch norms take the statistics of the batch that all processes share, each else those of
-    its part. `seed` is that of mixing, and of what each of several processes draws. `stop` may break a step off, and
-    then it leaves no trace.
+    code. With `sync_norms` batch norms take the statistics of the whole batch, which all processes share; without, each
+    process takes those of its own part. `seed` is that of mixing, and of what each of several processes draws. `stop`
+    may break a step off, and then it leaves no trace.
     """
 
     def __init__(
@@ -124,7 +124,9 @@ class Trainer:
         model = self.compiled if len(targets) == self.compiled_batch else self.model
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        scale = world.size() * part  # gradients become means over the processes, as losses are means over pictures
+        # Losses are means over the pictures here, and gradients become means over the processes. Of two processes, one
+        # with 3 of 4 pictures counts 2 · 3/4 times, the other 2 · 1/4 times: the mean is that over all 4.
+        scale = world.size() * part
         with self._traceless(), OverAllProcesses(self.network, part > 0) if self.sync_norms else nullcontext():
             with autocast(self.device, self.dtype):
                 logits = model(images)

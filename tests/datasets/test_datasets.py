@@ -63,7 +63,7 @@ def test_cifar_archives(name, tmp_path, monkeypatch):
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels[file] for file in files])))
     assert data.train.images.dtype == torch.uint8
     assert data.train.targets.tolist() == [3, 1, 0, 2] * len(files)
-    assert data.held_out.images.equal(torch.from_numpy(pixels[source.test_list[0][0]]))
+    assert data.evaluated.images.equal(torch.from_numpy(pixels[source.test_list[0][0]]))
     assert data.classes == tuple(classes)
 
 
@@ -95,8 +95,8 @@ def test_svhn_files(tmp_path, monkeypatch):
     data = splits.for_training("SVHN", tmp_path, True, None, 0)
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels["train"], pixels["extra"]])))
     assert data.train.targets.tolist() == [0, 1, 2, 9, 0] * 2
-    assert data.held_out.images.equal(torch.from_numpy(pixels["test"].copy()))
-    assert splits.for_testing("SVHN", tmp_path).images.equal(data.held_out.images)
+    assert data.evaluated.images.equal(torch.from_numpy(pixels["test"].copy()))
+    assert splits.for_testing("SVHN", tmp_path).images.equal(data.evaluated.images)
     assert len(splits.for_training("SVHN", tmp_path, False, None, 0).train) == 5
     assert (data.source.pad, data.source.flip) == (0, False)
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1

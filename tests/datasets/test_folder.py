@@ -268,7 +268,7 @@ def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     forbid_decoding(monkeypatch)
     again = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
     assert again.train.images.equal(first.train.images)
-    assert again.held_out.images.equal(first.held_out.images)
+    assert again.evaluated.images.equal(first.evaluated.images)
     assert first.test().images.equal(tests.images)
 
 

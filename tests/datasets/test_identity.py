@@ -72,9 +72,9 @@ def test_pictures_that_are_held_out_count(folder):
     before = remembered(folder, val_size=4)
     assert sum(before["validation"]["counts"]) == 4
     data = splits.for_training(str(folder), folder / "data", True, None, 4)
-    other = data.held_out.images.clone()
+    other = data.evaluated.images.clone()
     other[0, 0, 0, 0] ^= 1
-    changed = replace(data, held_out=replace(data.held_out, images=other))
+    changed = replace(data, evaluated=replace(data.evaluated, images=other))
     with pytest.raises(UserError, match="validation pictures have changed"):
         identity.check_same(identity.describe(changed), before)
 

@@ -101,13 +101,13 @@ def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_rea
 def test_what_is_held_out_tested_or_measured_has_no_margin(tmp_path):
     write_smooth(tmp_path)
     data = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 10, Sizing(64), "black")
-    assert (data.train.images.shape[1], data.held_out.images.shape[1]) == (80, 64)
+    assert (data.train.images.shape[1], data.evaluated.images.shape[1]) == (80, 64)
     assert data.test().images.shape == (2, 64, 64, 3)
-    assert data.held_out.images.eq(data.test().images[0]).all()
-    assert data.held_out.images.is_contiguous()
+    assert data.evaluated.images.eq(data.test().images[0]).all()
+    assert data.evaluated.images.is_contiguous()
     again = splits.held_out(str(tmp_path), tmp_path / "data", True, 10, Sizing(64))
-    assert again.images.equal(data.held_out.images)
-    plain = replace(data.held_out, images=data.held_out.images[:1])  # all pictures are the same
+    assert again.images.equal(data.evaluated.images)
+    plain = replace(data.evaluated, images=data.evaluated.images[:1])  # all pictures are the same
     assert data.mean == pytest.approx(plain.statistics()[0])
     assert splits.of_folder(tmp_path / "train", Sizing(64)).images.shape == (40, 64, 64, 3)
     squeezed = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 0, Sizing(64, "squeeze"), "black")
@@ -121,8 +121,8 @@ def test_what_is_held_out_is_found_again_to_the_bit(side, padding, tmp_path):
     write_pictures(tmp_path / "test", {"a": 1, "b": 1}, size=(97, 101))
     place = (str(tmp_path), tmp_path / "data", True)
     data = splits.for_training(*place, None, 10, Sizing(side), padding)
-    assert splits.held_out(*place, 10, Sizing(side), padding).images.equal(data.held_out.images)
-    assert not splits.held_out(*place, 10, Sizing(side)).images.equal(data.held_out.images)
+    assert splits.held_out(*place, 10, Sizing(side), padding).images.equal(data.evaluated.images)
+    assert not splits.held_out(*place, 10, Sizing(side)).images.equal(data.evaluated.images)
 
 
 def test_each_size_and_fit_has_decoded_pictures_of_its_own(tmp_path, monkeypatch):

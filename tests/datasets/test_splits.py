@@ -12,12 +12,12 @@ from system.errors import UserError
 
 def test_training_and_validation_subsets_are_balanced_and_apart(tmp_path):
     data = splits.for_training("DIGITS", tmp_path, True, 400, 300)
-    assert (len(data.train), len(data.held_out), data.validates) == (400, 300, True)
-    for part in (data.train, data.held_out):
+    assert (len(data.train), len(data.evaluated), data.validates) == (400, 300, True)
+    for part in (data.train, data.evaluated):
         share = torch.bincount(part.targets, minlength=10) / len(part)
         assert (share - 0.1).abs().max() < 0.015
     seen = {bytes(image.numpy().tobytes()) for image in data.train.images}
-    assert not any(image.numpy().tobytes() in seen for image in data.held_out.images)
+    assert not any(image.numpy().tobytes() in seen for image in data.evaluated.images)
     larger = splits.for_training("DIGITS", tmp_path, True, 500, 0)
     assert larger.train.images[:400].equal(data.train.images)
     with pytest.raises(UserError, match="1437"):
@@ -46,7 +46,7 @@ def test_only_the_pictures_that_are_taken_are_read(train_size, val_size, tmp_pat
     assert data.train.images.equal(pixels[order[:trained]])
     assert data.mean == pytest.approx(pixels[order[:trained]].float().mean((0, 1, 2)).tolist(), rel=1e-5)
     if val_size:
-        assert data.held_out.images.equal(pixels[order[-val_size:]])
+        assert data.evaluated.images.equal(pixels[order[-val_size:]])
     assert len(data.test()) == 2
 
 
@@ -54,8 +54,8 @@ def test_where_test_is_missing_val_is_taken_for_it(tmp_path):
     pixels = {split: write_pictures(tmp_path / split, {"a": 2, "b": 2}, seed=len(split)) for split in ("train", "val")}
     expected = torch.from_numpy(np.stack(list(pixels["val"].values())))
     data = splits.for_training(str(tmp_path), tmp_path, True, None, 0)
-    assert (data.held_out_name, data.validates) == ("test", False)
-    assert data.held_out.images.equal(expected)
+    assert (data.evaluated_name, data.validates) == ("test", False)
+    assert data.evaluated.images.equal(expected)
     assert splits.for_testing(str(tmp_path), tmp_path).images.equal(expected)
     write_pictures(tmp_path / "test", {"a": 1, "b": 1})
     assert len(splits.for_testing(str(tmp_path), tmp_path)) == 2
@@ -64,7 +64,7 @@ def test_where_test_is_missing_val_is_taken_for_it(tmp_path):
 def test_a_folder_with_nothing_but_train_trains_if_pictures_are_held_out(tmp_path):
     write_pictures(tmp_path / "train", {"a": 6, "b": 6})
     data = splits.for_training(str(tmp_path), tmp_path, True, None, 4)
-    assert (len(data.train), len(data.held_out), data.held_out_name) == (8, 4, "validation")
+    assert (len(data.train), len(data.evaluated), data.evaluated_name) == (8, 4, "validation")
     assert data.test() is None
     with pytest.raises(UserError, match=rf"{tmp_path} has neither test/ nor val/; add one, .* --valSize"):
         splits.for_training(str(tmp_path), tmp_path, True, None, 0)
