@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks.cases import BATCH, ours
 from benchmarks.timing import interleaved, machine
@@ -59,6 +60,8 @@ def draw(path: Path, results: Mapping[str, Mapping[int, float]]) -> None:
         axes.loglog(x, [1000 * s for s in seconds.values()], "o")
         axes.loglog(x, 1000 * factor * x**exponent, "--", color="grey", label=f"exponent {exponent:.2f}")
         axes.set(xlabel=axis, ylabel="ms a step", xticks=x, xticklabels=x)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend()
         axes.grid(alpha=0.3)

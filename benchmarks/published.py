@@ -31,6 +31,7 @@ PLAIN = {  # after 200 epochs of SGD, https://github.com/chenyaofo/pytorch-cifar
 MARKERS = ("s", "^", "D", "*")  # of the paper's networks
 SIDE = 32  # pixels
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
+SHOWN = {"CIFAR10": (3, 12), "CIFAR100": (18, 34)}  # percent; a line to an exit that errs more leaves the panel
 
 
 class Point(NamedTuple):
@@ -66,15 +67,16 @@ def here() -> dict[str, dict[str, list[Point]]]:
 def draw(path: Path) -> None:
     """A panel for each data set: lines through the exits of networks that were trained here; the paper's and plain ones
     in grey."""
-    figure, trained = Figure(figsize=(10, 4.5), dpi=120, layout="constrained"), here()
+    figure, trained = Figure(figsize=(11, 5), dpi=120, layout="constrained"), here()
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         for name, points in trained[data].items():
             axes.semilogx(*zip(*points, strict=True), "o-", label=f"{name}, here")
         plain = last_exits(PLAIN[data], CLASSES[data]).values()
         axes.semilogx(*zip(*plain, strict=True), "x--", color="0.6", label="plain ResNet-20 to 56, 200 epochs of SGD")
         for (name, point), marker in zip(last_exits(PAPER[data], CLASSES[data]).items(), MARKERS, strict=True):
-            axes.semilogx(*point, marker, color="0.35", markersize=8, label=f"{name}, paper")
-        axes.set(title=data, xlabel="multiply-adds for one picture", ylabel="test error (%)", xlim=(2e7, 1e10))
+            axes.semilogx(*point, marker, color="0.35", markersize=8, label=f"{name}, the paper, 400 epochs")
+        axes.set(title=f"CIFAR-{CLASSES[data]}", xlabel="multiply-adds for one picture", ylabel="test error (%)")
+        axes.set(xlim=(2e7, 1e10), ylim=SHOWN[data])
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
