@@ -79,6 +79,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     if options.heldOut:
         check_unseen(options)
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
+        saved.check_same_classes(model, pictures, options.heldOut)
     else:
         size = model.options.get("valSize")
         if not size:
@@ -86,15 +87,19 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
+        if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
+            raise UserError(
+                f"{model.folder}/ was trained on {model.header['dataset']}, not on {options.data}; give that"
+            )
         root, extra = Path(options.dataDir), model.svhn_extra
         pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
+        saved.check_same_classes(model, pictures, options.data)
         found = identity.digest(pictures)
         if model.header.get("heldOut", found) != found:
             raise UserError(
                 f"these are not the pictures that were held out: {options.data} has others now, or other names of "
                 "files, or another version of Pillow decodes them; check --dataDir, bring them back, or give --heldOut"
             )
-    saved.check_classes(model, pictures, options.heldOut or options.data)
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
     return pictures

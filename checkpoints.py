@@ -74,8 +74,14 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "error": (lambda value: is_number(value, 0, 100), "a number from 0 to 100"),
     "errorOn": (lambda value: value in ("test", "validation"), "test or validation"),
     "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),
+    "shares": (lambda value: is_number(value, 1, 10**6, int), "a whole number from 1 on"),
 }
-UNSAID = {"input": [3, 32, 32], "fit": "squeeze"}  # what older versions did, and did not write into a header
+# What older versions did, and did not write into a header.
+UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1}
+
+
+class Damaged(UserError):
+    """A training state that is missing, or was changed since it was written."""
 
 
 def holds_run(folder: Path) -> bool:
@@ -258,7 +264,7 @@ def _last_readable(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dic
     last, before = folder / STATE_FILE, folder / PREVIOUS_STATE_FILE
     try:
         return last, _read_state(last)
-    except UserError as error:
+    except Damaged as error:
         if not before.exists():
             raise
         state = _read_state(before)
@@ -267,11 +273,17 @@ def _last_readable(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dic
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    body, seal, digest = read(path).rpartition(SEAL)
+    """Raises Damaged where what is there is no state, and UserError where there is one that cannot be read, by this
+    program or now."""
+    try:
+        content = read(path)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise Damaged(str(error)) from error
+    body, seal, digest = content.rpartition(SEAL)
     if not seal or hashlib.sha256(body).hexdigest().encode() != digest:
-        raise UserError(
-            f"{path} is damaged, or not a training state of format {STATE_FORMAT}, which this program reads"
-        )
+        raise Damaged(f"{path} is damaged, or not a training state of format {STATE_FORMAT}, which this program reads")
     try:
         with warnings.catch_warnings(action="ignore"), ZipFile(io.BytesIO(body)) as archive:
             if sum(member.file_size for member in archive.infolist()) > len(body):
@@ -283,7 +295,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, UnpicklingError):  # PyTorch's own words recommend to unpickle whatever it is
             reason = "it has something else in it than tensors and plain values"
-        raise UserError(f"{path} cannot be read as a training state: {reason}") from error
+        raise Damaged(f"{path} cannot be read as a training state: {reason}") from error
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
     if type(found) is not int or found != STATE_FORMAT:
         raise UserError(f"{path} is a training state of format {found}; this program reads {STATE_FORMAT}")

@@ -74,11 +74,13 @@ def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes 
     if options.policy:
         content = conditional.write(model, rule, options.half)
         return content, exported.runnable(content, target).answers
-    content = exported.write(model, target.suffix, options.half)
     if options.int8:
         from inference import quantised  # imports onnx
 
-        content = quantised.int8(content, quantised.training_pictures(model, options.data, Path(options.dataDir)))
+        images = quantised.training_pictures(model, options.data, Path(options.dataDir))
+        content = quantised.int8(exported.write(model, target.suffix), images)
+    else:
+        content = exported.write(model, target.suffix, options.half)
     return content, exported.runnable(content, target).answers
 
 

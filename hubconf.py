@@ -30,7 +30,7 @@ def auxresnet(
     classes: int | None = None,
     save: str = "./",
     data_dir: str = "./data",
-    input_size: int = 32,
+    input_size: int | None = None,
 ) -> "Classifier":
     """One exit (None: the last) of a network, as a module from N×side×side×3 uint8 pictures to N×classes probabilities.
 
@@ -39,7 +39,10 @@ def auxresnet(
     With `pretrained`, `name` is a network's name, which is looked for in `save` and in `pretrained/`, or the path of a
     run's folder or of an exit file. Without, it is a fresh network, in training mode: its class names and normalisation
     are those of the data set in `data_dir`, or there are `classes` classes, and no data are needed; its pictures are
-    `input_size` pixels high and wide.
+    `input_size` pixels high and wide (None: 32).
+
+    To keep what was learnt further, save the `state_dict()`: the classes are of modules that are found here only, so
+    the module itself cannot be pickled.
 
     Raises a ValueError that says what is wrong and what is legal.
     """
@@ -47,8 +50,9 @@ def auxresnet(
         _check(dataset, name, exit)
         dataset, name = os.fspath(dataset), os.fspath(name)
         if pretrained:
+            _check_left_open(classes=classes, input_size=input_size)
             return _trained(dataset, name, exit, save)
-        return _fresh(dataset, name, exit, classes, data_dir, input_size)
+        return _fresh(dataset, name, exit, classes, data_dir, 32 if input_size is None else input_size)
 
 
 def _check(dataset: object, name: object, exit: object) -> None:
@@ -60,6 +64,15 @@ def _check(dataset: object, name: object, exit: object) -> None:
             raise UserError(f"{what} is a text or a path, not {value!r}")
     if exit is not None and type(exit) is not int:
         raise UserError(f"exit is a position such as 45, or None for the last exit, not {exit!r}")
+
+
+def _check_left_open(**of_fresh_networks: object) -> None:
+    """Raise UserError for arguments that a trained network has no use for."""
+    from system.errors import UserError
+
+    for what, value in of_fresh_networks.items():
+        if value is not None:
+            raise UserError(f"{what} is for fresh networks; a trained one has its own; give pretrained=False")
 
 
 def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":

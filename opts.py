@@ -26,6 +26,7 @@ from system.output import printable, quoted
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
+TESTED_ON = ("test", "val")  # folders with pictures, the first that there is
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = ("confidence", "msdnet")  # by which thresholds may be chosen
 TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
@@ -76,7 +77,7 @@ OPTIONS = (
     ),
     *group(
         "what to export, and how",
-        Option("data", values.dataset(NAMES, "test", "val"), None,
+        Option("data", values.dataset(NAMES), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*, to compare on",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
@@ -190,7 +191,7 @@ OPTIONS = (
                 free="between runs"),
         Option("nEpochs", number(int, 1, 100000), 400, "epochs", "N"),
         Option("testEvery", number(int, 1, 100000), 1, "test after every Nth epoch, and after the last", "N",
-               free="on resume"),
+               free="between runs"),
         Option("batchsize", number(int, 1, 65536), 128, "pictures a step", "N"),
         _choice("schedule", ("step", "cosine", "onecycle"), "step",
                 "learning rate: step (/10 at 40 % and 60 %), cosine, onecycle"),
@@ -202,7 +203,7 @@ OPTIONS = (
         _switch("decayNorms", True, "weight decay on batch norms and biases, too"),
         _switch("syncBN", False, "under torchrun: batch norm over the whole batch, not over the part of each process"),
         Option("ema", number(float, 0, 0.999999), 0.0, "keep the weights' moving average of this decay", "D"),
-        Option("manualSeed", number(int, 0, 2**32 - 1), 0, "seed of all randomness", "N", free="between runs"),
+        Option("manualSeed", number(int, 0, 2**32 - 1), 0, "seed of all that training draws", "N", free="between runs"),
     ),
     *group(
         "losses",
@@ -211,7 +212,7 @@ OPTIONS = (
                 "deepen: the first exit's weight falls from 1.5 to 0.5 times, the last's rises"),
         Option("labelSmoothing", number(float, 0, 0.9), 0.0, "part of a target spread over all classes", "S"),
         Option("distill", number(float, 0, 1000), 0.0, "weight of what exits learn from the teacher", "W"),
-        _choice("teacher", ("last", "ensemble"), "last", "the last exit, or the ensemble of all exits"),
+        _choice("teacher", ("last", "ensemble"), "last", "the last exit, or the mean logits of all that learn"),
         Option("temperature", number(float, 0.1, 100), 1.0, "of the distillation's softmax", "T"),
     ),
     *group(
@@ -301,11 +302,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     given = MAIN.given(argv)
     goes_on = given.get("resume") not in (None, "", AUTO_RESUME)
+    if "config" in given:
+        path, counting = Path(given["config"]), dict if goes_on else stated  # a run that goes on is to agree with all
+        told = stored.given(path, MAIN, given, counting)
+        if stored.is_record(path) and goes_on:
+            told.pop("save", None)  # a run may have been moved since it recorded that
+        given = {**told, **given}
     if goes_on and "save" in given and real(Path(given["resume"])).parent != real(Path(given["save"])):
         raise UsageError(f"--resume {given['resume']} goes on there, not in --save {given['save']}; leave that out")
-    if "config" in given:
-        counting = dict if goes_on else stated  # all that a file says is to agree with the run that is to go on
-        given = {**stored.given(Path(given["config"]), MAIN, given, counting), **given}
     _check_order(given)
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
@@ -399,6 +403,12 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
 def parse_export(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `export.py`; raises UsageError as `parse` does."""
     options = EXPORT.parsed(argv)
+    at_hand = options.data in NAMES or any(values.holds(options.data, split) for split in TESTED_ON)
+    if options.check != 0 and not at_hand:
+        raise UsageError(
+            f"{options.data} is neither one of {', '.join(NAMES)} nor a folder with test/<class>/ or val/<class>/; "
+            "give what the network was trained on, or --check 0 where that is not at hand"
+        )
     if options.bundle and options.to:
         raise UsageError(f"--bundle {options.bundle} excludes --to {options.to}; give one")
     if options.bundle and not options.policy:
@@ -458,7 +468,7 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_together(options: argparse.Namespace) -> None:
     """Raise UsageError for options that are legal alone but not together."""
-    tested = options.data in NAMES or options.valSize or any(values.holds(options.data, s) for s in ("test", "val"))
+    tested = options.data in NAMES or options.valSize or any(values.holds(options.data, s) for s in TESTED_ON)
     if not tested:
         raise UsageError(
             f"--data {options.data} has neither test/ nor val/ to test on, and --valSize is 0; add one of the folders, "
@@ -480,8 +490,11 @@ def _check_together(options: argparse.Namespace) -> None:
         raise UsageError(
             "--precision half excludes --optimizer muon: a step is skipped by both or none; give bf16 or sgd"
         )
-    if options.distill and options.nOutputs == 1:
-        raise UsageError("--distill needs two exits, one to teach the other; give --distill 0 or --nOutputs 2 or more")
+    if options.distill and len(exits.learning(options.exitWeights, names.of_options(vars(options)).exits)) < 2:
+        raise UsageError(
+            "--distill needs two exits that learn, one to teach the other; give --distill 0, or more --nOutputs or "
+            "--exitWeights"
+        )
     reason = against_compiling(options)
     if options.compile is True and reason:
         raise UsageError(f"--compile true {reason}")
@@ -582,8 +595,8 @@ def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> 
 
 def _may_change(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
     """Whether a resumed run may have another value, though the result depends on it. Compiled steps round differently,
-    but a machine without a compiler must be able to go on."""
-    if name == "compile":
+    but a machine without a compiler must be able to go on; which epochs are tested says which can be kept."""
+    if name in ("compile", "testEvery"):
         return True
     steady = options.startSize == options.inputSize and options.exitSchedule == "constant"
     return name == "nEpochs" and options.schedule in EXTENDABLE and steady and options.nEpochs >= before.nEpochs

@@ -64,7 +64,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
 
     policy = policy_to_draw(options, model)
     logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
-    found = card.measure(model, logits, targets, runs_on, options.mirror)
+    found = card.measure(model, opts.label(options.data), logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
     if options.json:
         write(Path(options.json), cards.as_json(found))
@@ -121,7 +121,7 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
         print(f"\n{cards.class_table(confusion, pictures.classes)}")
         if options.plot:
             who = "the ensemble" if ensemble else f"exit {max(model.files)}"
-            title = f"{who} of {model.header['name']} on {model.header['dataset']}"
+            title = f"{who} of {model.header['name']} on {opts.label(options.data)}"
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 

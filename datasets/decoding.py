@@ -1,6 +1,7 @@
 """A picture of any size and kind as the bytes that a network sees."""
 
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets.sizing import NO_MARGIN, Margin, Sizing
 from datasets.transforms import padded
@@ -50,9 +51,9 @@ def decode_one(path: str, sizing: Sizing, margin: Margin = NO_MARGIN) -> np.ndar
 
 
 def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) -> np.ndarray:
-    """A picture of any size and mode as side×side×3 uint8, with the margin around it. Raises ValueError where its
-    values are of more than 16 bits."""
-    picture = (_eight_bits(picture) if picture.mode[0] in "IF" else picture).convert("RGB")
+    """A picture of any size and mode, upright, as side×side×3 uint8, with the margin around it. Raises ValueError where
+    its values are of neither 8 nor 16 bits."""
+    picture = (_eight_bits(picture) if picture.mode[0] in "IF" else _upright(picture)).convert("RGB")
     side = sizing.side
     if sizing.fit == "squeeze":
         return np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
@@ -61,6 +62,14 @@ def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) 
     picture = picture.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
     rows, columns = (side + 2 * margin.width - n for n in (height, width))
     return padded(np.array(picture), rows // 2, columns // 2, margin.padding)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture as its Exif data turn it; as it is where they cannot be read."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return picture
 
 
 def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, float, int]:
@@ -74,8 +83,10 @@ def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, fl
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16-bit values, which Pillow would clip, scaled to 8. Raises ValueError for a wider range."""
-    values = np.asarray(picture)
-    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+    """A grey picture of 16-bit values, which Pillow would clip, upright and scaled to 8. Raises ValueError for another
+    range; a TIFF file says in its tag 258 how many bits its values have."""
+    values = np.asarray(_upright(picture))
+    bits, *_ = getattr(picture, "tag_v2", {}).get(258, (16,))
+    if picture.mode == "F" or bits != 16 or values.min() < 0 or values.max() > 65535:
         raise ValueError("its values are neither of 8 nor of 16 bits; convert it to one of them")
     return Image.fromarray((values / 257).round().astype(np.uint8))

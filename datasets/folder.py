@@ -29,7 +29,7 @@ from system.files import real, regular
 from system.output import printable
 
 GROUP = 2000  # pictures that decoding threads are given at a time
-DECODING = f"2 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
+DECODING = f"3 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def load(
     """The pictures of `root/split`; the classes are the names of its folders, sorted. Where `test/` is missing, `val/`
     is taken for it. None where there is no such folder. The pictures of `train` have a margin.
 
-    Files whose names do not end like a picture's are passed over, and so are links to folders within a class. Decoded
-    pictures are kept under `data_dir`, unless that lies in `root` itself. Raises UserError for a class without
-    pictures and for a file that is no regular one.
+    Files whose names do not end like a picture's are passed over, and so are hidden folders (`.ipynb_checkpoints`) and
+    links to folders within a class. Decoded pictures are kept under `data_dir`, unless that lies in `root` itself.
+    Raises UserError for a class without pictures and for a file that is no regular one.
     """
     folder = place(root, split)
     if folder is None:
         return None
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if not classes:
         raise UserError(f"{folder} has no folders of classes; picture files are {folder}/<class>/*")
     members = [_of_class(folder / name) for name in classes]
@@ -117,10 +117,13 @@ def _of_class(folder: Path) -> list[str]:
 
 
 def picture_files(folder: Path) -> list[str]:
-    """The paths of a folder's picture files, at any depth, in a fixed order. Links to folders are not followed: they
-    may lead in a circle."""
-    walk = sorted(os.walk(folder, onerror=_stop))
-    return [f"{place}{os.sep}{name}" for place, _, names in walk for name in sorted(names) if _is_picture(name)]
+    """The paths of a folder's picture files, at any depth but in hidden folders, in a fixed order. Links to folders are
+    not followed: they may lead in a circle."""
+    found = []
+    for place, folders, names in os.walk(folder, onerror=_stop):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found.append((place, sorted(filter(_is_picture, names))))
+    return [f"{place}{os.sep}{name}" for place, names in sorted(found) for name in names]
 
 
 def _is_picture(name: str) -> bool:

@@ -78,7 +78,8 @@ def for_training(
     train_size = _check_sizes(train_split, data, train_size, val_size)
     _announce_memory(folder, sizing, train_split, train_size, val_size, test_split)
     train, validation = _divide(train_split, train_size, val_size)
-    evaluated = test_split.whole() if validation is None else validation
+    tested = test_split.whole() if test_split else None  # in any case, to miss what cannot be read before the training
+    evaluated = tested if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
     return TrainingData(source, train, evaluated, validation is not None, test_split, mean, std)
 
@@ -153,7 +154,7 @@ def _load(source: Source, folder: Path, split: str) -> Split | None:
 def _load_training(source: Source, folder: Path) -> Split:
     split = _load(source, folder, "train")
     if split is None:
-        raise UserError(f"{folder} has no train/; training needs {folder / 'train'}/<class>/*")
+        raise UserError(f"{folder} has no train/; the training pictures are to be in {folder / 'train'}/<class>/*")
     return split
 
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import struct
 import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +37,16 @@ class Router:
         return answers, exits
 
     def pixels(self, path: str) -> np.ndarray:
-        """A picture file of any size as H×W×3 uint8, as in training; 16-bit values are scaled to 8 bits."""
+        """A picture file of any size, upright, as H×W×3 uint8, as in training; 16-bit values are scaled to 8 bits."""
         if not Path(path).is_file():
             raise ValueError("it is a folder; give its pictures" if Path(path).is_dir() else "there is no such file")
         with Image.open(path) as picture:
+            bits, *_ = getattr(picture, "tag_v2", {}).get(258, (16,))  # of a TIFF file's values
+            with suppress(OSError, SyntaxError, TypeError, ValueError, struct.error):  # of damaged Exif data
+                picture = ImageOps.exif_transpose(picture)
             if picture.mode[0] in "IF":
                 values = np.asarray(picture)
-                if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+                if picture.mode == "F" or bits != 16 or values.min() < 0 or values.max() > 65535:
                     raise ValueError("its values are neither of 8 nor of 16 bits")
                 picture = Image.fromarray((values / 257).round().astype(np.uint8))
             size, fit = self.card["input"][:0:-1], ImageOps.fit if self.card["fit"] == "crop" else Image.Image.resize
@@ -56,6 +62,8 @@ def main(paths: list[str]) -> str | int:
         router = Router(Path(__file__).parent)
     except Exception as error:  # onnxruntime answers damaged files with errors of its own
         return f"run.py: the files beside it are not those of a bundle: {type(error).__name__}: {error}"
+    warnings.simplefilter("ignore")  # of odd metadata
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # pictures of more than 89 million pixels
     damaged = []
     while paths:
         batch, paths, read = paths[:128], paths[128:], []

@@ -188,7 +188,7 @@ def increase_bound(harmed: np.ndarray, helped: np.ndarray, pictures: int, risk: 
     The increase is the difference of the two probabilities, so it is below the upper bound of the one minus the lower
     bound of the other. The bounds are Clopper and Pearson's, exact for counts; by the union bound their risks add up.
     On counts that are as rare as these, this is tighter than the bounds for means of any bounded numbers (Hoeffding,
-    betting), and as unequal shares of the risk show, nothing is lost where early exit helps no picture.
+    betting); the larger share of the risk is that of the harmed, because they decide where few are helped.
     """
     harm_risk, help_risk = HARM_SHARE * risk, (1 - HARM_SHARE) * risk
     upper = np.where(harmed < pictures, betaincinv(harmed + 1, np.maximum(pictures - harmed, 1), 1 - harm_risk), 1.0)

@@ -17,10 +17,10 @@ TOP = 5  # the top-5 error is told where there are more classes
 
 
 def measure(
-    model: SavedModel, logits: Sequence[Tensor], targets: Tensor, machine: Machine, mirror: bool = False
+    model: SavedModel, data: str, logits: Sequence[Tensor], targets: Tensor, machine: Machine, mirror: bool = False
 ) -> Card:
     """The card of a model: how well it answers, from the logits of each exit, N×classes, and the N targets of all test
-    pictures; how fast it is, on the first device."""
+    pictures of `data`; how fast it is, on the first device."""
     device, dtype = machine.device, machine.dtype
     answers = [quality(z, targets) for z in logits]
     costs = [_cost(model, position, mirror) for position in model.files]
@@ -28,7 +28,7 @@ def measure(
     speeds = [_speed(saved.standalone(model, position), device, dtype, mirror) for position in model.files]
     return Card(
         network=model.header["name"],
-        data=model.header["dataset"],
+        data=data,
         pictures=len(targets),
         classes=len(model.header["classes"]),
         mirror=mirror,

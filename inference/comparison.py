@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datasets.pictures import Pictures
 from inference.classifier import Answers
-from inference.early_exit import Rule, simulate
+from inference.early_exit import Rule, probable, simulate
 from inference.saved import SavedModel
 
 NOISE = 256  # pictures
@@ -42,7 +42,7 @@ def compare(model: SavedModel, rule: Rule, exported: Answers, batches: Iterable[
         before = simulate(logits, rule)
         probabilities, positions = exported(images)
         left = torch.tensor([rule.positions.index(position) for position in positions.tolist()])
-        expected = torch.stack([(z / t).softmax(1) for z, t in zip(logits, rule.temperatures, strict=True)])  # K×N×C
+        expected = torch.stack([probable(z, t) for z, t in zip(logits, rule.temperatures, strict=True)])  # K×N×C
         lacking = thresholds - expected.amax(2)  # K×N, how much an exit lacks to be sure
         misjudged = torch.where(number < left, -lacking, torch.where(number == left, lacking, 0))
         differences += [(expected[left, torch.arange(len(left))] - probabilities).abs().amax(), misjudged.amax()]

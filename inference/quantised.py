@@ -11,17 +11,17 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from datasets import splits
-from inference import saved
+from inference import evaluation, saved
 from inference.exported import INPUT, quiet
 from inference.saved import SavedModel
 
-PICTURES, BATCH = 512, 64
+PICTURES, BATCH = 512, 64  # of the usual size
 
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
     """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
     found = splits.some(data, root, model.svhn_extra, PICTURES, model.sizing)
-    saved.check_classes(model, found, data)
+    saved.check_same_classes(model, found, data)
     return found.images
 
 
@@ -43,7 +43,7 @@ def int8(content: bytes, images: Tensor) -> bytes:
         quantize_static(
             prepared,
             small,
-            _Batches(images.split(BATCH)),
+            _Batches(images.split(evaluation.batch_size(images.shape[1], BATCH))),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

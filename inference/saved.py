@@ -18,11 +18,11 @@ from datasets.sizing import PADDINGS, Sizing
 from datasets.transforms import Normalise
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
-from models import metrics, names
+from models import exits, metrics, names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
 from options import stored
-from system.errors import UserError
+from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
 from system.machine import Machine
@@ -116,15 +116,29 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
 
 
 def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
-    """The files to read for `--exit`: all of them, that of one position, or (None) that of the last."""
+    """The files to read for `--exit`: all of them, that of one position, or (None) that of the last exit, of those that
+    learnt if any did."""
     if wanted == "all":
         return files
-    position = max(files) if wanted is None else wanted
+    position = _last_that_learnt(files) if wanted is None else wanted
     if position not in files:
         file = next(iter(files.values()))
         where = file if len(files) == 1 else f"{file.parent}/"
         raise UserError(f"no exit {position} in {where}; there are: {', '.join(map(str, sorted(files)))}")
     return {position: files[position]}
+
+
+def _last_that_learnt(files: dict[int, Path]) -> int:
+    """The position of the deepest exit whose loss had a weight, as far as the headers say."""
+    path = files[max(files)]
+    header = checkpoints.read_header(path)
+    positions = _configuration(path, header).exits
+    weights = stored.known(header.get("options"), opts.MAIN).get("exitWeights") or "sum"
+    try:
+        learnt = exits.learning(weights, positions)
+    except UsageError:  # weights of other exits: nothing is known
+        learnt = positions
+    return max(files.keys() & learnt, default=max(files))
 
 
 def load(files: dict[int, Path]) -> SavedModel:
@@ -176,11 +190,11 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
 def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
     """The test pictures of a data set; UserError where its classes are not those of the model."""
     found = splits.for_testing(data, root, model.sizing)
-    check_classes(model, found, data)
+    check_same_classes(model, found, data)
     return found
 
 
-def check_classes(model: SavedModel, pictures: Pictures, where: str) -> None:
+def check_same_classes(model: SavedModel, pictures: Pictures, where: str) -> None:
     """Raise UserError where pictures have other classes than the model."""
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
     if pictures.classes != classes:

@@ -89,3 +89,8 @@ def loss_weights(weights: str | Sequence[float], exits: Sequence[int]) -> tuple[
             f"({', '.join(map(str, exits))}); give one for each"
         )
     return tuple(weights)
+
+
+def learning(weights: str | Sequence[float], exits: Sequence[int]) -> list[int]:
+    """The exits whose losses weigh more than 0, shallow to deep; the others stay as they were drawn."""
+    return [position for position, weight in zip(exits, loss_weights(weights, exits), strict=True) if weight]

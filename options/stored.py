@@ -37,7 +37,7 @@ def given(path: Path, program: Program, others: Container[str], stated: Stated) 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
     try:
-        found = _found(_content(path), program, recorded=_is_record(path))
+        found = _found(_content(path), program, recorded=is_record(path))
         counting = {name: value for name, value in found.items() if name not in others}
         told = {name: value for name, value in counting.items() if value is not None}
         values = counting | program.given([f"--{name}={as_text(value)}" for name, value in told.items()])
@@ -45,7 +45,7 @@ def given(path: Path, program: Program, others: Container[str], stated: Stated) 
             if not is_kind_of(value, values[name]):
                 legal = f"{KINDS[type(values[name])]}: {json.dumps(values[name])}"
                 raise UserError(f"{name} is {json.dumps(value)}; it has to be {legal}")
-        if _is_record(path):
+        if is_record(path):
             with suppress(TypeError):  # where one of the others, which count for nothing, is of another kind
                 kept = stated({**found, **values})
                 values = {name: value for name, value in values.items() if name in kept}
@@ -54,7 +54,7 @@ def given(path: Path, program: Program, others: Container[str], stated: Stated) 
     return values
 
 
-def _is_record(path: Path) -> bool:
+def is_record(path: Path) -> bool:
     """Whether a file is an opt.json, or a copy of one."""
     return path.suffix.lower() == ".json"
 
@@ -64,11 +64,11 @@ def _content(path: Path) -> Any:
         raise UserError(f"it has more than {LARGEST:,} bytes, and no options need as many")
     try:
         text = read(path).decode("utf-8-sig")  # some editors begin a file with a mark
-        return strict.loads(text) if _is_record(path) else tomllib.loads(text)
+        return strict.loads(text) if is_record(path) else tomllib.loads(text)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        kind = "JSON" if _is_record(path) else "TOML"
+        kind = "JSON" if is_record(path) else "TOML"
         raise UserError(f"it cannot be read as {kind}: {error}") from error
 
 

@@ -60,13 +60,14 @@ def boolean_or_auto(text: str) -> bool | str:
 
 
 def dataset(names: Sequence[str], *splits: str) -> Callable[[str], str]:
-    """An argparse type: one of these names, in any case, or the path of a folder that has one of these splits."""
+    """An argparse type: one of these names, in any case, or the path of a folder that has one of these splits; without
+    splits, of any folder, which need not be there."""
     folders = " or ".join(f"{split}/<class>/" for split in splits)
 
     def convert(text: str) -> str:
         if text.upper() in names:
             return text.upper()
-        if any(holds(text, split) for split in splits):
+        if not splits or any(holds(text, split) for split in splits):
             return text
         raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(names)} nor a folder with {folders}")
 

@@ -32,7 +32,7 @@ def of_run(files: Mapping[int, Path]) -> str:
     own = f" and the defaults of {header['dataset']}" if header["dataset"] in BY_DATASET else ""
     trained = (
         f"It trains for {length}; what the command leaves open is as in the recipe `{recipe}`{own}. "
-        f"{printable(program)} wrote the files."
+        f"{_shared(header['shares'])}{printable(program)} wrote the files."
     )
     parts = (
         f"# {printable(header['name'])} on {printable(header['dataset'])}",
@@ -83,6 +83,11 @@ def _kept(header: Mapping[str, Any], options: Mapping[str, Any]) -> str:
         return f"{after}, the last."
     held_out = options.get("valSize") or 0
     return f"{after}, which did best on {held_out:,} held-out training pictures; the errors are those on these."
+
+
+def _shared(shares: int) -> str:
+    """Between how many devices or processes batches were divided, which changes what batch norms see."""
+    return f"Each batch was divided into {shares}, for several processes or GPUs. " if shares > 1 else ""
 
 
 def _use(header: Mapping[str, Any], configuration: Configuration) -> str:

@@ -27,9 +27,11 @@ def choose(count: int | None) -> list[torch.device]:
         print("no GPU found: running on the CPU", file=sys.stderr)
     count = min(1, there) if count is None else count
     if count > 1 and world.size() > 1:
-        raise UserError(f"--nGPU {count}: each of several processes has one GPU; leave it out, or give 0 for the CPU")
+        raise UserError(
+            f"--nGPU {count}: each of several processes has one GPU; leave it out, or give --nGPU 0 for the CPU"
+        )
     if count * processes > there:
-        legal = f"give at most {there}, or 0 for the CPU" if there else "give 0 for the CPU"
+        legal = f"give at most {there}, or --nGPU 0 for the CPU" if there else "give --nGPU 0 for the CPU"
         wanted = f"--nGPU {count}" if processes == 1 else f"--nproc_per_node {processes}"
         raise UserError(f"{wanted}: this machine has {there or 'no'} GPUs; {legal}")
     if not count:

@@ -68,9 +68,11 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, dura
         _move(temporary, path, identity)
         if durable:
             _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # a signal, too
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
 
 

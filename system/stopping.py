@@ -6,6 +6,7 @@ Ctrl-C, a closed terminal (SIGHUP), SIGTERM, and SIGUSR1 and SIGUSR2, which batc
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +16,7 @@ from system import world
 
 Item = TypeVar("Item")
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # not every system has all of them
+AGAIN = 0.2  # seconds after which a signal is another one
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
@@ -34,12 +36,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the first signal
+        self._interrupted: float | None = None  # when the first SIGINT came
         self._breaking = False
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Handle a signal. The second SIGINT ends the process at once."""
-        if self.number is not None and number == signal.SIGINT:
-            os._exit(128 + number)
+        """Handle a signal. The second SIGINT ends the process at once, unless it is the first one once more, as from a
+        program that sends it to a process and to its group."""
+        if number == signal.SIGINT:
+            if self._interrupted is not None and time.monotonic() - self._interrupted > AGAIN:
+                os._exit(128 + number)
+            self._interrupted = time.monotonic() if self._interrupted is None else self._interrupted
         self.number = number if self.number is None else self.number
         if self._breaking:
             self.check()

@@ -235,6 +235,14 @@ def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
     shutil.copytree(folder, short)
     (short / "exit-9.safetensors").unlink()
     refused(1, "policy for exits 5, 9, 14, the network has 5, 14", line=("--policy", file), save=tmp_path)
+    (short / "exit-5.safetensors").unlink()
+    refused(1, "the network has 14; give the folder of the run", line=("--policy", file), save=tmp_path)
+
+
+def test_another_data_set_than_that_of_the_run_is_refused_before_it_is_downloaded(validated, tmp_path):
+    process = script("calibrate.py", "SVHN", validated[1], "--dataDir", tmp_path, "--budgetMACs", "20M")
+    assert_one_line_error(process, 1, "was trained on DIGITS, not on SVHN; give that")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_pictures_than_those_held_out_are_noticed(validated, tmp_path):

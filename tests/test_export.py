@@ -95,7 +95,7 @@ def test_nothing_of_the_machine_is_in_it(made):
 
 
 def test_predict_takes_it(made, finished, capsys):
-    plot = str(PROJECT / "docs" / "curves.png")
+    plot = str(PROJECT / "docs" / "tradeoff.png")
     predict.main([str(made[0]), plot, "--exit", "5", "--nGPU", "0"])
     by_file = capsys.readouterr().out
     predict.main([NAME, plot, "--exit", "5", "--nGPU", "0", "--save", str(finished[0])])
@@ -197,6 +197,14 @@ def test_mistakes_are_told(finished, words, kind, text, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_not_compared_on_pictures_needs_none(finished, tmp_path):
+    words = ("no/such/folder", finished[1], "--to", tmp_path / "a.pt2")
+    assert_one_line_error(script("export.py", *words), 2, "no/such/folder is neither", "--check 0")
+    process = script("export.py", *words, "--check", 0)
+    assert process.returncode == 0, process.stderr
+    assert "256 pictures of noise" in process.stdout
+
+
 def test_a_mistake_is_one_line(tmp_path):
     assert_one_line_error(script("export.py", "DIGITS", NAME, "--to", "a.bin"), 2, "export.py: error: ", "a.bin")
     process = script("export.py", "DIGITS", NAME, "--to", tmp_path, "--save", tmp_path)
@@ -218,7 +226,7 @@ def test_missing_packages_are_named_and_nothing_else_needs_them(finished, tmp_pa
         "program, *sys.argv[1:] = sys.argv[1:]\n"
         "runpy.run_path(program, run_name='__main__')\n"
     )
-    name, plot = finished[1], PROJECT / "docs" / "curves.png"
+    name, plot = finished[1], PROJECT / "docs" / "tradeoff.png"
 
     def without(*words):
         command = [sys.executable, "-c", code, *map(str, words)]

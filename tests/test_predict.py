@@ -15,6 +15,7 @@ from PIL import Image
 
 import predict
 from datasets import digits
+from inference import prediction
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
@@ -142,12 +143,12 @@ def test_what_cannot_be_read_is_named_and_passed_over(finished, pictures, tmp_pa
 
 
 def test_more_pictures_than_a_batch_are_all_answered_in_order(told, pictures, monkeypatch):
-    monkeypatch.setattr("inference.evaluation.BATCH", 2)
-    whole = told(NAME, pictures)
-    monkeypatch.undo()
-    assert [line.split()[:2] for line in whole.splitlines()] == [
-        line.split()[:2] for line in told(NAME, pictures).splitlines()
-    ]
+    whole, batches = told(NAME, pictures), []
+    monkeypatch.setattr("inference.evaluation.batch_size", lambda side: batches.append(side) or 2)
+    in_pairs = told(NAME, pictures)
+    assert batches
+    assert len(whole.splitlines()) > 2 * (prediction.AHEAD + 1)
+    assert [line.split()[:2] for line in in_pairs.splitlines()] == [line.split()[:2] for line in whole.splitlines()]
 
 
 def test_the_name_of_the_file_names_the_format(told, pictures, tmp_path):

@@ -29,6 +29,15 @@ class Plan:
         """How many steps an epoch has; the last one takes what is left of the pictures."""
         return -(-self.pictures // self.batch_size)
 
+    def done(self, steps: int) -> int:
+        """How many pictures of an epoch its first steps take. Where less than a quarter of a batch is left for the last
+        step, the last two share: a step is as long for a few pictures as for many, and so is what batch norms take over
+        of their statistics."""
+        left = self.pictures - (self.steps - 1) * self.batch_size
+        if steps == self.steps - 1 > 0 and 4 * left < self.batch_size:
+            return self.pictures - (self.batch_size + left) // 2
+        return min(steps * self.batch_size, self.pictures)
+
     def progress(self, epoch: int, index: int) -> float:
         """The part of the training that is done before a step, both counted from 0."""
         return min((epoch + index / self.steps) / self.epochs, 1.0)
@@ -43,7 +52,7 @@ class Plan:
         for epoch in range(first_epoch, self.epochs):
             order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.pictures)
             for index in range(first_index, self.steps):
-                batch = order[index * self.batch_size : (index + 1) * self.batch_size]
+                batch = order[self.done(index) : self.done(index + 1)]
                 progress = self.progress(epoch, index)
                 side = schedules.side(progress, self.first_side, self.side)
                 yield Step(epoch, index, progress, side, world.own(batch), world.own(range(len(batch))), len(batch))

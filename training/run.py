@@ -26,6 +26,7 @@ from models.names import Configuration
 from options.recipes import outside_recipe
 from reports import log, page, scalars, tables
 from reports.progress import Progress
+from reports.tables import near
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
 from system.output import quoted
@@ -36,6 +37,8 @@ from training.display import Display
 from training.finite import NotFinite
 from training.state import State
 from training.testing import Evaluator
+
+MAIN = Path(__file__).parents[1] / "main.py"
 
 
 def warn(text: str) -> None:
@@ -97,7 +100,8 @@ class Run:
         self.identity = self._identified(saved)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
-        chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices)))
+        goes_on = warn if saved else None
+        chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices, goes_on)))
         self.options = options = argparse.Namespace(**chosen)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
@@ -151,8 +155,11 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What the user types to go on."""
+        launcher = "python" if world.size() == 1 else f"torchrun --nproc_per_node {world.host_size()}"
+        if world.size() > world.host_size():
+            launcher += " ..."  # what says where the other hosts are
         folder = str(self.files.folder)
-        return f"python main.py --resume {quoted(f'./{folder}' if folder.startswith('-') else folder)}"
+        return f"{launcher} {quoted(str(near(MAIN)))} --resume {quoted(f'./{folder}' if folder[0] == '-' else folder)}"
 
     @property
     def less_memory(self) -> str:
@@ -277,6 +284,7 @@ class Run:
             "std": self.data.std,
             "errorOn": name,
             **known,
+            "shares": world.size() * len(self.devices),
             "epochs": self.state.epochs_done,
             "options": opts.shaping(self.options),
         }

@@ -1,7 +1,7 @@
 """From the options of a command line to the parts of a training: the one place where options become values."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,18 @@ def training_macs(configuration: names.Configuration, data: TrainingData, side: 
     return 3 * forward * len(data.train) * epochs
 
 
-def choose(options: argparse.Namespace, macs: int, devices: Sequence[torch.device]) -> argparse.Namespace:
-    """The options with what suits this machine, and a training of so many multiply-adds, in place of `auto`. Raises
-    UserError where steps are to be compiled and cannot be."""
+def choose(
+    options: argparse.Namespace, macs: int, devices: Sequence[torch.device], goes_on: Callable[[str], None] | None
+) -> argparse.Namespace:
+    """The options with what suits this machine, and a training of so many multiply-adds, in place of `auto`. Where
+    steps are to be compiled and cannot be, a run that `goes_on` is told so, and does without; another raises UserError.
+    """
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
         compiled = not opts.against_compiling(options) and arithmetic.choose_compile(macs, devices[0])
+    elif compiled and goes_on and not arithmetic.compiles(devices[0]):
+        goes_on("PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently")
+        compiled = False
     elif compiled:
         arithmetic.check_compiles(devices[0])
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})

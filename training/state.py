@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import checkpoints
+from models import exits
 from models.metrics import Sums
 from reports import log
 from system import devices
@@ -16,6 +17,7 @@ from training.likeness import like
 from training.plan import Plan
 from training.trainer import Trainer
 
+FIELDS = ("network", "training", "random", "random_cuda", "log", "step", "sums", "seconds")  # of `State.saved`
 ELSEWHERE = ("format", "options", "fit", "data")  # what a training state has besides; who reads it checks it
 FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
@@ -43,8 +45,8 @@ class State:
     def did_best(self) -> bool:
         """Whether the epoch that was tested last has a lower error than all before it. Epochs are compared by the
         deepest exit that learns: one whose loss weighs 0 stays as it was drawn."""
-        learning = zip(self.trainer.network.exits, self.trainer.exit_weights.weights, strict=True)
-        column = log.error_column(self.evaluated_name, max(position for position, weight in learning if weight))
+        learning = exits.learning(self.trainer.exit_weights.weights, self.trainer.network.exits)
+        column = log.error_column(self.evaluated_name, learning[-1])
         *before, last = (row[column] for row in self.log if row[column] is not None)
         return last < min(before, default=math.inf)
 
@@ -85,7 +87,7 @@ class State:
 
     def _restore_progress(self, saved: dict[str, Any], plan: Plan) -> None:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""
-        if odd := saved.keys() - {*self.saved(), *ELSEWHERE, *FORMERLY}:
+        if odd := saved.keys() - {*FIELDS, *ELSEWHERE, *FORMERLY}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
         columns = log.columns(self.trainer.network.exits, self.evaluated_name)
         self.log, self.step = log.checked(saved["log"], columns), saved["step"]
@@ -94,7 +96,7 @@ class State:
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
         self.clock = Clock.restored(saved["seconds"])
         sums = like(saved["sums"], self.sums.state(), "sums")
-        done = min(self.step * plan.batch_size, plan.pictures)
+        done = plan.done(self.step)
         if sums["pictures"] != done or not ((sums["wrong"] >= 0) & (sums["wrong"] <= done)).all():
             raise ValueError(f"sums are not those of {self.step} steps")
         self.sums.restore(sums)

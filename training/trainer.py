@@ -70,6 +70,8 @@ class Trainer:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
+        if world.size() > 1:
+            self._lay_out_gradients()
         # Of batch norms; found now, because a network that moves to a GPU gets other buffers.
         self.statistics = {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
         warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
@@ -84,6 +86,14 @@ class Trainer:
         self.stop = stop or Stop()
         for parameter in filter(lambda p: p.requires_grad, network.parameters()):
             parameter.register_post_accumulate_grad_hook(_let_signals_in)
+
+    def _lay_out_gradients(self) -> None:
+        """DistributedDataParallel puts gradients into messages in one order before its first backward pass, and in
+        another afterwards. Three processes and more add up in an order that depends on it, so that a run that goes on
+        would have other bits in its first step: this pass, in which nothing is learnt, comes before it."""
+        self.model.eval()
+        sum(logits.sum() for logits in self.model(torch.zeros(1, 32, 32, 3, device=self.device))).backward()
+        self.network.zero_grad(set_to_none=True)
 
     def steps(self, batches: Iterable[Batch], sums: Sums) -> Iterator[Step]:
         """Train on one batch after another; yields each step when it is done, its loss and errors added to `sums`.

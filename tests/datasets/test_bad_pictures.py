@@ -37,6 +37,39 @@ def test_one_bit(tmp_path):
     assert pixels[:, 16:].eq(255).all()
 
 
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("JPEG", "x.jpg"), ("WEBP", "x.webp"), ("TIFF", "x.tif")])
+@pytest.mark.parametrize("values", [GREY % 32 * 8, GREY * 64])
+def test_exif_data_turn_pictures_upright(kind, name, values, tmp_path):
+    """6: the first row lies at the right. What cannot be read turns nothing."""
+    if values.max() > 255 and kind in ("JPEG", "WEBP"):
+        pytest.skip(f"{kind} has no 16 bits")
+    picture = Image.fromarray(values if values.max() > 255 else values.astype(np.uint8))
+    turned = picture.getexif()
+    turned[0x112] = 6
+    found = loaded(tmp_path, encoded(picture, kind, exif=turned), name)
+    plain = loaded(tmp_path, encoded(picture, kind), name)
+    assert found.equal(plain.rot90(-1))
+    assert not found.equal(plain)
+
+
+def test_exif_data_that_cannot_be_read_turn_nothing(tmp_path):
+    picture = Image.fromarray((GREY % 32 * 8).astype(np.uint8))
+    turned = picture.getexif()
+    turned[0x112] = 6
+    content = encoded(picture, exif=turned)
+    tag = (0x112).to_bytes(2, "little")
+    start = content.index(b"II*\0") if b"II*\0" in content else content.index(b"MM\0*")
+    assert tag in content[start:] or tag[::-1] in content[start:]
+    random.seed(0)
+    for _ in range(200):
+        spoilt = bytearray(content)
+        spoilt[start + random.randrange(30)] = random.randrange(256)
+        body = spoilt[start - 4 : content.index(b"IDAT") - 8]
+        crc = content.index(b"IDAT") - 8
+        spoilt[crc : crc + 4] = zlib.crc32(body).to_bytes(4, "big")
+        loaded(tmp_path, bytes(spoilt))
+
+
 @pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("TIFF", "x.tif"), ("PPM", "x.pgm")])
 def test_sixteen_bits_are_scaled_not_clipped(kind, name, tmp_path):
     pixels = loaded(tmp_path, encoded(Image.fromarray(GREY * 64), kind), name)
@@ -60,7 +93,7 @@ def test_transparency_is_left_out(tmp_path):
 
 
 def test_values_of_no_known_range(tmp_path):
-    for values in (np.ones((32, 32), np.float32), np.full((32, 32), 70_000, np.int32)):
+    for values in (np.ones((32, 32), np.float32), *(np.full((32, 32), value, np.int32) for value in (200, 70_000))):
         with pytest.raises(UserError, match=r"x\.tif is no picture that can be read: its values"):
             loaded(tmp_path, encoded(Image.fromarray(values), "TIFF"), "x.tif")
 
@@ -71,6 +104,23 @@ def test_a_decompression_bomb(side, tmp_path):
     bomb = header[:29] + zlib.crc32(header[12:29]).to_bytes(4, "big") + header[33:]
     with pytest.raises(UserError, match=r"x\.png .*decompression bomb"):
         loaded(tmp_path, bomb)
+
+
+def test_a_damaged_test_picture_is_missed_before_a_training_that_holds_out_others(tmp_path):
+    for split in ("train", "test"):
+        write_pictures(tmp_path / split, {"a": 8, "b": 8})
+    (tmp_path / "test" / "b" / "007.png").write_bytes(b"nothing")
+    process = script("main.py", "--data", tmp_path, "--depth", "8", "--valSize", "4", "--save", tmp_path, "--nGPU", "0")
+    assert_one_line_error(process, 1, "test/b/007.png is no picture that can be read")
+    assert not list(tmp_path.glob("*/log.csv"))
+
+
+def test_hidden_folders_are_passed_over(tmp_path):
+    write_pictures(tmp_path / "train", {".ipynb_checkpoints": 1, "a": 2, "b": 1})
+    write_pictures(tmp_path / "train" / "a", {".ipynb_checkpoints": 2})
+    found = folder.load(tmp_path, "train")
+    assert found.classes == ("a", "b")
+    assert len(found.paths) == 3
 
 
 def test_files_that_are_no_pictures_by_name_are_passed_over(tmp_path):

@@ -6,16 +6,18 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
+from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import PROJECT
+from conftest import PROJECT, together
 from scipy.io import savemat
 
-from datasets import catalog, digits, splits
+from datasets import catalog, digits, download, splits
 from datasets.transforms import Normalise
 from system.errors import UserError
 
@@ -153,6 +155,29 @@ def test_archives_cut_short_are_named(tmp_path, monkeypatch):
     for data, name in (("SVHN", "extra_32x32.mat"), ("CIFAR10", "cifar-10-python.tar.gz")):
         with pytest.raises(UserError, match=rf"{name}.* missing or damaged"):
             splits.for_training(data, tmp_path, True, None, 0)
+
+
+class Slow:
+    """A data set as torchvision has them, of one file, which takes a while."""
+
+    def __init__(self, root, download):
+        path = Path(root, "archive")
+        if download and not path.exists():
+            with path.open("w") as file:
+                for part in range(10):
+                    file.write(f"{part}\n")
+                    file.flush()
+                    time.sleep(0.03)
+        if not path.exists() or len(path.read_text().splitlines()) < 10:
+            raise RuntimeError("missing or corrupted")
+
+
+def fetched(root):
+    download.fetch(Slow, root, "archive is")
+
+
+def test_two_programs_do_not_download_into_one_file(tmp_path):
+    together(2, fetched, tmp_path)
 
 
 def test_every_download_has_a_checksum():

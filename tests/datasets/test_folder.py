@@ -262,10 +262,9 @@ def test_nothing_is_written_among_the_users_pictures(kept):
 def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     write_pictures(kept.root / "test", {"a": 1, "b": 1})
     first = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
-    assert [file.name.split("-")[0] for file in kept.files()] == ["train"]
-    tests = splits.for_testing(str(kept.root), kept.data_dir)
     assert [file.name.split("-")[0] for file in kept.files()] == ["test", "train"]
     forbid_decoding(monkeypatch)
+    tests = splits.for_testing(str(kept.root), kept.data_dir)
     again = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
     assert again.train.images.equal(first.train.images)
     assert again.evaluated.images.equal(first.evaluated.images)

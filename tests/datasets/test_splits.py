@@ -80,7 +80,9 @@ def test_testing_needs_nothing_to_train_on(split, tmp_path):
     write_pictures(tmp_path / "cifar10" / split, {"a": 1, "b": 1})
     assert splits.for_testing(str(tmp_path), tmp_path).targets.tolist() == [0, 0, 1]
     assert splits.for_testing("CIFAR10", tmp_path).targets.tolist() == [0, 1]
-    with pytest.raises(UserError, match=rf"{tmp_path} has no train/; training needs {tmp_path}/train/<class>"):
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} has no train/; the training pictures are to be in {tmp_path}/train/<class>"
+    ):
         splits.for_training(str(tmp_path), tmp_path, True, None, 1)
 
 

@@ -107,10 +107,12 @@ class Waits(TorchDispatchMode):
 @pytest.mark.slow
 def test_the_host_waits_once_in_each_segment_at_most(trained):
     quick, images, logits, _ = trained
+    counts = []
     for rule in rules(logits):
         with Waits() as waits:
             early_exit.route(quick, images, rule)
-        assert waits.count <= 2
+        counts.append(waits.count)
+    assert max(counts) == 2  # of three segments
 
 
 def exact(model, machine, compiled, sizes):

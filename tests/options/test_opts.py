@@ -163,11 +163,11 @@ def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():
 
 def test_what_may_change_when():
     assert set(opts.FREE_ON_RESUME) == {
-        "resume", "config", "tensorboard", "verbose", "save", "saveEvery", "testEvery", "dataDir", "nGPU", "cpuThreads",
+        "resume", "config", "tensorboard", "verbose", "save", "saveEvery", "dataDir", "nGPU", "cpuThreads",
         "nThreads"
     }  # fmt: skip
     assert set(opts.FREE_BETWEEN_RUNS) - set(opts.FREE_ON_RESUME) == {
-        "manualSeed", "compile", "shareGradInput", "recipe"
+        "manualSeed", "compile", "shareGradInput", "recipe", "testEvery"
     }  # fmt: skip
     assert set(opts.AUTO) == {"precision", "compile"}
 
@@ -244,6 +244,7 @@ def test_shortcuts_are_by_default_what_the_help_says(line):
         ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
         ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),
         ("--depth 26 --exits 26 --distill 0.5", ["--distill", "--nOutputs", "two exits"]),
+        ("--depth 26 --exitWeights 0,1 --distill 0.5", ["--distill", "--exitWeights", "two exits that learn"]),
         ("--compile maybe", ["--compile", "'maybe'", "neither true, false nor auto"]),
         ("--precision double", ["--precision", "'double'", "auto", "float", "bf16", "half"]),
         ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),

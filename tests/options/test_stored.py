@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 
 import pytest
-from conftest import SMALL, assert_one_line_error, exit_files, logged, script, write_pictures
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, logged, script, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +184,17 @@ def test_what_the_command_line_replaces_need_not_be_there_any_more(parse):
     assert parse(saved, "--data DIGITS", name="opt.json").data == "DIGITS"
     with pytest.raises(UsageError, match="--data: 'pictures/that/moved' is neither"):
         parse(saved, name="opt.json")
+
+
+def test_a_file_does_not_move_a_run_that_is_resumed(parse, tmp_path):
+    (tmp_path / "runs").mkdir()
+    shutil.copy(PROJECT / "tests/fixtures/finished/DIGITS-AuxResNet-8-2/opt.json", tmp_path / "runs" / "opt.json")
+    goes_on = f"--resume {tmp_path / 'runs'}"
+    assert parse(f'save = "{tmp_path}"', goes_on).save == str(tmp_path)
+    with pytest.raises(UsageError, match="goes on there, not in --save elsewhere"):
+        parse('save = "elsewhere"', goes_on)
+    record = (tmp_path / "runs" / "opt.json").read_text()
+    assert parse(record, goes_on, name="opt.json").depth == 8
 
 
 def test_a_file_changes_a_run_that_is_resumed_as_the_command_line_does(parse, tmp_path):

@@ -48,6 +48,15 @@ def test_the_page_says_how_to_use_the_run(finished, tmp_path):
     assert ast.literal_eval(process.stdout) == [(name, pytest.approx(float(probability), abs=1e-4))]
 
 
+def test_what_shares_batches_is_on_the_page(finished, tmp_path):
+    path = finished[1] / "exit-14.safetensors"
+    header = checkpoints.read_header(path)
+    assert header["shares"] == 1
+    assert "divided" not in page.of_run({14: path})
+    checkpoints.write_exit(tmp_path / path.name, load_file(path), {**header, "shares": 4})
+    assert "Each batch was divided into 4, for several processes or GPUs." in page.of_run({14: tmp_path / path.name})
+
+
 def test_the_command_on_the_page_is_the_one_that_trained(finished):
     text = (finished[1] / "README.md").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("python main.py")]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import PROJECT, SMALL, script
 
+import checkpoints
 import main
 import opts
 from options.recipes import outside_recipe
@@ -93,6 +94,21 @@ def test_no_compiler_no_compiling(tmp_path):
     assert told.returncode == 1
     assert "--compile true: PyTorch finds no compiler here" in told.stderr.splitlines()[-1]
     assert "Traceback" not in told.stderr
+
+
+def test_a_compiled_run_goes_on_without_a_compiler(tmp_path):
+    """As on another machine, or in another container."""
+    main.main([*TINY, "--nEpochs", "2", "--save", str(tmp_path)])
+    (folder,) = tmp_path.iterdir()
+    state = checkpoints.read_state(folder, pytest.fail)
+    checkpoints.write_state(folder, {**state, "options": {**state["options"], "compile": True, "nEpochs": 3}})
+    (folder / "opt.json").unlink()
+    environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "main.py", "--resume", str(folder)]
+    told = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert "epoch 3/3" in told.stdout
+    assert "no compiler here that works: from here on steps are not compiled" in told.stderr
 
 
 def test_a_run_goes_on_compiled_or_not():

@@ -16,7 +16,19 @@ def test_steps_and_their_progress():
     assert [step.progress for step in steps] == pytest.approx([n / 16 for n in range(16)])
     assert [step.side for step in steps] == [16] * 4 + [24] * 4 + [32] * 8
     assert [PLAN.side_at(epoch) for epoch in range(4)] == [16, 24, 32, 32]
-    assert [len(step.indices) for step in steps[:4]] == [32, 32, 32, 4]
+    assert [len(step.indices) for step in steps[:4]] == [32, 32, 18, 18]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sizes"),
+    [(96, [32, 32, 32]), (97, [32, 32, 17, 16]), (104, [32, 32, 32, 8]), (33, [17, 16]), (32, [32]), (3, [3])],
+)
+def test_a_last_step_of_few_pictures_shares_with_the_one_before(pictures, sizes):
+    plan = Plan(pictures, batch_size=32, epochs=1, seed=0, side=32, first_side=32)
+    steps = list(plan.after(0))
+    assert [step.whole for step in steps] == sizes
+    assert [plan.done(count) for count in range(len(sizes) + 1)] == [0, *np.cumsum(sizes)]
+    assert sorted(np.concatenate([step.indices for step in steps])) == list(range(pictures))
 
 
 def test_a_plan_goes_on_where_it_was_left():

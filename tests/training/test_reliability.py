@@ -93,12 +93,26 @@ def test_a_second_ctrl_c_stops_at_once():
 from system import stopping; import signal, time
 with stopping.stoppable() as stop:
     signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)  # the same once more, from a program that tells the group, too
     print("noted", flush=True)
+    time.sleep(stopping.AGAIN + 0.1)
     signal.raise_signal(signal.SIGINT)
     print("never")
 """
     process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert (process.returncode, process.stdout) == (130, "noted\n")
+
+
+def test_ctrl_c_after_another_signal_is_the_first_ctrl_c():
+    code = """
+from system import stopping; import signal
+with stopping.stoppable() as stop:
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+    print("noted", stop.number)
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "noted 15\n")
 
 
 def test_ctrl_c_before_the_first_step_is_no_traceback():
@@ -181,6 +195,25 @@ def test_a_state_of_another_format_is_refused_by_name(run_copy):
         checkpoints.write_state(folder, {"format": 99})
     with pytest.raises(UserError, match="format 99; this program reads 3"):
         resume(save)
+
+
+def test_a_state_that_another_program_or_another_moment_can_read_is_not_put_aside(run_copy, monkeypatch):
+    """That of a newer version; one that the disk does not give now."""
+    save, folder = run_copy
+    content = (folder / "latest.pt").read_bytes()
+    checkpoints.write_state(folder, {"format": 99})
+    with pytest.raises(UserError, match="format 99; this program reads 3"):
+        resume(save)
+    (folder / "latest.pt").write_bytes(content)
+
+    def failing(path):
+        raise UserError(f"{path} cannot be read: Input/output error") from OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match=r"latest\.pt cannot be read: Input/output"):
+        patched.setattr(checkpoints, "read", failing)
+        checkpoints.take_up_state(folder, pytest.fail)
+    assert not (folder / "damaged.pt").exists()
+    assert checkpoints.take_up_state(folder, pytest.fail)
 
 
 def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, monkeypatch):

@@ -1,5 +1,6 @@
 """Several processes learn what one learns: the same weights after a step, the same errors, from all pictures once."""
 
+import copy
 from contextlib import nullcontext
 
 import numpy as np
@@ -116,6 +117,32 @@ def test_a_step_of_several_processes_is_that_of_one(processes, pictures, batch):
 def test_compiled_steps_of_several_processes_are_those_of_one():
     """The second one, of fewer pictures, is not compiled."""
     assert_together_is_alone(["compiled"], 2, 7, 4)
+
+
+def went_on(optimizer):
+    """The weights after some steps, uninterrupted, and gone on with from the state in their midst by new parts."""
+    plan = Plan(32, 8, epochs=1, seed=0, side=32, first_side=32)
+    data = digits.load(None, "train").take(range(32))
+    ends, state = [], None
+    for begin in (0, 2):
+        model = network(NETWORKS[3])
+        trainer = Trainer(model, NORMALISE, CPU, optimization=Optimization(optimizer), learning_rate=RATE)
+        if state:
+            model.load_state_dict(state[0])
+            trainer.restore(state[1], begin)
+        batches = training_batches(data, plan.after(begin), seed=0, workers=0, augmentation=Augmentation(4), pin=False)
+        for step in trainer.steps(batches, Sums(len(model.exits), CPU[0])):
+            if (begin, step.index) == (0, 1):
+                state = copy.deepcopy((model.state_dict(), trainer.state()))
+        ends.append(vector(model.state_dict().values()))
+    return ends
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_three_processes_go_on_to_the_same_bits(optimizer):
+    """Sums of three depend on their order, which must not depend on how many steps there were before."""
+    for uninterrupted, resumed in together(3, went_on, optimizer):
+        assert np.array_equal(uninterrupted, resumed)
 
 
 def normalised(whole):

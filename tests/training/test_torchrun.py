@@ -79,7 +79,7 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
     before = (tmp_path / FOLDER / "latest.pt").read_bytes()
     os.kill(ranks(launcher)[1] if whom == "one process" else launcher.pid, signal.SIGTERM)
     _, errors = launcher.communicate(timeout=60)
-    assert errors.count("stopped by SIGTERM; the state is saved; go on with: python main.py --resume") == 1, errors
+    assert errors.count("stopped by SIGTERM; the state is saved; go on with: torchrun --nproc_per_node 2 ") == 1, errors
     assert (tmp_path / FOLDER / "latest.pt").read_bytes() != before
     assert not (tmp_path / FOLDER / ".lock").exists()
     state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
