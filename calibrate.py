@@ -22,7 +22,7 @@ from system.files import check_target, real, write
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
-    from inference.calibration import HeldOut
+    from inference.calibration import Answered
     from inference.saved import SavedModel
 
 FILES = ("policy.json", "adaptive.csv", "adaptive.png")
@@ -119,20 +119,20 @@ def check_unseen(options: Namespace) -> None:
             )
 
 
-def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple[HeldOut, list[float]]":
+def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple[Answered, list[float]]":
     """What the exits say of the pictures, and for --budgetMs how many milliseconds each exit's model takes for one.
 
     Raises UserError where the pictures cannot be those that the run held out.
     """
     from inference import latency, saved
-    from inference.calibration import HeldOut
+    from inference.calibration import Answered
     from system import devices, machine
 
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
     logits, targets = saved.collect(model, pictures, runs_on)
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
-    held = HeldOut([z.cpu() for z in logits], targets.cpu(), where)
+    held = Answered([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known
         check_split(held, model)
     alone = [saved.standalone(model, position) for position in model.files] if options.budgetMs else []
@@ -141,7 +141,7 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple
     return held, [latency.latency(one, side, device, runs_on.dtype).median for one in quick]
 
 
-def check_split(held: "HeldOut", model: "SavedModel") -> None:
+def check_split(held: "Answered", model: "SavedModel") -> None:
     """Raise UserError where the last exit's error is not that which the run had on its held-out pictures."""
     from models import metrics
 

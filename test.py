@@ -24,7 +24,7 @@ from system.files import check_target, write
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
-    from inference.calibration import HeldOut
+    from inference.calibration import Answered
     from inference.policies import Policy
     from inference.saved import SavedModel
     from reports.card_plots import Curve, Point
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the card of all exits; write it and draw it where that is asked for."""
     from inference import card, saved
-    from inference.calibration import HeldOut
+    from inference.calibration import Answered
     from reports import card_plots, cards
 
     policy = policy_to_draw(options, model)
@@ -71,7 +71,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     if options.plot:
         points, curve = {"exits": card_plots.exit_points(found)}, None
         if policy:
-            answers = HeldOut([z.cpu() for z in logits], targets.cpu(), options.data)
+            answers = Answered([z.cpu() for z in logits], targets.cpu(), options.data)
             point, curve = early_exit_places(model, policy, answers)
             points["early exit"] = [point]
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
@@ -94,7 +94,7 @@ def policy_to_draw(options: Namespace, model: "SavedModel") -> "Policy | None":
         return None
 
 
-def early_exit_places(model: "SavedModel", policy: "Policy", answers: "HeldOut") -> "tuple[Point, Curve]":
+def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Curve]":
     """Where early exit lies in a plot: the policy on the test pictures, and the curve of all thresholds on the same."""
     from inference import calibration, early_exit
     from reports.card_plots import Curve, Point

@@ -44,7 +44,7 @@ def fitted(model: SavedModel, images: Tensor, targets: Tensor, budget: float) ->
     """A policy of this many multiply-adds."""
     batches = zip(images.split(evaluation.BATCH), targets.split(evaluation.BATCH), strict=True)
     logits, answers = evaluation.collect(saved.ready(model, CPU.devices), batches, CPU.device)
-    held = calibration.HeldOut(logits, answers, "CIFAR10 training")
+    held = calibration.Answered(logits, answers, "CIFAR10 training")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
 

@@ -19,7 +19,7 @@ from benchmarks.early_exit import CPU, load
 from datasets import splits
 from datasets.pictures import Pictures
 from inference import calibration, early_exit, saved
-from inference.calibration import Goal, HeldOut
+from inference.calibration import Answered, Goal
 from inference.early_exit import Rule
 from models import metrics
 from opts import PROTOCOLS
@@ -28,7 +28,7 @@ from reports.tables import amount, table
 BUDGETS = (40e6, 50e6, 60e6, 80e6, 100e6)  # multiply-adds for one picture
 
 
-def cost(goal: Goal, answers: HeldOut, half: torch.Tensor, macs: list[int], positions: tuple[int, ...]) -> float:
+def cost(goal: Goal, answers: Answered, half: torch.Tensor, macs: list[int], positions: tuple[int, ...]) -> float:
     """By how many percentage points a policy that is fitted on the pictures of `half` (N bool) errs more than the last
     exit, on the others."""
     seen, others = (answers.take(part.nonzero()[:, 0]) for part in (half, ~half))
@@ -57,7 +57,7 @@ def main() -> None:
         write_halves(arguments.write, pictures)
         return
     model = load()
-    answers = HeldOut(*saved.collect(model, pictures, CPU), "CIFAR10 test")
+    answers = Answered(*saved.collect(model, pictures, CPU), "CIFAR10 test")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     draw = torch.Generator().manual_seed(0)
     halves = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]

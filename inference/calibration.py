@@ -48,16 +48,16 @@ class Goal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """What the exits say of N held-out pictures, and what is true."""
+class Answered:
+    """What the exits say of N pictures, and what is true."""
 
     logits: Sequence[Tensor]  # K of N×C
     targets: Tensor  # N
     dataset: str  # where they are from, in words
 
-    def take(self, indices: Tensor) -> "HeldOut":
+    def take(self, indices: Tensor) -> "Answered":
         """Some of the pictures."""
-        return HeldOut([z[indices] for z in self.logits], self.targets[indices], self.dataset)
+        return Answered([z[indices] for z in self.logits], self.targets[indices], self.dataset)
 
     @property
     def wrong(self) -> Tensor:
@@ -94,7 +94,7 @@ class Family:
         return torch.searchsorted(self.values, thresholds)
 
 
-def fit_temperatures(held: HeldOut) -> tuple[float, ...]:
+def fit_temperatures(held: Answered) -> tuple[float, ...]:
     """The temperature of each exit at which the held-out pictures are likeliest (Guo et al., "On Calibration of Modern
     Neural Networks", arXiv 1706.04599, section 4.2).
 
@@ -117,7 +117,7 @@ def fit_temperatures(held: HeldOut) -> tuple[float, ...]:
     return tuple(((low + high) / 2).exp().tolist())
 
 
-def fit(goal: Goal, held: HeldOut, costs: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def fit(goal: Goal, held: Answered, costs: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The temperature and the threshold of each exit for a goal; `costs` are what a picture takes to each, in the
     goal's unit.
 
@@ -147,7 +147,7 @@ def fit_budget(limit: float, family: Family, costs: Sequence[float]) -> float:
     return family.thresholds[max(within.sum() - 1, 0)].item()
 
 
-def fit_guarantee(increase: float, confidence: float, held: HeldOut) -> tuple[tuple[float, ...], float]:
+def fit_guarantee(increase: float, confidence: float, held: Answered) -> tuple[tuple[float, ...], float]:
     """Temperatures and the lowest threshold of which it is certain with this confidence (0 … 1) that the error rises by
     `increase` (0 … 1) at most over the last exit's.
 
@@ -196,7 +196,7 @@ def increase_bound(harmed: np.ndarray, helped: np.ndarray, pictures: int, risk: 
     return upper - lower
 
 
-def make_policy(goal: Goal, held: HeldOut, network: MultiExit, macs: Sequence[int], costs: Sequence[float]) -> Policy:
+def make_policy(goal: Goal, held: Answered, network: MultiExit, macs: Sequence[int], costs: Sequence[float]) -> Policy:
     """The policy of a network for a goal, and what it does to all held-out pictures. `macs` are the multiply-adds to
     each exit, `costs` and UserError are as for `fit`."""
     rule = Rule(network.exits, *fit(goal, held, costs))
@@ -214,7 +214,7 @@ def make_policy(goal: Goal, held: HeldOut, network: MultiExit, macs: Sequence[in
     )
 
 
-def sweep(held: HeldOut, policy: Policy, macs: Sequence[int]) -> list[dict[str, float | None]]:
+def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str, float | None]]:
     """A row for each exit alone, then one for each of `POINTS` thresholds in place of the policy's, from the cheapest
     to the dearest; for a policy of MSDNet's protocol then one for each of as many ratios of its shares. Errors are in
     percent, `macs` for one picture on average.
@@ -239,7 +239,7 @@ def sweep(held: HeldOut, policy: Policy, macs: Sequence[int]) -> list[dict[str, 
     return [{name: row.get(name) for name in COLUMNS} for row in rows]
 
 
-def _geometric(held: HeldOut, policy: Policy, macs: Sequence[int]) -> Iterator[dict[str, float]]:
+def _geometric(held: Answered, policy: Policy, macs: Sequence[int]) -> Iterator[dict[str, float]]:
     """The rows of a sweep over the ratios of MSDNet's protocol."""
     probabilities = held.probabilities(policy.temperatures)
     for ratio in np.geomspace(*SWEPT_RATIOS, POINTS).tolist():

@@ -256,8 +256,8 @@ def divided(
     lengths = [item.numel() for item in items]
     told = items[0].new_zeros(sum(lengths), dtype=dtype)
     pieces = [piece.view(item.shape) for piece, item in zip(told.split(lengths), items, strict=True)]
-    own = shares[rank()]
-    for number, made in zip(own, work([items[number] for number in own]) if own else (), strict=True):
+    mine = shares[rank()]
+    for number, made in zip(mine, work([items[number] for number in mine]) if mine else (), strict=True):
         pieces[number].copy_(made)
     torch.distributed.all_reduce(told)
     return pieces

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from datasets.transforms import Normalise
-from inference.calibration import HeldOut
+from inference.calibration import Answered
 from models import names, networks
 from reports.log import TIMES
 from system import world
@@ -121,7 +121,7 @@ def synthetic(count, seed=0, exits=3, classes=10):
     noise = torch.randn(count, classes, generator=draw)  # what all exits get wrong alike
     own = torch.randn(exits, count, classes, generator=draw)
     logits = [2 * (signal * (0.5 + 0.25 * k) + noise + own[k] / (k + 1)) for k in range(exits)]
-    return HeldOut(logits, targets, "synthetic")
+    return Answered(logits, targets, "synthetic")
 
 
 def exit_files(folder):

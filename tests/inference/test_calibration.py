@@ -6,7 +6,7 @@ import torch
 from conftest import MACS, network, synthetic
 
 from inference import calibration, early_exit
-from inference.calibration import Family, Goal, HeldOut
+from inference.calibration import Answered, Family, Goal
 from inference.early_exit import NEVER, Rule
 from system.errors import UserError
 
@@ -23,7 +23,7 @@ def test_temperatures_are_those_of_the_least_loss():
 def test_an_exit_that_is_right_of_all_of_few_pictures_is_not_taken_for_infallible():
     targets = torch.arange(60) % 10
     logits = 4 * torch.nn.functional.one_hot(targets, 10).float() + torch.linspace(0, 1, 600).view(60, 10)
-    (temperature,) = calibration.fit_temperatures(HeldOut([logits], targets, "right"))
+    (temperature,) = calibration.fit_temperatures(Answered([logits], targets, "right"))
     top = early_exit.probable(logits, temperature).amax(1)
     assert 0.9 < top.min() < top.max() < 0.9999
 
@@ -78,7 +78,7 @@ def test_impossible_budgets_name_the_nearest():
 
 
 def test_a_guarantee_for_a_single_class_lets_every_picture_go():
-    held = HeldOut([torch.zeros(1000, 1)] * len(EXITS), torch.zeros(1000, dtype=torch.int64), "one class")
+    held = Answered([torch.zeros(1000, 1)] * len(EXITS), torch.zeros(1000, dtype=torch.int64), "one class")
     _, thresholds = calibration.fit(Goal("maxErrorIncrease", 1.0, 0.95), held, MACS)
     assert early_exit.simulate(held.logits, Rule(EXITS, (1.0,) * len(EXITS), thresholds)).exits.eq(0).all()
 

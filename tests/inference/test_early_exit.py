@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets import digits
 from inference import early_exit, latency, routing, saved
-from inference.calibration import HeldOut
+from inference.calibration import Answered
 from inference.early_exit import NEVER, Rule
 from models import names, networks
 from reports import adaptive
@@ -31,7 +31,7 @@ def trained(validated):
 
 def rules(logits):
     """Rules from fast to safe: all pictures leave at the first exit, parts of those that come to each, none."""
-    probabilities = HeldOut(logits, None, "").probabilities((1.5,) * 3)
+    probabilities = Answered(logits, None, "").probabilities((1.5,) * 3)
     for part in (0.2, 0.35, 0.5, 0.65, 0.8):
         first, second = probabilities[:2].quantile(part, 1).tolist()
         yield Rule(EXITS, (1.5,) * 3, (first, second, 0.0))
