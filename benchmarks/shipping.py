@@ -15,9 +15,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.early_exit import BATCH, CPU, FITTED_ON, RUN, TIMED_ON, fitted, load
+from benchmarks.early_exit import BATCH, CPU, RUN, fitted, halves, load
 from benchmarks.timing import Case, interleaved, machine, timed
-from datasets import splits
 from inference import bundle, conditional, early_exit, exported, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
@@ -65,10 +64,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     model = load()
-    pictures = splits.for_training("CIFAR10", arguments.dataDir, True, FITTED_ON + TIMED_ON, 0).train
+    odd, even = halves(arguments.dataDir)
     half = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)[-1] / 2
-    policy = fitted(model, pictures.images[:FITTED_ON], pictures.targets[:FITTED_ON], half)
-    images = pictures.images[FITTED_ON:]
+    policy = fitted(model, odd, half)
+    images = even.images
     left = routing.router(model, policy, CPU)(images).exits
     print(f"{RUN.name}; {machine()}; median of {arguments.rounds}\n")
     with tempfile.TemporaryDirectory() as place:
