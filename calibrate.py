@@ -88,9 +88,8 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
         if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
-            raise UserError(
-                f"{model.folder}/ was trained on {model.header['dataset']}, not on {options.data}; give that"
-            )
+            trained_on = model.header["dataset"]
+            raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
         root, extra = Path(options.dataDir), model.svhn_extra
         pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
         saved.check_same_classes(model, pictures, options.data)
@@ -98,7 +97,8 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
         if model.header.get("heldOut", found) != found:
             raise UserError(
                 f"these are not the pictures that were held out: {options.data} has others now, or other names of "
-                "files, or another version of Pillow decodes them; check --dataDir, bring them back, or give --heldOut"
+                "files, or another version of Pillow or of this program decodes them; check --dataDir, bring them "
+                "back, or give --heldOut"
             )
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")

@@ -273,8 +273,8 @@ def _last_readable(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dic
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """Raises Damaged where what is there is no state, and UserError where there is one that cannot be read, by this
-    program or now."""
+    """Raises Damaged where there is no state, and UserError where there is one that cannot be read now, or that another
+    version wrote."""
     try:
         content = read(path)
     except UserError as error:

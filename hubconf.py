@@ -32,7 +32,8 @@ def auxresnet(
     data_dir: str = "./data",
     input_size: int | None = None,
 ) -> "Classifier":
-    """One exit (None: the last) of a network, as a module from N×side×side×3 uint8 pictures to N×classes probabilities.
+    """One exit of a network (None: the last that learnt), as a module from N×side×side×3 uint8 pictures to N×classes
+    probabilities.
 
     It has `classes`, `preprocess`, `predict` and `card`; its `network` gives logits of normalised pictures.
 
@@ -41,8 +42,8 @@ def auxresnet(
     are those of the data set in `data_dir`, or there are `classes` classes, and no data are needed; its pictures are
     `input_size` pixels high and wide (None: 32).
 
-    To keep what was learnt further, save the `state_dict()`: the classes are of modules that are found here only, so
-    the module itself cannot be pickled.
+    To keep it after more training, save its `state_dict()`: it cannot be pickled, because Python finds its modules in
+    this folder only.
 
     Raises a ValueError that says what is wrong and what is legal.
     """
@@ -63,7 +64,7 @@ def _check(dataset: object, name: object, exit: object) -> None:
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"{what} is a text or a path, not {value!r}")
     if exit is not None and type(exit) is not int:
-        raise UserError(f"exit is a position such as 45, or None for the last exit, not {exit!r}")
+        raise UserError(f"exit is a position such as 45, or None for the last exit that learnt, not {exit!r}")
 
 
 def _check_left_open(**of_fresh_networks: object) -> None:

@@ -26,7 +26,7 @@ from system.output import printable, quoted
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
-TESTED_ON = ("test", "val")  # folders with pictures, the first that there is
+TESTED_ON = ("test", "val")  # in a folder of pictures, where there are both the first
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = ("confidence", "msdnet")  # by which thresholds may be chosen
 TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
@@ -52,12 +52,12 @@ def _format(others: Mapping[str, Any]) -> str:
 OPTIONS = (
     *group(
         "what to test",
-        Option("data", values.dataset(NAMES, "test", "val"), None,
+        Option("data", values.dataset(NAMES, *TESTED_ON), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True),
-        Option("exit", values.exit_position, Rule("the last exit"),
+        Option("exit", values.exit_position, Rule("the last exit that learnt"),
                "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P"),
         programs=("test.py",),
     ),
@@ -82,7 +82,7 @@ OPTIONS = (
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True),
-        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P"),
+        Option("exit", number(int, 1, 99999), Rule("the last exit that learnt"), "a position", "P"),
         Option("policy", text, Rule("none"), "write the whole network, which pictures leave early by this file of "
                "calibrate.py; it is looked for in the run's folder, too", "FILE"),
         Option("to", values.exported,
@@ -102,7 +102,7 @@ OPTIONS = (
                positional=True),
         Option("pictures", text, None, "files, folders, or - for a list of them on standard input", "PICTURE",
                positional=True, several=True),
-        Option("exit", number(int, 1, 99999), Rule("the last exit"), "a position", "P"),
+        Option("exit", number(int, 1, 99999), Rule("the last exit that learnt"), "a position", "P"),
         Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
                "for in the run's folder, too, and tell the exit of each", "FILE"),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K"),
@@ -113,7 +113,7 @@ OPTIONS = (
     ),
     *group(
         "what to calibrate, and for what",
-        Option("data", values.dataset(NAMES, "train", "test", "val"), None,
+        Option("data", values.dataset(NAMES, "train", *TESTED_ON), None,
                f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run", positional=True),
@@ -313,7 +313,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     _check_order(given)
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
-    return _complete(given)
+    options = _complete(given)
+    if not goes_on and options.distill:
+        _check_distills(options)
+    return options
+
+
+def _check_distills(options: argparse.Namespace) -> None:
+    """Raise UsageError where there is no exit to teach another. (Older versions did without a word.)"""
+    if len(exits.learning(options.exitWeights, names.of_options(vars(options)).exits)) < 2:
+        raise UsageError(
+            "--distill needs two exits that learn, one to teach the other; give --distill 0, or more --nOutputs or "
+            "--exitWeights"
+        )
 
 
 def _check_order(given: Mapping[str, Any]) -> None:
@@ -403,8 +415,7 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
 def parse_export(argv: Sequence[str]) -> argparse.Namespace:
     """The checked options of `export.py`; raises UsageError as `parse` does."""
     options = EXPORT.parsed(argv)
-    at_hand = options.data in NAMES or any(values.holds(options.data, split) for split in TESTED_ON)
-    if options.check != 0 and not at_hand:
+    if options.check != 0 and not _at_hand(options.data):
         raise UsageError(
             f"{options.data} is neither one of {', '.join(NAMES)} nor a folder with test/<class>/ or val/<class>/; "
             "give what the network was trained on, or --check 0 where that is not at hand"
@@ -466,10 +477,14 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _at_hand(data: str) -> bool:
+    """Whether there are pictures to test on, or can be downloaded."""
+    return data in NAMES or any(values.holds(data, split) for split in TESTED_ON)
+
+
 def _check_together(options: argparse.Namespace) -> None:
     """Raise UsageError for options that are legal alone but not together."""
-    tested = options.data in NAMES or options.valSize or any(values.holds(options.data, s) for s in TESTED_ON)
-    if not tested:
+    if not options.valSize and not _at_hand(options.data):
         raise UsageError(
             f"--data {options.data} has neither test/ nor val/ to test on, and --valSize is 0; add one of the folders, "
             "or hold out N of the training pictures with --valSize N"
@@ -489,11 +504,6 @@ def _check_together(options: argparse.Namespace) -> None:
     if options.precision == "half" and options.optimizer == "muon":
         raise UsageError(
             "--precision half excludes --optimizer muon: a step is skipped by both or none; give bf16 or sgd"
-        )
-    if options.distill and len(exits.learning(options.exitWeights, names.of_options(vars(options)).exits)) < 2:
-        raise UsageError(
-            "--distill needs two exits that learn, one to teach the other; give --distill 0, or more --nOutputs or "
-            "--exitWeights"
         )
     reason = against_compiling(options)
     if options.compile is True and reason:
@@ -595,7 +605,7 @@ def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> 
 
 def _may_change(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
     """Whether a resumed run may have another value, though the result depends on it. Compiled steps round differently,
-    but a machine without a compiler must be able to go on; which epochs are tested says which can be kept."""
+    but a machine without a compiler must be able to go on. Only an epoch that is tested can be kept."""
     if name in ("compile", "testEvery"):
         return True
     steady = options.startSize == options.inputSize and options.exitSchedule == "constant"

@@ -5,16 +5,28 @@ import struct
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from datasets.sizing import NO_MARGIN, Margin, Sizing
 from datasets.transforms import padded
 from system.errors import UserError, is_shortage
 from system.files import regular
+
+ORIENTATION, BITS = 0x112, 258  # tags of Exif data and of TIFF files
+TURN = Image.Transpose
+TURNS = {  # by the orientation that the camera notes
+    2: TURN.FLIP_LEFT_RIGHT,
+    3: TURN.ROTATE_180,
+    4: TURN.FLIP_TOP_BOTTOM,
+    5: TURN.TRANSPOSE,
+    6: TURN.ROTATE_270,
+    7: TURN.TRANSVERSE,
+    8: TURN.ROTATE_90,
+}
 
 
 @contextmanager
@@ -65,11 +77,13 @@ def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) 
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The picture as its Exif data turn it; as it is where they cannot be read."""
-    try:
-        return ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
-        return picture
+    """The picture as its Exif data turn it; as it is where they cannot be read. (Pillow's `exif_transpose` also fails
+    where the other data are odd, and takes the first half of a picture for the whole where the rest is damaged.)"""
+    picture.load()
+    turn = None
+    with suppress(OSError, SyntaxError, TypeError, ValueError, struct.error):
+        turn = TURNS.get(picture.getexif().get(ORIENTATION))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, float, int]:
@@ -84,9 +98,9 @@ def _taken(length: int, shorter: int, side: int, margin: int) -> tuple[float, fl
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """A grey picture of 16-bit values, which Pillow would clip, upright and scaled to 8. Raises ValueError for another
-    range; a TIFF file says in its tag 258 how many bits its values have."""
+    range; a TIFF file says how many bits its values have."""
     values = np.asarray(_upright(picture))
-    bits, *_ = getattr(picture, "tag_v2", {}).get(258, (16,))
+    bits, *_ = getattr(picture, "tag_v2", {}).get(BITS, (16,))
     if picture.mode == "F" or bits != 16 or values.min() < 0 or values.max() > 65535:
         raise ValueError("its values are neither of 8 nor of 16 bits; convert it to one of them")
     return Image.fromarray((values / 257).round().astype(np.uint8))

@@ -1,18 +1,10 @@
 """torchvision's data sets, downloaded on first use, with one clear error where that cannot be done."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from system.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: downloads are not kept apart
-    fcntl = None
-
-LOCK_FILE = ".downloading"
+from system.lock import in_turn
 
 
 def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
@@ -26,7 +18,7 @@ def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
         pass
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root):  # who has waited for another finds what that has downloaded
+        with in_turn(root, "downloading into"):  # who has waited for another finds what that has downloaded
             return source(root, download=True, **options)
     except (OSError, RuntimeError) as error:
         name = source.__name__
@@ -35,14 +27,3 @@ def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
             f"Put the file there, name its folder with --dataDir, unpack pictures into "
             f"{root / name.lower()}/{{train,test}}/<class>/, or try DIGITS, which needs no download"
         ) from error
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """While open, no other program downloads into the folder, whose file this one would write into; waits for one that
-    does. The lock file stays: who removed it would let a third one in beside one that waits."""
-    with (root / LOCK_FILE).open("w") as file:
-        if fcntl:
-            with suppress(OSError):  # a file system without locks
-                fcntl.lockf(file, fcntl.LOCK_EX)
-        yield

@@ -20,9 +20,9 @@ class TrainingData:
     """What a run learns from and is tested on.
 
     `evaluated` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
-    pictures. `test_split` is None for a data set without test pictures, and for who need not read them; it is found
-    before the training, so that what is missing is missed in time. `mean` and `std` are per channel, on the 0 … 255
-    scale.
+    pictures. `test_split` is None for a data set without test pictures, and for who need not read them; it is read
+    once before the training, so that what is missing or damaged is named in time. `mean` and `std` are per channel, on
+    the 0 … 255 scale.
     """
 
     source: Source
@@ -78,7 +78,7 @@ def for_training(
     train_size = _check_sizes(train_split, data, train_size, val_size)
     _announce_memory(folder, sizing, train_split, train_size, val_size, test_split)
     train, validation = _divide(train_split, train_size, val_size)
-    tested = test_split.whole() if test_split else None  # in any case, to miss what cannot be read before the training
+    tested = test_split.whole() if test_split else None  # read in any case, so that a damaged one is named now
     evaluated = tested if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
     return TrainingData(source, train, evaluated, validation is not None, test_split, mean, std)

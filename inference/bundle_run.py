@@ -12,6 +12,8 @@ import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
 from PIL import Image, ImageOps
 
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # how Pillow turns upright what a camera has marked as turned
+
 
 class Router:
     """The network in a folder, a file for each segment, and the policy by which pictures leave it."""
@@ -42,8 +44,11 @@ class Router:
             raise ValueError("it is a folder; give its pictures" if Path(path).is_dir() else "there is no such file")
         with Image.open(path) as picture:
             bits, *_ = getattr(picture, "tag_v2", {}).get(258, (16,))  # of a TIFF file's values
+            picture.load()
+            turn = None
             with suppress(OSError, SyntaxError, TypeError, ValueError, struct.error):  # of damaged Exif data
-                picture = ImageOps.exif_transpose(picture)
+                turn = TURNS.get(picture.getexif().get(0x112))
+            picture = picture if turn is None else picture.transpose(turn)
             if picture.mode[0] in "IF":
                 values = np.asarray(picture)
                 if picture.mode == "F" or bits != 16 or values.min() < 0 or values.max() > 65535:

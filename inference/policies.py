@@ -93,7 +93,7 @@ def check_fits(path: Path, policy: Policy, network: MultiExit) -> None:
     """Raise UserError where the policy in a file was made for another network than this one."""
     if policy.positions != network.exits:
         has, fits = (", ".join(map(str, positions)) for positions in (network.exits, policy.positions))
-        more = "calibrate.py makes one for it" if len(network.exits) > 1 else "give the folder of the run"
+        more = "calibrate.py makes one for it" if len(network.exits) > 1 else "give a run with all of them"
         raise UserError(f"{path} is a policy for exits {fits}, the network has {has}; {more}")
     if policy.model != fingerprint(network):
         raise UserError(f"{path} is a policy for a network of other weights; calibrate.py makes one for this network")

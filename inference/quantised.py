@@ -15,7 +15,7 @@ from inference import evaluation, saved
 from inference.exported import INPUT, quiet
 from inference.saved import SavedModel
 
-PICTURES, BATCH = 512, 64  # of the usual size
+PICTURES, BATCH = 512, 64
 
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:

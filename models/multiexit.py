@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models import exits
 from models.layers import Linear
 from models.norm import BatchNorm
 
@@ -112,7 +113,7 @@ class MultiExit(nn.Module):
 
     def learns(self, parameter: str, weights: Sequence[float]) -> bool:
         """Whether a parameter, by its name, moves where the losses of the exits have these weights."""
-        learning = [position for position, weight in zip(self.exits, weights, strict=True) if weight]
+        learning = exits.learning(weights, self.exits)
         position = self.exit_of(parameter)
         return position in learning if parameter.startswith("heads.") else position <= learning[-1]
 

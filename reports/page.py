@@ -86,8 +86,9 @@ def _kept(header: Mapping[str, Any], options: Mapping[str, Any]) -> str:
 
 
 def _shared(shares: int) -> str:
-    """Between how many devices or processes batches were divided, which changes what batch norms see."""
-    return f"Each batch was divided into {shares}, for several processes or GPUs. " if shares > 1 else ""
+    """Among how many processes and GPUs batches were divided when the run ended: batch norms, without --syncBN, see
+    only one part."""
+    return f"At its end each batch was divided among {shares} processes or GPUs. " if shares > 1 else ""
 
 
 def _use(header: Mapping[str, Any], configuration: Configuration) -> str:

@@ -71,7 +71,7 @@ def check_compiles(device: torch.device) -> None:
     if not compiles(device):
         raise UserError(
             "--compile true: PyTorch finds no compiler here that works, C++ for a CPU or Triton for a GPU; "
-            "install one, or give --compile false, with which a run can be resumed, too"
+            "install one, or give --compile false"
         )
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,26 @@ def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
                 (folder / LOCK_FILE).unlink()
                 if not existed:
                     folder.rmdir()  # only if nothing was left in it
+
+
+@contextmanager
+def in_turn(folder: Path, doing: str) -> Iterator[None]:
+    """While open, every other process that asks for the same folder waits, and says what this one is doing. Where the
+    system or the file system has no locks, nobody waits."""
+    if not fcntl:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another program that is {doing} {folder}/", file=sys.stderr)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _opened(folder: Path) -> BinaryIO:

@@ -16,7 +16,7 @@ from system import world
 
 Item = TypeVar("Item")
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # not every system has all of them
-AGAIN = 0.2  # seconds after which a signal is another one
+AGAIN = 1.0  # seconds; a SIGINT that comes later is a second Ctrl-C
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
@@ -43,9 +43,10 @@ class Stop:
         """Handle a signal. The second SIGINT ends the process at once, unless it is the first one once more, as from a
         program that sends it to a process and to its group."""
         if number == signal.SIGINT:
-            if self._interrupted is not None and time.monotonic() - self._interrupted > AGAIN:
+            now = time.monotonic()
+            self._interrupted = self._interrupted or now
+            if now - self._interrupted > AGAIN:
                 os._exit(128 + number)
-            self._interrupted = time.monotonic() if self._interrupted is None else self._interrupted
         self.number = number if self.number is None else self.number
         if self._breaking:
             self.check()

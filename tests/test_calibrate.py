@@ -236,12 +236,12 @@ def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
     (short / "exit-9.safetensors").unlink()
     refused(1, "policy for exits 5, 9, 14, the network has 5, 14", line=("--policy", file), save=tmp_path)
     (short / "exit-5.safetensors").unlink()
-    refused(1, "the network has 14; give the folder of the run", line=("--policy", file), save=tmp_path)
+    refused(1, "the network has 14; give a run with all of them", line=("--policy", file), save=tmp_path)
 
 
 def test_another_data_set_than_that_of_the_run_is_refused_before_it_is_downloaded(validated, tmp_path):
     process = script("calibrate.py", "SVHN", validated[1], "--dataDir", tmp_path, "--budgetMACs", "20M")
-    assert_one_line_error(process, 1, "was trained on DIGITS, not on SVHN; give that")
+    assert_one_line_error(process, 1, "was trained on DIGITS, not on SVHN; give DIGITS")
     assert not list(tmp_path.iterdir())
 
 

@@ -21,3 +21,11 @@ def mixed(images: Tensor, targets: Tensor, classes: int, share: float) -> tuple[
     images in, float32 ones out; N targets in, N×classes probabilities out."""
     own = images.float(), F.one_hot(targets, classes).float()
     return tuple(torch.lerp(tensor.flip(0), tensor, share) for tensor in own)
+
+
+def mixed_sample(images: Tensor, alpha: float, seed: int) -> Tensor:
+    """N×H×W×C uint8 pictures mixed as in training, each by its own share with another by chance, as float32."""
+    draw = np.random.default_rng([seed, SHARES])
+    shares = torch.from_numpy(draw.beta(alpha, alpha, (len(images), 1, 1, 1))).float()
+    others = images[torch.from_numpy(draw.permutation(len(images)))]
+    return torch.lerp(others.float(), images.float(), shares)

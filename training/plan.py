@@ -26,13 +26,12 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How many steps an epoch has; the last one takes what is left of the pictures."""
+        """How many steps an epoch has."""
         return -(-self.pictures // self.batch_size)
 
-    def done(self, steps: int) -> int:
-        """How many pictures of an epoch its first steps take. Where less than a quarter of a batch is left for the last
-        step, the last two share: a step is as long for a few pictures as for many, and so is what batch norms take over
-        of their statistics."""
+    def pictures_after(self, steps: int) -> int:
+        """How many pictures of an epoch its first steps take; the last takes what is left. Where that is less than a
+        quarter of a batch, the last two share: few pictures move weights and batch norm statistics as far as many."""
         left = self.pictures - (self.steps - 1) * self.batch_size
         if steps == self.steps - 1 > 0 and 4 * left < self.batch_size:
             return self.pictures - (self.batch_size + left) // 2
@@ -52,7 +51,7 @@ class Plan:
         for epoch in range(first_epoch, self.epochs):
             order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.pictures)
             for index in range(first_index, self.steps):
-                batch = order[self.done(index) : self.done(index + 1)]
+                batch = order[self.pictures_after(index) : self.pictures_after(index + 1)]
                 progress = self.progress(epoch, index)
                 side = schedules.side(progress, self.first_side, self.side)
                 yield Step(epoch, index, progress, side, world.own(batch), world.own(range(len(batch))), len(batch))

@@ -26,7 +26,6 @@ from models.names import Configuration
 from options.recipes import outside_recipe
 from reports import log, page, scalars, tables
 from reports.progress import Progress
-from reports.tables import near
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
 from system.output import quoted
@@ -38,7 +37,7 @@ from training.finite import NotFinite
 from training.state import State
 from training.testing import Evaluator
 
-MAIN = Path(__file__).parents[1] / "main.py"
+PROGRAM = Path(__file__).parents[1] / "main.py"
 
 
 def warn(text: str) -> None:
@@ -100,8 +99,7 @@ class Run:
         self.identity = self._identified(saved)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
-        goes_on = warn if saved else None
-        chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices, goes_on)))
+        chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices, resumed)))
         self.options = options = argparse.Namespace(**chosen)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
@@ -159,7 +157,8 @@ class Run:
         if world.size() > world.host_size():
             launcher += " ..."  # what says where the other hosts are
         folder = str(self.files.folder)
-        return f"{launcher} {quoted(str(near(MAIN)))} --resume {quoted(f'./{folder}' if folder[0] == '-' else folder)}"
+        folder = f"./{folder}" if folder.startswith("-") else folder
+        return f"{launcher} {quoted(str(tables.near(PROGRAM)))} --resume {quoted(folder)}"
 
     @property
     def less_memory(self) -> str:
@@ -228,7 +227,7 @@ class Run:
         return self.state.sums.result()
 
     def evaluate(self, epoch: int) -> Result | None:
-        """Loss and errors on the held-out pictures: the validation split, or the test pictures where there is none.
+        """Loss and errors on the validation split, or on the test pictures where there is none.
 
         In the precision of training, after the last epoch in float32. None in an epoch that `--testEvery` passes over.
         """

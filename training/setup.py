@@ -1,7 +1,8 @@
 """From the options of a command line to the parts of a training: the one place where options become values."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,18 @@ def training_macs(configuration: names.Configuration, data: TrainingData, side: 
 
 
 def choose(
-    options: argparse.Namespace, macs: int, devices: Sequence[torch.device], goes_on: Callable[[str], None] | None
+    options: argparse.Namespace, macs: int, devices: Sequence[torch.device], resumed: bool = False
 ) -> argparse.Namespace:
     """The options with what suits this machine, and a training of so many multiply-adds, in place of `auto`. Where
-    steps are to be compiled and cannot be, a run that `goes_on` is told so, and does without; another raises UserError.
-    """
+    steps are to be compiled and cannot be, a resumed run does without, and says so; a new one raises UserError."""
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
         compiled = not opts.against_compiling(options) and arithmetic.choose_compile(macs, devices[0])
-    elif compiled and goes_on and not arithmetic.compiles(devices[0]):
-        goes_on("PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently")
+    elif compiled and resumed and not arithmetic.compiles(devices[0]):
+        text = "PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently"
+        print(text, file=sys.stderr)
         compiled = False
-    elif compiled:
+    elif compiled and not resumed:
         arithmetic.check_compiles(devices[0])
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 

@@ -96,7 +96,8 @@ class State:
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
         self.clock = Clock.restored(saved["seconds"])
         sums = like(saved["sums"], self.sums.state(), "sums")
-        done = plan.done(self.step)
-        if sums["pictures"] != done or not ((sums["wrong"] >= 0) & (sums["wrong"] <= done)).all():
+        full = min(self.step * plan.batch_size, plan.pictures)  # an older version left the last step what it left
+        done, wrong = sums["pictures"], sums["wrong"]
+        if done not in (plan.pictures_after(self.step), full) or not ((wrong >= 0) & (wrong <= done)).all():
             raise ValueError(f"sums are not those of {self.step} steps")
         self.sums.restore(sums)

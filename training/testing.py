@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from datasets.loaders import varied_sample
 from datasets.pictures import Pictures
@@ -54,16 +53,10 @@ class Evaluator:
             world.draw_apart(self.seed, epoch, self.plan.steps)  # dropout, while statistics are measured
             sample = varied_sample(self.data.train, STATISTICS, self.seed, self.augmentation)
             count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
-            batches = self._shared_out(map(self._mixed, sample.tensor_split(count), range(count)))  # all count alike
+            sample = mixing.mixed_sample(sample, self.trainer.mixup, self.seed) if self.trainer.mixup else sample
+            batches = self._shared_out(sample.tensor_split(count))  # of one size, as all count alike
             network = copy.deepcopy(average.network if average else network)
             return evaluation.measure_statistics(network, self.trainer.normalise, batches, self.devices[0])
-
-    def _mixed(self, images: Tensor, index: int) -> Tensor:
-        """Pictures mixed with one another, where those that are trained on are."""
-        if not self.trainer.mixup:
-            return images
-        share = mixing.share(self.trainer.mixup, self.seed, self.plan.epochs, index)
-        return mixing.mixed(images, torch.zeros(len(images), dtype=torch.int64), 1, share)[0]
 
     def evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
         """Loss and errors of a network, computed in `dtype` (None: float32)."""

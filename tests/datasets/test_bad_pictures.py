@@ -2,15 +2,17 @@
 
 import io
 import random
+import struct
 import zlib
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_one_line_error, script, write_pictures
-from PIL import Image
+from PIL import Image, ImageOps
 
-from datasets import folder
+from datasets import decoding, folder
+from datasets.sizing import Sizing
 from system.errors import UserError
 
 GREY = np.arange(1024, dtype=np.uint16).reshape(32, 32)
@@ -37,37 +39,51 @@ def test_one_bit(tmp_path):
     assert pixels[:, 16:].eq(255).all()
 
 
-@pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("JPEG", "x.jpg"), ("WEBP", "x.webp"), ("TIFF", "x.tif")])
-@pytest.mark.parametrize("values", [GREY % 32 * 8, GREY * 64])
-def test_exif_data_turn_pictures_upright(kind, name, values, tmp_path):
-    """6: the first row lies at the right. What cannot be read turns nothing."""
-    if values.max() > 255 and kind in ("JPEG", "WEBP"):
-        pytest.skip(f"{kind} has no 16 bits")
-    picture = Image.fromarray(values if values.max() > 255 else values.astype(np.uint8))
+@pytest.mark.parametrize(
+    ("kind", "bits"), [("PNG", 8), ("PNG", 16), ("JPEG", 8), ("WEBP", 8), ("TIFF", 8), ("TIFF", 16)]
+)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_data_turn_pictures_upright(kind, bits, orientation, tmp_path):
+    """As Pillow's own function turns them."""
+    picture = Image.fromarray((GREY // 32 * 2 + GREY % 32 * 6).astype(np.uint8) if bits == 8 else GREY * 64)
     turned = picture.getexif()
-    turned[0x112] = 6
-    found = loaded(tmp_path, encoded(picture, kind, exif=turned), name)
-    plain = loaded(tmp_path, encoded(picture, kind), name)
-    assert found.equal(plain.rot90(-1))
-    assert not found.equal(plain)
+    turned[0x112] = orientation
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(picture, kind, exif=turned))))
+    found = loaded(tmp_path, encoded(picture, kind, exif=turned), f"x.{kind}")
+    assert found.equal(torch.from_numpy(decoding.as_pixels(expected, Sizing(32))))
+    assert found.equal(loaded(tmp_path, encoded(picture, kind), f"x.{kind}")) == (orientation == 1)
 
 
-def test_exif_data_that_cannot_be_read_turn_nothing(tmp_path):
+def with_exif(picture, data):
+    """A PNG file with these Exif data."""
+    content, chunk = encoded(picture), b"eXIf" + data
+    place = content.index(b"IDAT") - 4
+    framed = (len(data)).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    return content[:place] + framed + content[place:]
+
+
+@pytest.mark.parametrize("data", [b"II*\0", b"nothing", b"", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_exif_data_that_cannot_be_read_turn_nothing(data, tmp_path):
     picture = Image.fromarray((GREY % 32 * 8).astype(np.uint8))
-    turned = picture.getexif()
-    turned[0x112] = 6
-    content = encoded(picture, exif=turned)
-    tag = (0x112).to_bytes(2, "little")
-    start = content.index(b"II*\0") if b"II*\0" in content else content.index(b"MM\0*")
-    assert tag in content[start:] or tag[::-1] in content[start:]
-    random.seed(0)
-    for _ in range(200):
-        spoilt = bytearray(content)
-        spoilt[start + random.randrange(30)] = random.randrange(256)
-        body = spoilt[start - 4 : content.index(b"IDAT") - 8]
-        crc = content.index(b"IDAT") - 8
-        spoilt[crc : crc + 4] = zlib.crc32(body).to_bytes(4, "big")
-        loaded(tmp_path, bytes(spoilt))
+    assert loaded(tmp_path, with_exif(picture, data)).equal(loaded(tmp_path, encoded(picture)))
+
+
+def test_exif_data_that_are_odd_elsewhere_turn_pictures(tmp_path):
+    """Its orientation is 6, the maker of the camera is given as a number."""
+    maker, turned = struct.pack("<HHII", 0x10F, 4, 1, 7), struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    data = b"II*\0" + struct.pack("<IH", 8, 2) + maker + turned + struct.pack("<I", 0)
+    picture = Image.fromarray((GREY % 32 * 8).astype(np.uint8))
+    assert loaded(tmp_path, with_exif(picture, data)).equal(loaded(tmp_path, encoded(picture)).rot90(-1))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("TIFF", "x.tif")])
+def test_a_picture_that_is_damaged_in_its_midst_is_refused(kind, name, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    options = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
+    content = bytearray(encoded(noise, kind, **options))
+    content[len(content) // 2 : len(content) // 2 + 8] = bytes(8)
+    with pytest.raises(UserError, match="is no picture that can be read"):
+        loaded(tmp_path, bytes(content), name)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("PNG", "x.png"), ("TIFF", "x.tif"), ("PPM", "x.pgm")])

@@ -196,6 +196,10 @@ def test_without_a_position_it_is_the_deepest_exit_that_learnt(finished, tmp_pat
     assert list(saved.choose(files, None)) == [9]
     assert list(saved.choose(files, 14)) == list(saved.choose({14: files[14]}, None)) == [14]
     assert list(saved.choose(files, "all")) == EXITS
+    checkpoints.write_exit(
+        files[14], load_file(files[14]), {**header, "options": {**options, "exitWeights": "0.5,1,0"}}
+    )
+    assert list(saved.choose(files, None)) == [9]
     plain, ninth = (script("test.py", "DIGITS", tmp_path / "run", *more) for more in ((), ("--exit", 9)))
     assert plain.stdout == ninth.stdout
 

@@ -72,7 +72,7 @@ main.py --precision: float; fast: auto
 main.py --compile: false; fast: auto
 test.py data
 test.py model
-test.py --exit: the last exit
+test.py --exit: the last exit that learnt
 test.py --mirror: false
 test.py --perClass: false
 test.py --policy: none
@@ -88,7 +88,7 @@ plot.py runs
 plot.py --out: runs.png
 predict.py model
 predict.py pictures
-predict.py --exit: the last exit
+predict.py --exit: the last exit that learnt
 predict.py --policy: none
 predict.py --top: 1
 predict.py --format: by the name of --out, else text
@@ -99,7 +99,7 @@ predict.py --cpuThreads: as PyTorch finds best
 predict.py --precision: float
 export.py data
 export.py model
-export.py --exit: the last exit
+export.py --exit: the last exit that learnt
 export.py --policy: none
 export.py --to: model.onnx, without --bundle
 export.py --bundle: none

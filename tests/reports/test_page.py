@@ -54,7 +54,7 @@ def test_what_shares_batches_is_on_the_page(finished, tmp_path):
     assert header["shares"] == 1
     assert "divided" not in page.of_run({14: path})
     checkpoints.write_exit(tmp_path / path.name, load_file(path), {**header, "shares": 4})
-    assert "Each batch was divided into 4, for several processes or GPUs." in page.of_run({14: tmp_path / path.name})
+    assert "At its end each batch was divided among 4 processes or GPUs." in page.of_run({14: tmp_path / path.name})
 
 
 def test_the_command_on_the_page_is_the_one_that_trained(finished):

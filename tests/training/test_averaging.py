@@ -1,10 +1,18 @@
-"""The moving average of the weights."""
+"""The moving average of the weights, and its batch norm statistics."""
+
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import network
+from conftest import CPU, NORMALISE, network
 
+from datasets import splits
+from datasets.transforms import Augmentation
+from system.stopping import Stop
 from training.averaging import Average
+from training.plan import Plan
+from training.testing import Evaluator
+from training.trainer import Trainer
 
 
 def test_the_average_follows_the_weights():
@@ -23,3 +31,13 @@ def test_the_average_follows_the_weights():
     assert (fresh.steps, fresh.network.stem.weight.equal(average.network.stem.weight)) == (30, True)
     with pytest.raises(ValueError, match="lacks"):
         fresh.restore({"weights": {}, "steps": 0})
+
+
+def test_statistics_are_measured_on_mixed_pictures_where_such_are_trained_on():
+    data, plan = splits.for_training("DIGITS", Path(), True, 200, 0), Plan(200, 32, 1, seed=0, side=32, first_side=32)
+    found = {}
+    for mixup in (0.0, 1.0):
+        trainer = Trainer(network("ResNet-8"), NORMALISE, CPU, average=0.9, mixup=mixup)
+        kept = Evaluator(trainer, data, plan, Augmentation(4), 0, CPU, Stop()).network_to_keep(0)
+        (found[mixup], *_) = [b.mean().item() for name, b in kept.named_buffers() if name.endswith("running_var")]
+    assert 0.3 < found[1.0] / found[0.0] < 0.9

@@ -27,7 +27,7 @@ def test_a_last_step_of_few_pictures_shares_with_the_one_before(pictures, sizes)
     plan = Plan(pictures, batch_size=32, epochs=1, seed=0, side=32, first_side=32)
     steps = list(plan.after(0))
     assert [step.whole for step in steps] == sizes
-    assert [plan.done(count) for count in range(len(sizes) + 1)] == [0, *np.cumsum(sizes)]
+    assert [plan.pictures_after(count) for count in range(len(sizes) + 1)] == [0, *np.cumsum(sizes)]
     assert sorted(np.concatenate([step.indices for step in steps])) == list(range(pictures))
 
 

@@ -506,7 +506,8 @@ def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
         assert process.poll() is None
     process.terminate()
     command = process.communicate(timeout=60)[1].splitlines()[-1].partition("go on with: ")[2]
-    pasted = command.replace("python main.py", f"exec {shlex.join(program)}")
+    assert shlex.split(command)[:2] == ["python", str(PROJECT / "main.py")]
+    pasted = f"exec {shlex.join(program)} {shlex.join(shlex.split(command)[2:])}"
     again = subprocess.Popen(["bash", "-c", pasted], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     while "resumed after epoch" not in again.stdout.readline():
         assert again.poll() is None
