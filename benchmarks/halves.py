@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.early_exit import CPU, load
+from benchmarks.early_exit import CPU, halves, load
 from datasets import splits
 from datasets.pictures import Pictures
 from inference import calibration, early_exit, saved
@@ -37,10 +37,10 @@ def cost(goal: Goal, answers: Answered, half: torch.Tensor, macs: list[int], pos
     return early - metrics.top_error(others.logits[-1], others.targets)
 
 
-def write_halves(folder: Path, pictures: Pictures) -> None:
-    """Write the pictures with odd numbers as a folder to calibrate on, those with even ones as one to test on."""
+def write_half(folder: Path, pictures: Pictures) -> None:
+    """Write pictures as a folder's, in the folders of their classes."""
     for number, (image, target) in enumerate(zip(pictures.images, pictures.targets.tolist(), strict=True)):
-        place = folder / ("odd/val" if number % 2 else "even/test") / pictures.classes[target]
+        place = folder / pictures.classes[target]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.numpy()).save(place / f"{number:04}.png")
 
@@ -52,19 +52,20 @@ def main() -> None:
     parser.add_argument("--halvings", type=int, default=50)
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write two halves as PNG files; measure nothing")
     arguments = parser.parse_args()
-    pictures = splits.for_testing("CIFAR10", arguments.dataDir)
     if arguments.write:
-        write_halves(arguments.write, pictures)
+        for place, half in zip(("odd/val", "even/test"), halves(arguments.dataDir), strict=True):
+            write_half(arguments.write / place, half)
         return
+    pictures = splits.for_testing("CIFAR10", arguments.dataDir)
     model = load()
     answers = Answered(*saved.collect(model, pictures, CPU), "CIFAR10 test")
     macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
     draw = torch.Generator().manual_seed(0)
-    halves = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]
+    parted = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]
     columns = {"multiply-adds": [amount(round(budget)) for budget in BUDGETS]}
     for protocol in PROTOCOLS:
         goals = [Goal("budgetMACs", budget, protocol=protocol) for budget in BUDGETS]
-        costs = [[cost(goal, answers, half, macs, model.network.exits) for half in halves] for goal in goals]
+        costs = [[cost(goal, answers, half, macs, model.network.exits) for half in parted] for goal in goals]
         columns[protocol] = [f"{statistics.mean(row):+.2f} ± {statistics.stdev(row):.2f}" for row in costs]
     last = metrics.top_error(answers.logits[-1], answers.targets)
     print(f"points above the last exit ({last:.2f} % at {amount(macs[-1])}), {arguments.halvings} halvings\n")

@@ -138,7 +138,7 @@ def test_what_is_pretrained_is_found_without_more_words():
         ({"dataset": "nowhere", "pretrained": False}, "nowhere has no train/"),
         ({"name": "ResNet-8", "pretrained": False, "classes": 0}, "classes is .* from 1 to 100,000, not 0"),
         ({"name": "ResNet-8", "pretrained": False, "classes": "3"}, "classes is .* not '3'"),
-        ({"exit": "all"}, "exit is a position such as 45, or None for the last exit, not 'all'"),
+        ({"exit": "all"}, "exit is a position such as 45, or None for the last exit that learnt, not 'all'"),
         ({"classes": 3}, "classes is for fresh networks; a trained one has its own; give pretrained=False"),
         ({"input_size": 64}, "input_size is for fresh networks"),
         ({"dataset": None}, "dataset is a text or a path, not None"),
