@@ -36,7 +36,7 @@ def test_several_gpus_share_a_batch(monkeypatch):
 
 def test_asking_for_gpus_where_there_are_none(monkeypatch):
     gpus(monkeypatch, 0)
-    with pytest.raises(UserError, match="--nGPU 4: this machine has no GPUs; give 0 for the CPU"):
+    with pytest.raises(UserError, match="--nGPU 4: this machine has no GPUs; give --nGPU 0 for the CPU"):
         devices.choose(4)
 
 
