@@ -53,7 +53,7 @@ def auxresnet(
         if pretrained:
             _check_left_open(classes=classes, input_size=input_size)
             return _trained(dataset, name, exit, save)
-        return _fresh(dataset, name, exit, classes, data_dir, 32 if input_size is None else input_size)
+        return _fresh(dataset, name, exit, classes, data_dir, input_size)
 
 
 def _check(dataset: object, name: object, exit: object) -> None:
@@ -87,11 +87,11 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
 
 
 def _fresh(
-    dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int
+    dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int | None
 ) -> "Classifier":
     import opts
     from checkpoints import MAX_CLASSES
-    from datasets.sizing import SIDES, Sizing
+    from datasets.sizing import SIDE, SIDES, Sizing
     from datasets.transforms import Normalise
     from inference.classifier import Classifier
     from models import names, networks
@@ -102,6 +102,7 @@ def _fresh(
     position = configuration.exits[-1] if exit is None else exit
     if position not in configuration.exits:
         raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
+    input_size = SIDE if input_size is None else input_size
     if type(input_size) is not int or input_size not in SIDES:
         legal = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
         raise UserError(f"input_size is {legal}, not {input_size}")

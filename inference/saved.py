@@ -21,8 +21,7 @@ from inference.combining import Ensemble, Mirrored
 from models import exits, metrics, names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout
-from options import stored, values
-from options.declaration import as_text
+from options import stored
 from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
@@ -134,7 +133,7 @@ def _last_that_learnt(files: dict[int, Path]) -> int:
     path = files[max(files)]
     header = checkpoints.read_header(path)
     positions = _configuration(path, header).exits
-    weights = values.weights(as_text(stored.known(header.get("options"), opts.MAIN).get("exitWeights") or "sum"))
+    weights = stored.known(header.get("options"), opts.MAIN).get("exitWeights") or "sum"
     try:
         learnt = exits.learning(weights, positions)
     except UsageError:  # weights of other exits: nothing is known

@@ -136,21 +136,24 @@ def _is_of(name: object, value: object, options: Container[str]) -> bool:
 
 
 def known(shaped: Any, program: Program) -> dict[str, Any]:
-    """What the header of an exit file says of its run's options, as far as the program knows them and they can be so;
-    None stands for the default."""
+    """What the header of an exit file says of its run's options, as far as the program knows them and they can be so,
+    as a command line gives them; None stands for the default."""
     saved = shaped if isinstance(shaped, dict) else {}
-    options = {option.name: option for option in program.options}
-    plain = {name: value for name, value in saved.items() if _is_of(name, value, options)}
-    return {name: value for name, value in plain.items() if _is_legal(options[name], value)}
+    options, found = {option.name: option for option in program.options}, {}
+    for name, value in saved.items():
+        with suppress(ArgumentTypeError):
+            if _is_of(name, value, options):
+                found[name] = _as_given(options[name], value)
+    return found
 
 
-def _is_legal(option: Option, value: Any) -> bool:
-    """Whether a command line could give an option this value; a data set, as a label, may be called anything."""
-    if value is None or option.name == "data":
-        return value is None or type(value) is str
-    try:
-        read = option.kind(as_text(value))
-    except ArgumentTypeError:
-        return False
+def _as_given(option: Option, value: Any) -> Any:
+    """What a command line would give for a saved value; a data set, as a label, may be called anything. Raises
+    ArgumentTypeError where it would give no such value."""
+    if value is None or (option.name == "data" and type(value) is str):
+        return value
+    read = option.kind(as_text(value))
     legal = option.choices is None or read in option.choices
-    return legal and is_kind_of(value, read) and not option.free_on_resume
+    if option.free_on_resume or not (legal and is_kind_of(value, read)):
+        raise ArgumentTypeError(f"{option.name} cannot be {value!r}")
+    return read

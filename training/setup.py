@@ -42,12 +42,12 @@ def choose(
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
         compiled = not opts.against_compiling(options) and arithmetic.choose_compile(macs, devices[0])
-    elif compiled and resumed and not arithmetic.compiles(devices[0]):
+    elif compiled and not resumed:
+        arithmetic.check_compiles(devices[0])
+    elif compiled and not arithmetic.compiles(devices[0]):
         text = "PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently"
         print(text, file=sys.stderr)
         compiled = False
-    elif compiled and not resumed:
-        arithmetic.check_compiles(devices[0])
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 
 

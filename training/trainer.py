@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.loaders import Batch, Step
-from datasets.sizing import SIDES
+from datasets.sizing import SIDE, SIDES
 from models.losses import Objective
 from models.metrics import Sums
 from models.multiexit import MultiExit
@@ -92,7 +92,7 @@ class Trainer:
         another afterwards. Three processes and more add up in an order that depends on it, so that a run that goes on
         would have other bits in its first step: this pass, in which nothing is learnt, comes before it."""
         self.model.eval()
-        sum(logits.sum() for logits in self.model(torch.zeros(1, 32, 32, 3, device=self.device))).backward()
+        sum(logits.sum() for logits in self.model(torch.zeros(1, SIDE, SIDE, 3, device=self.device))).backward()
         self.network.zero_grad(set_to_none=True)
 
     def steps(self, batches: Iterable[Batch], sums: Sums) -> Iterator[Step]:
