@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets.pictures import Pictures
     from inference.calibration import Answered
     from inference.saved import SavedModel
+    from system.machine import Machine
 
 FILES = ("policy.json", "adaptive.csv", "adaptive.png")
 FEWEST = 50  # held-out pictures
@@ -33,17 +34,21 @@ TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an erro
 def main(argv: Sequence[str]) -> None:
     """Find the network and the held-out pictures, fit the policy, write it with its sweep, print."""
     options = opts.parse_calibrate(argv)
-    folder = names.find_folder(opts.label(options.data), options.model)
+    folder = names.folder_called(opts.label(options.data), options.model)
 
-    from inference import calibration, early_exit, policies, saved  # import PyTorch, which mistakes need not wait for
+    from inference import calibration, policies, saved  # import PyTorch, which mistakes need not wait for
     from reports import adaptive, tables
+    from system import devices, machine
 
     model = saved.find(options.model, folder, "all", options.save)
     out = target(options, model)
-    held, milliseconds = ask(options, model, held_out(options, model))
-    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    pictures = held_out(options, model)
+    devices.compute_in(options.cpuThreads)
+    runs_on = machine.choose(options.nGPU, options.precision)
+    held, macs = ask(options, model, pictures, runs_on), model.macs_to_exits
+    costs = milliseconds(model, runs_on) if options.budgetMs else macs
     goal = calibration.Goal(*options.goal, options.confidence, options.protocol)
-    policy = calibration.make_policy(goal, held, model.network, macs, milliseconds or macs)
+    policy = calibration.make_policy(goal, held, model.network, macs, costs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
     contents = (policies.as_json(policy), tables.as_csv(rows), adaptive.draw(title, rows, policy.macs, policy.error))
@@ -119,26 +124,26 @@ def check_unseen(options: Namespace) -> None:
             )
 
 
-def ask(options: Namespace, model: "SavedModel", pictures: "Pictures") -> "tuple[Answered, list[float]]":
-    """What the exits say of the pictures, and for --budgetMs how many milliseconds each exit's model takes for one.
-
-    Raises UserError where the pictures cannot be those that the run held out.
-    """
-    from inference import latency, saved
+def ask(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> "Answered":
+    """What the exits say of the pictures. Raises UserError where these cannot be those that the run held out."""
+    from inference import saved
     from inference.calibration import Answered
-    from system import devices, machine
 
-    devices.compute_in(options.cpuThreads)
-    runs_on = machine.choose(options.nGPU, options.precision)
     logits, targets = saved.collect(model, pictures, runs_on)
     where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = Answered([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known
         check_split(held, model)
-    alone = [saved.standalone(model, position) for position in model.files] if options.budgetMs else []
+    return held
+
+
+def milliseconds(model: "SavedModel", runs_on: "Machine") -> list[float]:
+    """How many milliseconds the standalone model of each exit takes for one picture."""
+    from inference import latency, saved
+
     side, device = model.sizing.side, runs_on.device
-    quick = (saved.ready(one, [device]) for one in alone)
-    return held, [latency.latency(one, side, device, runs_on.dtype).median for one in quick]
+    quick = (saved.ready(saved.standalone(model, position), [device]) for position in model.files)
+    return [latency.latency(one, side, device, runs_on.dtype).median for one in quick]
 
 
 def check_split(held: "Answered", model: "SavedModel") -> None:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     """Find the exits, write them, compare, put the files in their place, print."""
     options = opts.parse_export(argv)
     target = Path(options.bundle or options.to)
-    folder = names.find_folder(opts.label(options.data), options.model)
+    folder = names.folder_called(opts.label(options.data), options.model)
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     # These import PyTorch, which --help and mistakes need not wait for.

@@ -82,7 +82,7 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
     from inference.classifier import Classifier, card
     from models import names
 
-    model = saved.find(name, names.find_folder(opts.label(_spelled(dataset)), name), exit, save)
+    model = saved.find(name, names.folder_called(opts.label(_spelled(dataset)), name), exit, save)
     return Classifier(model.network, model.normalise, card(model.header)).eval()
 
 

@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> None:
                 trained = run.train(epoch)
                 evaluated = run.evaluate(epoch)
                 run.save(epoch, trained, evaluated)
-            run.finish()
-        run.report()
+            kept = run.finish()
+        run.report(kept)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
 TESTED_ON = ("test", "val")  # in a folder of pictures, where there are both the first
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
-PROTOCOLS = ("confidence", "msdnet")  # by which thresholds may be chosen
+PROTOCOLS = CONFIDENCE, MSDNET = "confidence", "msdnet"  # by which thresholds may be chosen
 TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
 AUTO_RESUME = "auto"  # in place of a folder: start a run, or go on with it
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
@@ -126,7 +126,7 @@ OPTIONS = (
         Option("confidence", number(float, 0.01, 0.999999),
                Rule("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
                "with which that is assured", "C"),
-        _choice("protocol", PROTOCOLS, PROTOCOLS[0], "thresholds: one of confidence for all exits; or, for a budget, "
+        _choice("protocol", PROTOCOLS, CONFIDENCE, "thresholds: one of confidence for all exits; or, for a budget, "
                 "those by which a geometric law's shares of the pictures leave, as in MSDNet"),
         Option("heldOut", values.folder, Rule("the pictures that --valSize held out in training"), "a folder with "
                "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR"),
@@ -403,7 +403,7 @@ def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"a policy is for one of --{', --'.join(GOALS)}; given: {found}")
     if options.confidence is not None and options.maxErrorIncrease is None:
         raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{given[0][0]}")
-    if options.protocol != PROTOCOLS[0] and options.maxErrorIncrease is not None:
+    if options.protocol != CONFIDENCE and options.maxErrorIncrease is not None:
         raise UsageError(
             f"--protocol {options.protocol} keeps a budget and assures no error; give --budgetMACs or --budgetMs, or "
             f"leave --protocol out with --maxErrorIncrease"
@@ -443,7 +443,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     if not stored.are_of(saved, MAIN) or "depth" not in saved:
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
-    place = str(named.get("data", NAMES[0]))
+    place = str(MAIN.resolved(named)["data"])
     if place.upper() not in NAMES:
         named["data"] = place = data or place
         if not values.holds(place, "train"):
@@ -573,7 +573,7 @@ def command(shaped: Mapping[str, Any]) -> str:
     """The command line that trains with the options that `shaping` gave, for a folder of pictures with its path left
     open: what differs from the defaults of its data set and recipe. What this program does not know is left out."""
     given = stated({name: value for name, value in stored.known(shaped, MAIN).items() if value is not None})
-    if given.get("data", NAMES[0]) not in NAMES:
+    if "data" in given and given["data"] not in NAMES:
         given["data"] = f"path/to/{given['data']}"
     return " ".join(["python main.py", *(f"--{name} {quoted(as_text(value))}" for name, value in given.items())])
 

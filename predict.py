@@ -55,7 +55,7 @@ def run_pattern(model: str) -> str | None:
         return None
     named = names.LIKE_A_NAME.fullmatch(model)
     try:
-        return names.find_folder((named and named["data"]) or "*", model)
+        return names.folder_called((named and named["data"]) or "*", model)
     except UsageError as error:
         if named:
             raise

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     options = opts.parse_test(argv)
     for file in filter(None, (options.json, options.plot)):
         check_target(Path(file))
-    folder = names.find_folder(opts.label(options.data), options.model)
+    folder = names.folder_called(opts.label(options.data), options.model)
 
     from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
     from system import devices, machine
@@ -99,7 +99,7 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered"
     from inference import calibration, early_exit
     from reports.card_plots import Curve, Point
 
-    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    macs = model.macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
     rows = calibration.sweep(answers, policy, macs)
     places = [(row["macs"], row["error"]) for row in rows if row["threshold"] is not None]

@@ -22,7 +22,7 @@ from benchmarks import earlyon
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets import splits
 from datasets.pictures import Pictures
-from inference import calibration, early_exit, routing, saved
+from inference import calibration, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import amount, table
@@ -49,7 +49,7 @@ def halves(root: Path) -> tuple[Pictures, Pictures]:
 def fitted(model: SavedModel, pictures: Pictures, budget: float) -> Policy:
     """A policy of this many multiply-adds."""
     held = calibration.Answered(*saved.collect(model, pictures, CPU), "CIFAR10 test")
-    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    macs = model.macs_to_exits
     return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
 
 
@@ -66,7 +66,7 @@ def last_exit(images: Tensor, size: int) -> Case:
 
 def by_earlyon(policy: Policy, images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, routed by earlyon."""
-    normalise, network = saved.ready(load(), CPU.devices)
+    normalise, network = saved.parts(load(), CPU.device)
     return each(earlyon.router(normalise, network, policy, size == 1), images, size)
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     model = load()
     odd, even = halves(arguments.dataDir)
     images = even.images
-    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    macs = model.macs_to_exits
     policy = fitted(model, odd, macs[-1] / 2)
     found = routing.router(model, policy, CPU)(images).figures(even.targets, macs)
     exits = ", ".join(map(str, policy.positions))

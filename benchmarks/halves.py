@@ -59,7 +59,7 @@ def main() -> None:
     pictures = splits.for_testing("CIFAR10", arguments.dataDir)
     model = load()
     answers = Answered(*saved.collect(model, pictures, CPU), "CIFAR10 test")
-    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    macs = model.macs_to_exits
     draw = torch.Generator().manual_seed(0)
     parted = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]
     columns = {"multiply-adds": [amount(round(budget)) for budget in BUDGETS]}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.early_exit import BATCH, CPU, RUN, fitted, halves, load
 from benchmarks.timing import Case, interleaved, machine, timed
-from inference import bundle, conditional, early_exit, exported, routing, saved
+from inference import bundle, conditional, exported, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import table
@@ -65,7 +65,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load()
     odd, even = halves(arguments.dataDir)
-    half = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)[-1] / 2
+    half = model.macs_to_exits[-1] / 2
     policy = fitted(model, odd, half)
     images = even.images
     left = routing.router(model, policy, CPU)(images).exits

@@ -1,1 +1,1 @@
-"""What is done with a network that is not trained: evaluation, saved models."""
+"""What is done with a trained network: it is tested, calibrated to leave early, asked about pictures, exported."""

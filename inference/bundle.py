@@ -21,8 +21,8 @@ ROUTER = Path(__file__).with_name("bundle_run.py")
 
 
 class Stretch(nn.Module):
-    """What leads from one exit, or from the picture, to the next one; the logits there, and what lies behind it starts
-    from: N×… -> N×classes, N×channels×H×W. Behind the last exit lies nothing."""
+    """From one exit, or from the picture, to the next exit: gives the logits there and, unless it is the last exit, the
+    features that the next file takes."""
 
     def __init__(self, way: nn.Module, head: nn.Module, last: bool) -> None:
         super().__init__()

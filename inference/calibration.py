@@ -23,7 +23,7 @@ from inference import geometric
 from inference.early_exit import NEVER, Rule, probable, simulate
 from inference.policies import Policy, fingerprint
 from models.multiexit import MultiExit
-from opts import PROTOCOLS
+from opts import CONFIDENCE, MSDNET
 from system.errors import UserError
 
 TEMPERATURES = (1 / 64, 64.0)
@@ -44,7 +44,7 @@ class Goal(NamedTuple):
     criterion: str
     limit: float
     confidence: float | None = None
-    protocol: str = PROTOCOLS[0]
+    protocol: str = CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Answered:
 
 
 class Family:
-    """The policies that have one threshold at every exit but the last, all that differ on N pictures, from that with
-    threshold 0 to that with NEVER. `probabilities` is K×N."""
+    """All policies with one threshold for every exit but the last that treat N pictures differently, from threshold 0,
+    at which all leave at the first exit, to NEVER. `probabilities`, K×N, are the top ones of each exit."""
 
     def __init__(self, probabilities: Tensor) -> None:
         self.pictures = probabilities.shape[1]
@@ -84,7 +84,8 @@ class Family:
         self.thresholds = torch.cat([middles.new_zeros(1), middles, middles.new_full((1,), NEVER)])
 
     def totals(self, values: Tensor) -> Tensor:
-        """The sum over the pictures of what is K×N by exit, at the exits where the pictures leave; by policy."""
+        """`values`, K×N, are something that each exit costs or gives for each picture. For each policy the sum over the
+        pictures, each at the exit where it leaves."""
         steps = values[1:].double() - values[:-1].double()
         changes = steps.flatten()[self._order].cumsum(0)[self._ends]
         return values[0].double().sum() + torch.cat([changes.new_zeros(1), changes])
@@ -134,7 +135,7 @@ def fit(goal: Goal, held: Answered, costs: Sequence[float]) -> tuple[tuple[float
     temperatures = fit_temperatures(held)
     probabilities = held.probabilities(temperatures)
     rising = list(itertools.accumulate(costs, max))  # measured ones may not
-    if goal.protocol == "msdnet":
+    if goal.protocol == MSDNET:
         return temperatures, geometric.fit_budget(goal.limit, probabilities, rising)
     return temperatures, (*[fit_budget(goal.limit, Family(probabilities), rising)] * (len(costs) - 1), 0.0)
 
@@ -231,7 +232,7 @@ def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str,
     single = zip(policy.positions, macs, alone, strict=True)
     rows = [{"exit": exit, "macs": cost, "error": error} for exit, cost, error in single]
     rows += [{"threshold": family.thresholds[i].item(), "macs": average[i], "error": errors[i]} for i in chosen]
-    if policy.protocol == "msdnet":
+    if policy.protocol == MSDNET:
         rows += list(_geometric(held, policy, macs))
     for row in rows[len(macs) :]:
         row["mixture"] = np.interp(row["macs"], macs, alone)

@@ -22,9 +22,26 @@ Picture = Tensor | np.ndarray | Image.Image | str | Path
 Answers = Callable[[Tensor], tuple[Tensor, Tensor]]  # N×H×W×3 uint8 -> N×classes probabilities, positions of N exits
 
 
+class Described:
+    """What is known of something that classifies: `card` is the header of an exit file, without the options of the run;
+    with a policy it has that, too."""
+
+    card: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return tuple(self.card["classes"])
+
+    @property
+    def sizing(self) -> Sizing:
+        """How its pictures are brought to size."""
+        return Sizing.of(self.card)
+
+
 @dataclass(frozen=True)
-class Model:
-    """Something that classifies, whatever it was read from; `card` is as that of `Classifier`."""
+class Model(Described):
+    """Something that classifies, whatever it was read from."""
 
     answers: Answers  # N×side×side×3 uint8 -> N×classes float32 and N int64, on the CPU
     card: dict[str, Any]
@@ -38,37 +55,17 @@ class Model:
         """Whether pictures leave at different exits."""
         return POLICY in self.card
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the probabilities."""
-        return tuple(self.card["classes"])
 
-    @property
-    def sizing(self) -> Sizing:
-        """How its pictures are brought to size."""
-        return Sizing.of(self.card)
-
-
-class Classifier(nn.Module):
+class Classifier(Described, nn.Module):
     """N×side×side×3 uint8 pictures -> N×classes probabilities, float32.
 
     `network` turns such pictures, or with `normalise` normalised ones, into the logits of its exits, of which the last
-    is taken. `card` is what there is to know: the header of an exit file, without the options of the run.
+    is taken.
     """
 
     def __init__(self, network: nn.Module, normalise: nn.Module, card: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.normalise, self.card = network, normalise, card
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the probabilities."""
-        return tuple(self.card["classes"])
-
-    @property
-    def sizing(self) -> Sizing:
-        """How its pictures are brought to size."""
-        return Sizing.of(self.card)
 
     def forward(self, images: Tensor) -> Tensor:
         """N×side×side×3 uint8 -> N×classes."""

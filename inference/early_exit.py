@@ -4,7 +4,6 @@ A picture leaves at the first exit whose top probability, of softmax(logits / te
 threshold. `simulate` applies a rule to stored logits; `route` computes no more of the network than it needs.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,8 +12,6 @@ import torch
 from torch import Tensor
 
 from models.multiexit import MultiExit
-from models.names import Configuration
-from models.networks import cost
 
 NEVER = 2.0  # a threshold that no probability reaches, whatever it is rounded to
 STEPS = 16  # sizes that a batch has at most on its way through the exits
@@ -114,12 +111,3 @@ def _room(staying: int, pictures: int, device: torch.device) -> int:
     """
     step = 1 if device.type == "cpu" else max(1, pictures // STEPS)
     return -(-staying // step) * step
-
-
-def macs_to_exits(configuration: Configuration, network: MultiExit, side: int) -> list[int]:
-    """The multiply-adds for a picture of side×side pixels that leaves at each exit: those of the exit's standalone
-    model, and those of the heads that it passes on the way."""
-    heads = [head.linear for head in network.heads.values()]
-    passed = itertools.accumulate((head.weight.numel() for head in heads[:-1]), initial=0)
-    alone = (cost(configuration, heads[0].out_features, position, side).macs for position in network.exits)
-    return [sum(parts) for parts in zip(alone, passed, strict=True)]

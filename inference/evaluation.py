@@ -58,7 +58,7 @@ def measure_statistics(
 
 
 @torch.inference_mode()
-def answers(
+def logits_of(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
@@ -82,9 +82,9 @@ def evaluate(
     dtype: torch.dtype | None = None,
 ) -> Result:
     """Loss and errors over batches of N pictures and N targets, and over those of all processes; `weights` are those of
-    the exits' losses, the rest is as for `answers`."""
+    the exits' losses, the rest is as for `logits_of`."""
     sums = Sums(len(weights), device)
-    for logits, targets in answers(model, batches, device, dtype):
+    for logits, targets in logits_of(model, batches, device, dtype):
         sums.add(multiway_loss(logits, targets, weights)[0], logits, targets)
     return sums.total().result()
 
@@ -96,7 +96,7 @@ def collect(
     dtype: torch.dtype | None = None,
 ) -> tuple[list[Tensor], Tensor]:
     """The logits of each exit, each N×classes, and the N targets of all pictures, on the device, for what has to see
-    them together; the arguments are those of `answers`."""
+    them together; the arguments are those of `logits_of`."""
     with memory_for("while asking the network", "a shallower exit needs less, and --nGPU 0 none of a GPU's"):
-        logits, targets = zip(*answers(model, batches, device, dtype), strict=True)
+        logits, targets = zip(*logits_of(model, batches, device, dtype), strict=True)
         return [torch.cat(batch) for batch in zip(*logits, strict=True)], torch.cat(targets)

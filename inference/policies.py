@@ -10,7 +10,7 @@ from typing import Any
 from inference.early_exit import NEVER, Rule
 from inference.saved import SavedModel
 from models.multiexit import MultiExit
-from opts import GOALS, PROTOCOLS
+from opts import CONFIDENCE, GOALS, PROTOCOLS
 from system import files, strict
 from system.errors import UserError
 from system.output import printable
@@ -34,7 +34,7 @@ class Policy(Rule):
     criterion: str  # one of `opts.GOALS`
     limit: float  # what was given for it: multiply-adds, milliseconds, or percentage points of error
     confidence: float | None  # of maxErrorIncrease, 0 … 1
-    protocol: str = PROTOCOLS[0]  # one of `opts.PROTOCOLS`
+    protocol: str = CONFIDENCE  # one of `opts.PROTOCOLS`
 
 
 def fingerprint(network: MultiExit) -> str:
@@ -69,7 +69,7 @@ def read(path: Path) -> Policy:
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise UserError(f"{path} has format version {printable(version, 40)}; this program reads 1 to {FORMAT_VERSION}")
     if version == 1:
-        content.setdefault("protocol", PROTOCOLS[0])
+        content.setdefault("protocol", CONFIDENCE)
     names = {field.name for field in fields(Policy)}
     if odd := sorted(names ^ content.keys()):
         raise UserError(f"{path} is damaged: it {'lacks' if odd[0] in names else 'has'} {printable(odd[0], 40)}")

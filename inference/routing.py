@@ -87,10 +87,10 @@ def _networks(model: SavedModel, device: torch.device, compiled: bool) -> tuple[
     Only the latter is compiled, because the way into compiled code takes longer than it saves for one picture. Segments
     and heads are compiled each by itself, for any size of a batch from two on, and no code is made for one picture.
     """
-    normalise, network = saved.ready(model, [device])
+    normalise, network = saved.parts(model, device)
     if not compiled:
         return normalise, network, network
-    _, several = saved.ready(model, [device])
+    _, several = saved.parts(model, device)
     parts = [*several.segments, *several.heads.values()]
     torch._dynamo.config.recompile_limit += GRAPHS * len(parts)  # parts of all networks share it
     for part in parts:
@@ -103,7 +103,7 @@ def compare(
 ) -> tuple[list[Contender], tuple[int, ...]]:
     """The policy on test pictures, beside the last exit and the cheapest one that errs no more than the policy; and how
     many pictures leave at each exit. `compiled` is as for `router`."""
-    macs = early_exit.macs_to_exits(model.configuration, model.network, model.sizing.side)
+    macs = model.macs_to_exits
     route = router(model, policy, machine, compiled)
     parts = [route(images) for images, _ in evaluation.batches(pictures)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))

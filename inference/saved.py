@@ -19,9 +19,11 @@ from datasets.transforms import Normalise
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
 from models import exits, metrics, names
+from models.folding import folded
 from models.multiexit import MultiExit
-from models.networks import from_state, layout
+from models.networks import from_state, layout, macs_to_exits
 from options import stored
+from system.devices import place
 from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
@@ -72,9 +74,14 @@ class SavedModel:
         """How its pictures are brought to size."""
         return Sizing.of(self.header)
 
+    @property
+    def macs_to_exits(self) -> list[int]:
+        """The multiply-adds for a picture that leaves at each exit, as `networks.macs_to_exits` counts them."""
+        return macs_to_exits(self.configuration, self.network, self.sizing.side)
+
 
 def find(model: str, folder: str | None, wanted: int | str | None, save: str) -> SavedModel:
-    """The model of the exits that `--exit` wants (see `choose`), from the run that `names.find_folder` tells: at the
+    """The model of the exits that `--exit` wants (see `choose`), from the run that `names.folder_called` tells: at the
     path `model`, or in the folder of that name under `save` or among those that come with this program."""
     return load(choose(find_files(model, folder, roots(save)), wanted))
 
@@ -102,14 +109,14 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
             )
         raise UserError(f"{path} {UNTESTED}")
     for root in roots:
-        place = root / folder
-        if files := checkpoints.exit_files(place):
+        run = root / folder
+        if files := checkpoints.exit_files(run):
             outside = [file for file in files.values() if not real(file).is_relative_to(real(root))]
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
             return files
-        if (place / "opt.json").exists():
-            raise UserError(f"{place} {UNTESTED}")
+        if (run / "opt.json").exists():
+            raise UserError(f"{run} {UNTESTED}")
     runs = sorted({str(file.parent) for root in roots for file in root.glob("*/exit-*.safetensors")})
     places = " or ".join(f"{root}/" for root in roots)
     raise UserError(f"no exit files of {folder} in {places}; runs found there: {', '.join(runs) or 'none'}")
@@ -241,6 +248,13 @@ def ready(
     whole = evaluation.ready(model.network, model.normalise, devices)
     whole = Mirrored(whole) if mirror else whole
     return Ensemble(whole) if ensemble else whole
+
+
+def parts(model: SavedModel, device: torch.device) -> tuple[nn.Module, MultiExit]:
+    """What normalises N×side×side×3 uint8 pictures, and the network, made fast for evaluation, that can be run on them
+    exit by exit; both on a device."""
+    normalise, network = (place(part, [device]).eval() for part in (model.normalise, folded(model.network)))
+    return normalise, network
 
 
 def standalone(model: SavedModel, position: int) -> SavedModel:

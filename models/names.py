@@ -10,7 +10,7 @@ from models import exits as exit_rules
 from system.errors import UsageError
 
 MAX_WIDEN = 100
-NETWORK = ("depth", "nOutputs", "exits", "widen", "dropout", "shortcutType")  # the options that describe one
+NETWORK = ("depth", "nOutputs", "exits", "widen", "dropout", "shortcutType")  # describe one, as `configure` takes them
 DROPOUT = 0.3  # the rate that `-dropout` in a name stands for (Wide Residual Networks, arXiv 1605.07146, section 2.4)
 FORM = "AuxResNet-<depth>-<outputs>[/<widen factor>][-dropout] or ResNet-<depth>[/<widen factor>][-dropout]"
 _NAME = re.compile(
@@ -117,7 +117,7 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
-def find_folder(dataset: str, model: str) -> str | None:
+def folder_called(dataset: str, model: str) -> str | None:
     """The folder of the run that a user means by `model`: a network's name, or what `run_folder` makes of it, with the
     data set in front or without.
 

@@ -3,6 +3,7 @@
 A new trunk is one file beside `preresnet.py`, its form of name in `names.py`, and its place in `build`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,3 +56,12 @@ def cost(configuration: Configuration, classes: int, position: int, side: int) -
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(picture)
     return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
+
+
+def macs_to_exits(configuration: Configuration, network: MultiExit, side: int) -> list[int]:
+    """The multiply-adds for a picture of side×side pixels that leaves at each exit: those of the exit's standalone
+    model, and those of the heads that it passes on the way."""
+    heads = [head.linear for head in network.heads.values()]
+    passed = itertools.accumulate((head.weight.numel() for head in heads[:-1]), initial=0)
+    alone = (cost(configuration, heads[0].out_features, position, side).macs for position in network.exits)
+    return [sum(parts) for parts in zip(alone, passed, strict=True)]

@@ -18,7 +18,7 @@ def crowded(threads: int, processes: int) -> str | None:
     """What to tell a user whose program computes in so many processes on this host, each in so many threads, if that
     is more than there are processors; None if it is not.
 
-    Loader workers do not count: they sleep for most of the time. Other programs are noticed by `Queue`.
+    Loader workers do not count: they sleep for most of the time. Other programs are noticed by `Waiting`.
     """
     own, together = (min(count, *_quotas()) for count in _allowed(processes))
     if threads <= own and threads * processes <= together:
@@ -31,7 +31,7 @@ def crowded(threads: int, processes: int) -> str | None:
     return f"{who} compute on {share}, where threads wait for one another: that is slow; {advice}"
 
 
-class Queue:
+class Waiting:
     """How long the threads of this process, which compute together, wait for a processor because others have it.
 
     The system counts that for each of them. A load average would not tell: it counts programs of idle priority, too,

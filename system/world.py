@@ -1,8 +1,9 @@
 """The processes that train together: how many they are, which one this is, and what they tell each other.
 
 `torchrun` starts them and tells each its place in the environment; PyTorch connects them. A program that was started
-alone is a world of one, in which nothing is told and nothing waits. Nothing else asks for a rank. Every function that
-tells something is to be called by all processes, in the same order. Free of PyTorch until the processes are joined.
+alone is a world of one, in which nothing is told and nothing waits. Nothing else reads ranks from the environment.
+Every function that tells something is to be called by all processes, in the same order. Free of PyTorch until the
+processes are joined.
 """
 
 import os

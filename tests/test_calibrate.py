@@ -61,9 +61,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     logits, targets = evaluation.collect(saved.ready(model, CPU), held.batches(250), CPU[0])
     policy = policies.read(folder / "policy.json")
-    figures = early_exit.simulate(logits, policy).figures(
-        targets, early_exit.macs_to_exits(model.configuration, model.network, 32)
-    )
+    figures = early_exit.simulate(logits, policy).figures(targets, model.macs_to_exits)
     assert figures == {name: getattr(policy, name) for name in figures}
     assert 100 * (logits[-1].argmax(1) != targets).float().mean().item() == pytest.approx(model.header["error"])
 

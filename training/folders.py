@@ -18,8 +18,8 @@ from system.lock import locked
 
 
 def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
-    """The options with what `--resume auto` comes to, on the disk of the first process, and the folder of the run.
-    Raises UserError where its path is no text."""
+    """The options, in which `--resume auto` is decided by whether the first process finds a run on its disk; and the
+    folder of the run. Raises UserError where its path is no text."""
     if options.resume == opts.AUTO_RESUME:
         options = argparse.Namespace(**{**vars(options), "resume": ""})
         if not world.share(lambda: checkpoints.holds_run(_folder(options, configuration))):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -80,6 +80,13 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         sys.exit(stopped.status)
 
 
+class Kept(NamedTuple):
+    """What a finished run has kept: the error of each exit in percent, and which error that is, for the table."""
+
+    errors: list[float]
+    measured: str
+
+
 class Run:
     """The parts of a run, joined: its data, its trainer, where it stands, its files."""
 
@@ -106,14 +113,10 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, stop)
-        self.evaluator = Evaluator(
-            self.trainer, self.data, self.plan, self.augmentation, options.manualSeed, self.devices, stop
-        )
+        self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
         self.state = State(self.trainer, self.data.evaluated_name)
         self.save_due = math.inf
         self.tested_network: MultiExit = self.trainer.network  # what was tested last; exit files are made of it
-        self.errors: list[float] = []  # of what is kept in the end
-        self.error_name = f"{self.data.evaluated_name} error"
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
@@ -121,7 +124,7 @@ class Run:
         self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard, warn)
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         self.crowded = processors.crowded(threads, world.host_size())
-        self.queue = processors.Queue(0 if self.crowded else threads)
+        self.waiting = processors.Waiting(0 if self.crowded else threads)
         self.batches = self._batches()
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
@@ -215,7 +218,7 @@ class Run:
                 self.progress.step(step.whole, self._result)
                 if self.agreement.due():
                     self.stop.check()
-                if advice := self.queue.advice():
+                if advice := self.waiting.advice():
                     warn(advice)
                 if time.monotonic() >= self.save_due:
                     self.save_state()
@@ -288,19 +291,17 @@ class Run:
             "options": opts.shaping(self.options),
         }
 
-    def finish(self) -> None:
-        """Test what is kept, in float32, and write the page about the run."""
-        self._make_log_good()
-        if not self.data.validates:
-            self._make_good()
-        self.errors = world.share(self.files.read_errors)
-        if self.data.validates:
-            self._test_best()
+    def finish(self) -> Kept:
+        """Write anew what is missing or damaged of the files, test the best epoch of a run that has a validation split,
+        and write the page about the run."""
+        self._mend_log()
+        kept = self._best_epoch() if self.data.validates else self._last_epoch()
         if world.is_first():
             self.files.write_page(page.of_run(self.files.exits))
+        return kept
 
     @world.first_only
-    def _make_log_good(self) -> None:
+    def _mend_log(self) -> None:
         """Write the log anew if its file is missing, damaged or shorter than it was: the training state has it."""
         try:
             whole = len(log.read(self.files.folder)) == len(self.state.log)
@@ -310,9 +311,9 @@ class Run:
             warn(f"{self.files.folder / log.FILE} is missing or damaged; it is written anew from the training state")
             log.write(self.files.folder, self.state.log)
 
-    def _make_good(self) -> None:
-        """Write the exits of the last epoch anew if a file of theirs is missing or damaged: the training state has its
-        weights, the log its errors. (Of a best epoch nothing else is kept.)"""
+    def _last_epoch(self) -> Kept:
+        """The last epoch is kept; its exits are written anew if a file of theirs is missing or damaged: the training
+        state has its weights, the log its errors. (Of a best epoch nothing else is kept.)"""
         if damage := world.share(self.files.damage):
             warn(f"{damage}; the exits are written anew from the training state")
             network, last = self.evaluator.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
@@ -320,20 +321,23 @@ class Run:
                 last[log.error_column(self.data.evaluated_name, position)] for position in self.configuration.exits
             ]
             self.files.write_exits(network, self._header(), errors)
+        return Kept(world.share(self.files.read_errors), "test error")
 
-    def _test_best(self) -> None:
-        """Test the epoch that did best on the validation split. Its validation error, too, is measured in float32, and
-        takes the place of that of 16 bits in the headers of the exit files."""
+    def _best_epoch(self) -> Kept:
+        """The epoch that did best on the validation split is kept, and tested now. Its validation error, too, is
+        measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
+        errors = world.share(self.files.read_errors)
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
         network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
         network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))
         if self.trainer.dtype:
-            self.errors = self.evaluator.evaluate(network, self.data.evaluated).errors
-            self.files.write_errors(network, self.errors)
+            errors = self.evaluator.evaluate(network, self.data.evaluated).errors
+            self.files.write_errors(network, errors)
         with self.stop.breaking():
             test = self.data.test()
-        if test:
-            self.errors, self.error_name = self.evaluator.evaluate(network, test).errors, "test error"
+        if not test:
+            return Kept(errors, "validation error")
+        return Kept(self.evaluator.evaluate(network, test).errors, "test error")
 
     def close(self) -> None:
         """End the loader's workers and what shows the log, and take the bar away."""
@@ -341,9 +345,9 @@ class Run:
         self.display.close()
         self.progress.close()
 
-    def report(self) -> None:
+    def report(self, kept: Kept) -> None:
         """Print the table of exits: what each costs, how well it does, where its file is."""
         classes, files = len(self.data.classes), self.files.exits
         side = self.sizing.side
-        table = tables.exit_table(self.configuration, classes, side, self.errors, files, self.error_name)
+        table = tables.exit_table(self.configuration, classes, side, kept.errors, files, kept.measured)
         print(f"\n{table}")

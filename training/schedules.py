@@ -9,26 +9,36 @@ SMALL_PART = 0.5  # the part of a run in which pictures may be smaller than they
 SIDE_STEP = 8  # pixels by which they grow
 
 
+def _step(progress: float) -> float:
+    """A tenth after 40 %, a hundredth after 60 %, as the authors did."""
+    return 1.0 if progress < 0.4 else 0.1 if progress < 0.6 else 0.01
+
+
+def _cosine(progress: float, start: float = 0.0) -> float:
+    """Half a cosine down to 0, from `start` on."""
+    return 0.5 * (1 + math.cos(math.pi * (progress - start) / (1 - start)))
+
+
+def _onecycle(progress: float) -> float:
+    """A straight line from a hundredth up over the first 20 %, then half a cosine down to 0."""
+    if progress < WARM_UP:
+        return 0.01 + 0.99 * progress / WARM_UP
+    return _cosine(progress, WARM_UP)
+
+
+SCHEDULES = {"step": _step, "cosine": _cosine, "onecycle": _onecycle}
+
+
 @dataclass(frozen=True)
 class LearningRate:
-    """The learning rate in the course of a training.
-
-    `step`: `peak`, divided by 10 after 40 % and again after 60 %, as the authors did; `cosine`: half a cosine from
-    `peak` down to 0; `onecycle`: a straight line from 1 % to 100 % of `peak` over the first 20 %, then half a cosine
-    down to 0.
-    """
+    """The learning rate in the course of a training: the part of `peak` that one of `SCHEDULES` gives."""
 
     peak: float = 0.1
     schedule: str = "step"
 
     def __call__(self, progress: float) -> float:
         """The learning rate after a part `progress` of all steps."""
-        if self.schedule == "step":
-            return self.peak * (1.0 if progress < 0.4 else 0.1 if progress < 0.6 else 0.01)
-        if self.schedule == "onecycle" and progress < WARM_UP:
-            return self.peak * (0.01 + 0.99 * progress / WARM_UP)
-        start = WARM_UP if self.schedule == "onecycle" else 0.0
-        return self.peak * 0.5 * (1 + math.cos(math.pi * (progress - start) / (1 - start)))
+        return self.peak * SCHEDULES[self.schedule](progress)
 
 
 @dataclass(frozen=True)

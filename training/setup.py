@@ -1,4 +1,4 @@
-"""From the options of a command line to the parts of a training: the one place where options become values."""
+"""From the options of a command line to the parts of a training."""
 
 import argparse
 import sys

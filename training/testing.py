@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,6 @@ from inference import evaluation
 from models.metrics import Result
 from models.multiexit import MultiExit
 from system import world
-from system.stopping import Stop
 from training import mixing
 from training.plan import Plan
 from training.trainer import Trainer
@@ -25,20 +24,11 @@ STATISTICS = 2500  # training pictures to measure batch norm statistics on, wher
 
 
 class Evaluator:
-    """What tests the networks of a trainer, on all its devices and in all processes, and may stop between batches."""
+    """What tests the networks of a trainer, on all its devices and in all processes, and stops between batches where it
+    would."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        data: TrainingData,
-        plan: Plan,
-        augmentation: Augmentation,
-        seed: int,
-        devices: Sequence[torch.device],
-        stop: Stop,
-    ) -> None:
+    def __init__(self, trainer: Trainer, data: TrainingData, plan: Plan, augmentation: Augmentation) -> None:
         self.trainer, self.data, self.plan, self.augmentation = trainer, data, plan, augmentation
-        self.seed, self.devices, self.stop = seed, devices, stop
 
     def network_to_keep(self, epoch: int) -> MultiExit:
         """The network that is trained, or a copy with the averaged weights.
@@ -49,24 +39,26 @@ class Evaluator:
         network, average = self.trainer.network, self.trainer.average
         if self.plan.side_at(epoch) == self.plan.side and not average:
             return network
-        with self.stop.breaking():
-            world.draw_apart(self.seed, epoch, self.plan.steps)  # dropout, while statistics are measured
-            sample = varied_sample(self.data.train, STATISTICS, self.seed, self.augmentation)
+        seed, mixup = self.trainer.seed, self.trainer.mixup
+        with self.trainer.stop.breaking():
+            world.draw_apart(seed, epoch, self.plan.steps)  # dropout, while statistics are measured
+            sample = varied_sample(self.data.train, STATISTICS, seed, self.augmentation)
             count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
-            sample = mixing.mixed_sample(sample, self.trainer.mixup, self.seed) if self.trainer.mixup else sample
+            sample = mixing.mixed_sample(sample, mixup, seed) if mixup else sample
             batches = self._shared_out(sample.tensor_split(count))  # of one size, as all count alike
             network = copy.deepcopy(average.network if average else network)
-            return evaluation.measure_statistics(network, self.trainer.normalise, batches, self.devices[0])
+            return evaluation.measure_statistics(network, self.trainer.normalise, batches, self.trainer.device)
 
     def evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
         """Loss and errors of a network, computed in `dtype` (None: float32)."""
-        with self.stop.breaking():
-            model = evaluation.ready(network, self.trainer.normalise, self.devices)
+        trainer = self.trainer
+        with trainer.stop.breaking():
+            model = evaluation.ready(network, trainer.normalise, trainer.devices)
             batches = self._shared_out(evaluation.batches(pictures))
-            return evaluation.evaluate(model, batches, self.trainer.exit_weights.weights, self.devices[0], dtype)
+            return evaluation.evaluate(model, batches, trainer.exit_weights.weights, trainer.device, dtype)
 
     def _shared_out(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items that this process takes, one of as many as there are processes; before each the work may stop."""
         for turn in world.turns(items):
-            self.stop.check()
+            self.trainer.stop.check()
             yield from turn

@@ -62,7 +62,7 @@ class Trainer:
         seed: int = 0,
         stop: Stop | None = None,
     ) -> None:
-        self.network, self.normalise, self.device = network, normalise, devices[0]
+        self.network, self.normalise, self.devices, self.device = network, normalise, devices, devices[0]
         self.exit_weights = exit_weights or ExitWeights((1.0,) * len(network.exits))
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
         self.dtype, self.mixup, self.compiled_batch, self.seed = dtype, mixup, compiled_batch, seed
@@ -88,9 +88,9 @@ class Trainer:
             parameter.register_post_accumulate_grad_hook(_let_signals_in)
 
     def _lay_out_gradients(self) -> None:
-        """DistributedDataParallel puts gradients into messages in one order before its first backward pass, and in
-        another afterwards. Three processes and more add up in an order that depends on it, so that a run that goes on
-        would have other bits in its first step: this pass, in which nothing is learnt, comes before it."""
+        """One backward pass from which nothing is learnt. DistributedDataParallel orders its messages anew after the
+        first one; among three processes and more the order changes how sums are rounded, and so a run that goes on
+        would have other bits in its first step."""
         self.model.eval()
         sum(logits.sum() for logits in self.model(torch.zeros(1, SIDE, SIDE, 3, device=self.device))).backward()
         self.network.zero_grad(set_to_none=True)

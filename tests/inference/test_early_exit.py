@@ -22,7 +22,7 @@ EXITS = (5, 9, 14)
 def trained(validated):
     """The network of a small trained run, the normalised test pictures of DIGITS, the logits of each exit, targets."""
     model = saved.load({p: validated[1] / f"exit-{p}.safetensors" for p in EXITS})
-    normalise, quick = saved.ready(model, CPU)
+    normalise, quick = saved.parts(model, *CPU)
     pictures = digits.load(None, "test")
     with torch.inference_mode():
         images = normalise(pictures.images)
@@ -168,6 +168,6 @@ def test_times_one_by_one_are_compared_by_their_means():
 
 def test_multiply_adds_count_the_heads_on_the_way():
     configuration = names.parse("AuxResNet-14-3")
-    found = early_exit.macs_to_exits(configuration, networks.build(configuration, 10), 32)
+    found = networks.macs_to_exits(configuration, networks.build(configuration, 10), 32)
     alone = [networks.cost(configuration, 10, position, 32).macs for position in EXITS]
     assert found == [alone[0], alone[1] + 160, alone[2] + 160 + 320]

@@ -108,16 +108,16 @@ def test_run_folder():
 )
 def test_folders_tell_networks_of_one_name_apart_and_are_found_by_their_own_spelling(options, folder):
     assert names.run_folder("D", names.configure(56, 2, **options)) == folder
-    assert names.find_folder("D", folder) == folder
-    assert names.find_folder("D", folder.removeprefix("D-")) == folder
+    assert names.folder_called("D", folder) == folder
+    assert names.folder_called("D", folder.removeprefix("D-")) == folder
 
 
 def test_a_run_is_found_by_the_name_of_its_network():
     for model in ("AuxResNet-26-2/10", "AuxResNet-26-2-w10", "CIFAR10-AuxResNet-26-2-w10"):
-        assert names.find_folder("CIFAR10", model) == "CIFAR10-AuxResNet-26-2-w10"
+        assert names.folder_called("CIFAR10", model) == "CIFAR10-AuxResNet-26-2-w10"
     for model in ("AuxResNet-26-2-w1", "AuxResNet-26-2-exits", "AuxResNet-26-2/../..", "SVHN-ResNet-20", "-", ""):
         with pytest.raises(UsageError):
-            names.find_folder("CIFAR10", model)
+            names.folder_called("CIFAR10", model)
 
 
 def test_loss_weights():

@@ -97,44 +97,44 @@ def host(tmp_path, monkeypatch):
 
 
 def test_threads_that_wait_for_other_programs_are_told_once(host):
-    queue = processors.Queue(2, host)
+    waiting = processors.Waiting(2, host)
     host.go_on(5, waited=0.9)  # too short to tell
-    assert queue.advice() is None
+    assert waiting.advice() is None
     host.go_on(100, waited=0.03)
-    assert queue.advice() is None
+    assert waiting.advice() is None
     host.go_on(40, waited=0.6)
-    assert queue.advice() == (
+    assert waiting.advice() == (
         "other programs take the processors: for 60 % of the time the 2 threads of this run waited for one, and so for "
         "one another; fewer --cpuThreads may be quicker"
     )
     host.go_on(40, waited=0.6)
-    assert queue.advice() is None
+    assert waiting.advice() is None
 
 
 def test_a_thread_that_ends_while_it_is_counted_tells_nothing(host):
-    queue = processors.Queue(2, host)
+    waiting = processors.Waiting(2, host)
     (host.folder / "1" / "schedstat").unlink()
     host.seconds += 40
-    assert queue.advice() is None
+    assert waiting.advice() is None
     host.go_on(40, waited=0.03)  # since the threads began, they have waited for half of the time
-    assert queue.advice() is None
+    assert waiting.advice() is None
     host.go_on(40, waited=0.6)
-    assert queue.advice()
+    assert waiting.advice()
 
 
 @pytest.mark.parametrize("counted", ["", "x y z", None])
 def test_where_the_system_does_not_count_nothing_is_told(counted, host):
     for path in host.folder.glob("*/schedstat"):
         path.unlink() if counted is None else path.write_text(counted)
-    queue = processors.Queue(2, host)
+    waiting = processors.Waiting(2, host)
     host.seconds += 100
-    assert queue.advice() is None
+    assert waiting.advice() is None
 
 
 def test_one_thread_waits_for_no_other(host):
-    queue = processors.Queue(1, host)
+    waiting = processors.Waiting(1, host)
     host.go_on(100, waited=0.6)
-    assert queue.advice() is None
+    assert waiting.advice() is None
 
 
 @pytest.mark.skipif(not processors.TASKS.exists(), reason="this system does not count what threads wait")

@@ -8,7 +8,6 @@ from conftest import CPU, NORMALISE, network
 
 from datasets import splits
 from datasets.transforms import Augmentation
-from system.stopping import Stop
 from training.averaging import Average
 from training.plan import Plan
 from training.testing import Evaluator
@@ -38,6 +37,6 @@ def test_statistics_are_measured_on_mixed_pictures_where_such_are_trained_on():
     found = {}
     for mixup in (0.0, 1.0):
         trainer = Trainer(network("ResNet-8"), NORMALISE, CPU, average=0.9, mixup=mixup)
-        kept = Evaluator(trainer, data, plan, Augmentation(4), 0, CPU, Stop()).network_to_keep(0)
+        kept = Evaluator(trainer, data, plan, Augmentation(4)).network_to_keep(0)
         (found[mixup], *_) = [b.mean().item() for name, b in kept.named_buffers() if name.endswith("running_var")]
     assert 0.3 < found[1.0] / found[0.0] < 0.9
