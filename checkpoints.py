@@ -41,13 +41,16 @@ MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
+# Half of a character, which JSON can name and nothing can write. (What lies between stands for a byte of a name that is
+# not UTF-8, and is written as that.)
+HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
 def _are_names(value: Any) -> bool:
     return (
         type(value) is list
         and 1 <= len(value) <= MAX_CLASSES
-        and all(type(name) is str and name for name in value)
+        and all(type(name) is str and name and not HALF.search(name) for name in value)
         and len(set(value)) == len(value)
     )
 
@@ -65,7 +68,7 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (lambda value: type(value) is dict, "the fields of a network"),
     "name": (lambda value: type(value) is str, "a text"),
     "dataset": (lambda value: type(value) is str, "a text"),
-    "classes": (_are_names, f"1 to {MAX_CLASSES:,} different names"),
+    "classes": (_are_names, f"1 to {MAX_CLASSES:,} different names that can be written"),
     "input": (_is_input, f"[3, N, N], where N is a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"),
     "fit": (lambda value: value in FITS, " or ".join(FITS)),
     "mean": (_are_three(0), "three numbers from 0 to 255"),
@@ -132,10 +135,15 @@ def exit_path(folder: Path, position: int) -> Path:
 
 
 def write_exit(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
+    """Write one exit's standalone model; `header` is as for `exit_content`."""
+    write(path, exit_content(weights, header))
+
+
+def exit_content(weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    """The file of one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
     metadata = {"format": "auxresnet-exit", "formatVersion": str(EXIT_FORMAT), "program": f"AuxResNet {VERSION}"}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write(path, _sealed(save(tensors, {**metadata, "header": json.dumps(header)})))
+    return _sealed(save(tensors, {**metadata, "header": json.dumps(header)}))
 
 
 def _sealed(content: bytes) -> bytes:
@@ -237,10 +245,15 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the training state, and keep the one before it."""
+    write(folder / STATE_FILE, state_content(state), keep=folder / PREVIOUS_STATE_FILE)
+
+
+def state_content(state: Mapping[str, Any]) -> memoryview:
+    """The file of a training state."""
     content = io.BytesIO()
     torch.save({"format": STATE_FORMAT, **state}, content)
     content.write(SEAL + hashlib.sha256(content.getbuffer()).hexdigest().encode())
-    write(folder / STATE_FILE, content.getbuffer(), keep=folder / PREVIOUS_STATE_FILE)
+    return content.getbuffer()
 
 
 def read_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -320,61 +333,71 @@ def position_of(path: Path) -> int:
 
 
 class RunFiles:
-    """What a run writes into its folder, and reads back. Of several processes only the first one writes."""
+    """What a run writes into its folder, and reads back. Of several processes only the first one writes, after
+    `check_held` has raised no UserError: the folder may be another run's by then."""
 
-    def __init__(self, folder: Path, positions: Sequence[int]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, positions: Sequence[int], check_held: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.check_held = folder, check_held
         self.exits = {position: exit_path(folder, position) for position in positions}
 
     @world.first_only
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Write `opt.json`."""
-        write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
+        self._write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
 
     @world.first_only
     def write_curves(self, plot: bytes) -> None:
         """Write `curves.png`."""
-        write(self.folder / "curves.png", plot)
+        self._write(self.folder / "curves.png", plot)
 
     @world.first_only
     def write_page(self, page: str) -> None:
         """Write `README.md`."""
-        write(self.folder / "README.md", page.encode())
+        self._write(self.folder / "README.md", page.encode())
 
     @world.first_only
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Write `latest.pt`, and keep the one before it as `previous.pt`."""
-        write_state(self.folder, state)
+        self._write(self.folder / STATE_FILE, state_content(state), keep=self.folder / PREVIOUS_STATE_FILE)
 
     @world.first_only
     def write_exits(self, network: MultiExit, header: Mapping[str, Any], errors: Sequence[float]) -> None:
         """Write the standalone model of each exit; `errors`, in percent, complete its header."""
         for (position, path), error in zip(self.exits.items(), errors, strict=True):
-            write_exit(path, network.exit_state(position), {**header, "position": position, "error": error})
+            about = {**header, "position": position, "error": error}
+            self._write(path, exit_content(network.exit_state(position), about))
 
-    def damage(self) -> str | None:
-        """What is wrong with the exit files; None: nothing."""
+    def damage(self, epoch: int) -> str | None:
+        """What is wrong with the exit files of an epoch; None: nothing."""
         try:
-            self.read_errors()
+            self.read_errors(epoch)
         except UserError as error:
             return str(error)
         return None
 
-    def read_errors(self) -> list[float]:
-        """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged."""
-        errors = [read_header(path)["error"] for path in self.exits.values()]
-        for path in self.exits.values():
+    def read_errors(self, epoch: int) -> list[float]:
+        """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged, or of
+        another epoch, counted from 1, than this one."""
+        headers = {path: read_header(path) for path in self.exits.values()}
+        for path, header in headers.items():
             check_seal(path)
-        return errors
+            if header["epochs"] != epoch:
+                raise UserError(f"{path} is of epoch {header['epochs']}, not of epoch {epoch}, which the run has kept")
+        return [header["error"] for header in headers.values()]
 
     @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:
         """Write the models that `read_exits` gave anew, with other errors in their headers."""
         for (position, path), error in zip(self.exits.items(), errors, strict=True):
-            write_exit(path, network.exit_state(position), {**read_header(path), "error": error})
+            about = {**read_header(path), "error": error}
+            self._write(path, exit_content(network.exit_state(position), about))
 
     def read_exits(self, network: MultiExit) -> MultiExit:
         """This network with the weights of all exit files."""
         for position, path in self.exits.items():
             network.load_state_dict(read_weights(path, network.exit_state(position)), strict=False)
         return network
+
+    def _write(self, path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
+        self.check_held()
+        write(path, content, keep=keep)

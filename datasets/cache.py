@@ -20,6 +20,7 @@ from system.errors import UserError
 
 KEY = CHECKSUM = hashlib.sha256().digest_size  # bytes
 PART = 1 << 26  # bytes that are read at a time
+DAY = 24 * 60 * 60  # seconds; no write takes as long
 
 
 def read(path: Path, key: bytes, shape: tuple[int, ...], indices: np.ndarray) -> Tensor | None:
@@ -63,6 +64,7 @@ def write(path: Path, key: bytes, images: Tensor) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, key + hashlib.sha256(pixels).digest(), pixels.data, durable=False)
+        files.sweep(path.parent, path.stat().st_mtime - DAY)
     except (OSError, UserError) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
         print(f"{path.parent}: the decoded pictures are not kept ({reason.strerror})", file=sys.stderr)

@@ -105,6 +105,17 @@ def read(folder: Path) -> list[dict[str, float | None]]:
     return rows
 
 
+def holds(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run's log has these rows; one that an older version wrote lacks some of their columns."""
+    try:
+        there = read(folder)
+    except UserError:
+        return False
+    return len(there) == len(rows) and all(
+        there_is == {name: row.get(name) for name in there_is} for there_is, row in zip(there, rows, strict=True)
+    )
+
+
 def _cell(name: str, text: str) -> float | None:
     """A number of the log; what is measured on held-out pictures may be missing, and what older versions lacked."""
     return None if text == "" and (name.startswith(HELD_OUT) or name in COURSE) else float(text)

@@ -3,6 +3,7 @@ link is followed on the way, so nothing is written but the file that was asked f
 ones only, because a pipe would be waited for."""
 
 import errno
+import math
 import os
 import secrets
 import shutil
@@ -63,6 +64,7 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, dura
             if durable:
                 _sync(file.fileno())
             identity = os.fstat(file.fileno()).st_ino
+        temporary.lstat()  # fails where another folder has taken the place of this one, whose files stay as they are
         if keep and os.path.lexists(path):
             _move(path, keep)
         _move(temporary, path, identity)
@@ -81,11 +83,13 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{ENDING}")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writes that were cut off have left in the folder of a run."""
+def sweep(folder: Path, before: float = math.inf) -> None:
+    """Remove what writes that were cut off have left in a folder, if they did so `before` a time of its file system:
+    where others write, too, a young file may still be on its way."""
     for left in [*folder.glob(f"{TEMPORARY}*{ENDING}"), *(folder / name for name in OLDER)]:
         with suppress(OSError):
-            left.unlink()
+            if left.lstat().st_mtime < before:
+                left.unlink()
 
 
 def _move(source: Path, target: Path, identity: int | None = None) -> None:

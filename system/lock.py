@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,8 +25,9 @@ ATTEMPTS = 5  # to make the folder and the file in it
 
 
 @contextmanager
-def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Make the folder, if need be, and keep every other process from opening it here until the block ends.
+def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Make the folder, if need be, and keep every other process from opening it here until the block ends. Yields what
+    raises UserError once the folder has another place than here, where another run may be at work by then.
 
     The lock file names the process and its host. The system drops the lock of a process that dies; who finds its
     name takes the folder over, and `warn` is told so, and also where the file system has no locks. Raises UserError
@@ -45,9 +47,10 @@ def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
         file.flush()
         sweep(folder)
         try:
-            yield
+            yield partial(_check_here, file, folder)
         finally:
-            with suppress(OSError):  # the folder may be gone
+            with suppress(OSError, UserError):  # the folder may be gone
+                _check_here(file, folder)
                 (folder / LOCK_FILE).unlink()
                 if not existed:
                     folder.rmdir()  # only if nothing was left in it
@@ -94,6 +97,25 @@ def _opened(folder: Path) -> BinaryIO:
         os.close(descriptor)
         raise UserError(f"{path} is no lock file of its own, but another name of a file, or something else; remove it")
     return os.fdopen(descriptor, "r+b")
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError where a run is at work in a folder."""
+    with suppress(OSError), (folder / LOCK_FILE).open("r+b") as file:
+        _take(file, folder)
+
+
+def _check_here(file: BinaryIO, folder: Path) -> None:
+    """Raise UserError where a folder's lock file is not this open one any more."""
+    try:
+        here = os.path.samestat(os.lstat(folder / LOCK_FILE), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        here = False
+    if not here:
+        raise UserError(
+            f"{folder} was moved, removed or replaced during the run; what was saved is where the folder is now: go on "
+            "with --resume and that place"
+        )
 
 
 def _make(folder: Path) -> None:

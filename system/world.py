@@ -38,13 +38,15 @@ Arguments = ParamSpec("Arguments")
 
 @dataclass(frozen=True)
 class _Place:
-    """Where this process stands, and the group in which processors, not GPUs, tell each other things."""
+    """Where this process stands, and the groups in which processors, not GPUs, tell each other things: in one of them
+    they wait for each other as long as pictures may take to be read."""
 
     rank: int = 0
     size: int = 1
     host_rank: int = 0
     host_size: int = 1
     group: "ProcessGroup | None" = None
+    patient_group: "ProcessGroup | None" = None
 
 
 _place = _Place()
@@ -94,11 +96,11 @@ def joined() -> Iterator[None]:
         store = rollcall.assembled(store, rank, size, PATIENCE)
         backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        groups = [distributed.new_group(backend="gloo", timeout=timeout) for timeout in (PATIENCE, PREPARING)]
     except RuntimeError as error:
         raise UserError(f"the other processes cannot be reached: {error}") from error
     host = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    _place = _Place(rank, size, *host, group)
+    _place = _Place(rank, size, *host, *groups)
     try:
         with ExitStack() as stack:
             if not is_first():
@@ -155,7 +157,7 @@ def share(find: Callable[[], Result]) -> Result:
 def first_of_host(find: Callable[[], Result]) -> Result | None:
     """What the first process of each host finds, which may take it a day; None in the others, which wait for it."""
     found = find() if host_rank() == 0 else None
-    _meet(PREPARING)
+    _meet(_place.patient_group, PREPARING)
     return found
 
 
@@ -176,17 +178,18 @@ def share_on_host(found: Result | None) -> Result:
     process, number = places[rank() - host_rank()].tolist()  # torchrun numbers the processes of a host in a row
     if host_size() > 1:
         found = torch.load(f"/proc/{process}/fd/{number}", mmap=True, weights_only=True)
-    _meet(PATIENCE)
+    _meet(_place.group, PATIENCE)
     os.close(memory)
     return found
 
 
-def _meet(patience: timedelta) -> None:
-    """Wait until every process is here."""
+def _meet(group: "ProcessGroup | None", patience: timedelta) -> None:
+    """Wait until every process is here, in a group that has this patience, too: the barrier's own is that of the first
+    process alone."""
     if size() > 1:
         from torch import distributed
 
-        distributed.monitored_barrier(_place.group, patience)
+        distributed.monitored_barrier(group, patience)
 
 
 def own(items: Sequence[Item]) -> Sequence[Item]:

@@ -14,7 +14,7 @@ from options import stored
 from system import world
 from system.errors import UserError
 from system.files import real
-from system.lock import locked
+from system.lock import check_free, locked
 
 
 def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
@@ -64,13 +64,20 @@ def _may_be_of(folder: Path, label: str, configuration: Configuration) -> bool:
 
 
 @contextmanager
-def kept_for_this_run(folder: Path, options: argparse.Namespace, warn: Callable[[str], None]) -> Iterator[None]:
-    """The folder of a run, checked and locked by the first process; the others never look into it. What is odd and no
-    reason to stop, `warn` is told."""
+def kept_for_this_run(
+    folder: Path, options: argparse.Namespace, warn: Callable[[str], None]
+) -> Iterator[Callable[[], None]]:
+    """The folder of a run, checked and locked by the first process; the others never look into it. Yields what raises
+    UserError once the folder is no longer there. What is odd and no reason to stop, `warn` is told."""
     if not world.is_first():
-        yield
+        yield lambda: None
         return
-    checkpoints.check_folder(folder, options.resume is not None)
-    with locked(folder, warn):
-        checkpoints.check_folder(folder, options.resume is not None)  # again, now that it is this run's alone
-        yield
+    resumed = options.resume is not None
+    try:
+        checkpoints.check_folder(folder, resumed)
+    except UserError:
+        check_free(folder)  # a run that is at work there is not to be renamed
+        raise
+    with locked(folder, warn) as check_held:
+        checkpoints.check_folder(folder, resumed)  # again, now that it is this run's alone
+        yield check_held

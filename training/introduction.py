@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,12 +41,13 @@ def place(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
     return f"folder: {folder}/ (resumed after epoch {state.epochs_done}{within})"
 
 
-def extension(options: argparse.Namespace, before: argparse.Namespace, state: State) -> str | None:
+def extension(options: argparse.Namespace, before: argparse.Namespace, state: State, plan: Plan) -> str | None:
     """What becomes of the learning rate of a resumed run that is given more epochs; None for as many as before."""
     if options.nEpochs == before.nEpochs:
         return None
     rate = setup.learning_rate(options)
-    old, new = (rate(min(state.epochs_done / epochs, 1.0)) for epochs in (before.nEpochs, options.nEpochs))
+    plans = (replace(plan, epochs=before.nEpochs), plan)
+    old, new = (rate(one.progress(state.epochs_done, state.step)) for one in plans)
     return (
         f"nEpochs raised from {before.nEpochs} to {options.nEpochs}: from here on the learning rate is that of the "
         f"longer schedule, {new:.4g} where it was {old:.4g}"

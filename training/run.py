@@ -5,9 +5,10 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,10 +54,10 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         scalars.require_package()
     options, folder = folders.settle(options, configuration)
     stopped = None
-    with stoppable() as stop, folders.kept_for_this_run(folder, options, warn):
+    with stoppable() as stop, folders.kept_for_this_run(folder, options, warn) as check_held:
         try:
             with stop.breaking():
-                run = Run(options, configuration, folder, stop)
+                run = Run(options, configuration, folder, stop, check_held)
         except Stopped as reason:
             warn(f"stopped by {reason} before the first step; the same command starts again")
             sys.exit(reason.status)
@@ -88,11 +89,19 @@ class Kept(NamedTuple):
 
 
 class Run:
-    """The parts of a run, joined: its data, its trainer, where it stands, its files."""
+    """The parts of a run, joined: its data, its trainer, where it stands, its files. `check_held` raises UserError once
+    its folder is no longer where it was."""
 
-    def __init__(self, options: argparse.Namespace, configuration: Configuration, folder: Path, stop: Stop) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        configuration: Configuration,
+        folder: Path,
+        stop: Stop,
+        check_held: Callable[[], None],
+    ) -> None:
         self.configuration, self.stop = configuration, stop
-        self.files = checkpoints.RunFiles(folder, configuration.exits)
+        self.files = checkpoints.RunFiles(folder, configuration.exits, check_held)
         resumed = options.resume is not None
         saved = world.share(lambda: checkpoints.take_up_state(folder, warn)) if resumed else None
         self.options_before = self._options_before(saved, options) if saved else None
@@ -178,6 +187,7 @@ class Run:
         self.files.write_options(vars(self.options))
         if not self.state.log and not self.state.step:
             self.save_state()
+        self._mend_exits()
         if self.state.log:
             self.display.show(self.state.log, last=True)  # the run that was interrupted may not have drawn them
         self.state.clock.start()
@@ -187,7 +197,7 @@ class Run:
         print(introduction.subject(self.configuration, self.data, opts.label(options.data)))
         print(introduction.settings(options, self.chosen_by_auto))
         print(introduction.place(self.files.folder, state, self.plan, resumed=before is not None))
-        more = introduction.extension(options, before, state) if before else None
+        more = introduction.extension(options, before, state, self.plan) if before else None
         quicker = introduction.hint(options, self.macs, self.devices[0]) if not before else None
         for note in filter(None, (more, quicker)):
             print(note)
@@ -200,7 +210,7 @@ class Run:
         done = self.state.epochs_done * self.plan.steps + self.state.step
         return training_batches(
             self.data.train,
-            self.plan.after(done),
+            self.plan.after(done, self.state.sums.pictures),
             seed=self.options.manualSeed,
             workers=self.options.nThreads,
             augmentation=self.augmentation,
@@ -248,17 +258,19 @@ class Run:
         return result
 
     def save(self, epoch: int, trained: Result, evaluated: Result | None) -> None:
-        """Log the epoch and write the files: the exits, if they were tested (with a validation split: if this epoch is
-        the best so far), the log, the state to resume from, and then the curves."""
+        """Log the epoch and write the files: the log, the state to resume from, the exits, if they were tested (with a
+        validation split: if this epoch is the best so far), and then the curves. What a crash keeps from following the
+        state is made of it when the run goes on."""
         state, exits, name = self.state, self.configuration.exits, self.data.evaluated_name
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
         pictures, seconds = len(self.data.train), state.clock.seconds()
         state.log.append(log.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
-        if evaluated and (not self.data.validates or state.did_best()):
-            self.files.write_exits(self.tested_network, self._header(), evaluated.errors)
+        self.files.check_held()
         log.write(self.files.folder, state.log)
         self.save_state()
+        if evaluated and state.kept_epoch() == state.epochs_done:
+            self.files.write_exits(self.tested_network, self._header(), evaluated.errors)
         self.display.show(state.log, last=epoch + 1 == self.options.nEpochs)
         took = sum(seconds.values())
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, evaluated))
@@ -292,41 +304,39 @@ class Run:
         }
 
     def finish(self) -> Kept:
-        """Write anew what is missing or damaged of the files, test the best epoch of a run that has a validation split,
-        and write the page about the run."""
+        """What the run has kept: with a validation split the best epoch, which is tested now, else the last one. Mends
+        the log, if that has come to harm, and writes the page about the run."""
+        self.files.check_held()
         self._mend_log()
-        kept = self._best_epoch() if self.data.validates else self._last_epoch()
+        errors = world.share(partial(self.files.read_errors, self.state.kept_epoch()))
+        kept = self._best_epoch(errors) if self.data.validates else Kept(errors, "test error")
         if world.is_first():
             self.files.write_page(page.of_run(self.files.exits))
         return kept
 
     @world.first_only
     def _mend_log(self) -> None:
-        """Write the log anew if its file is missing, damaged or shorter than it was: the training state has it."""
-        try:
-            whole = len(log.read(self.files.folder)) == len(self.state.log)
-        except UserError:
-            whole = False
-        if not whole:
+        """Write the log anew if its file is missing, or has other rows than the training state."""
+        if not log.holds(self.files.folder, self.state.log):
             warn(f"{self.files.folder / log.FILE} is missing or damaged; it is written anew from the training state")
             log.write(self.files.folder, self.state.log)
 
-    def _last_epoch(self) -> Kept:
-        """The last epoch is kept; its exits are written anew if a file of theirs is missing or damaged: the training
-        state has its weights, the log its errors. (Of a best epoch nothing else is kept.)"""
-        if damage := world.share(self.files.damage):
+    def _mend_exits(self) -> None:
+        """Write the exits of the epoch that was done last anew if they are to be kept, and a file of theirs is missing,
+        damaged, or of another epoch: the training state has its weights, the log its errors. (Of an earlier epoch
+        nothing else is kept.)"""
+        state, name = self.state, self.data.evaluated_name
+        if state.step or not state.log or state.kept_epoch() != state.epochs_done:
+            return
+        if damage := world.share(partial(self.files.damage, state.epochs_done)):
             warn(f"{damage}; the exits are written anew from the training state")
-            network, last = self.evaluator.network_to_keep(self.options.nEpochs - 1), self.state.log[-1]
-            errors = [
-                last[log.error_column(self.data.evaluated_name, position)] for position in self.configuration.exits
-            ]
+            network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
+            errors = [last[log.error_column(name, position)] for position in self.configuration.exits]
             self.files.write_exits(network, self._header(), errors)
-        return Kept(world.share(self.files.read_errors), "test error")
 
-    def _best_epoch(self) -> Kept:
-        """The epoch that did best on the validation split is kept, and tested now. Its validation error, too, is
-        measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
-        errors = world.share(self.files.read_errors)
+    def _best_epoch(self, errors: list[float]) -> Kept:
+        """The epoch that did best on the validation split, with these `errors` there, is tested. Its validation error,
+        too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
         network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
         network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))

@@ -1,6 +1,5 @@
 """Where a run stands: the epochs behind it, the step it has come to, and all that going on to the same bits needs."""
 
-import math
 from typing import Any
 
 import torch
@@ -42,13 +41,16 @@ class State:
         """How many epochs are trained, tested and logged."""
         return len(self.log)
 
-    def did_best(self) -> bool:
-        """Whether the epoch that was tested last has a lower error than all before it. Epochs are compared by the
-        deepest exit that learns: one whose loss weighs 0 stays as it was drawn."""
+    def kept_epoch(self) -> int | None:
+        """The epoch, counted from 1, of which the exits are kept: of those that were tested the last, or, with a
+        validation split, the first that did best; None where none was tested. Epochs are compared by the deepest exit
+        that learns: one whose loss weighs 0 stays as it was drawn."""
         learning = exits.learning(self.trainer.exit_weights.weights, self.trainer.network.exits)
         column = log.error_column(self.evaluated_name, learning[-1])
-        *before, last = (row[column] for row in self.log if row[column] is not None)
-        return last < min(before, default=math.inf)
+        tested = {row["epoch"]: row[column] for row in self.log if row[column] is not None}
+        if self.evaluated_name == "test":
+            return max(tested, default=None)
+        return min(tested, key=tested.get, default=None)
 
     def saved(self) -> dict[str, Any]:
         """All of it, with the weights and what training needs, for a training state. Raises NotFinite where there is

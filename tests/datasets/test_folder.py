@@ -157,6 +157,15 @@ def test_a_part_needs_memory_for_itself_alone(kept):
     assert cache.read(kept.data_dir / "none", bytes(32), (10**9, 280, 280, 3), np.array([3])) is None
 
 
+def test_what_a_cut_off_write_left_of_a_cache_is_removed_after_a_day(tmp_path):
+    young, old = (tmp_path / f".auxresnet-{name}.tmp" for name in ("young", "old"))
+    for left in (young, old):
+        left.write_text("half")
+    os.utime(old, (0, young.stat().st_mtime - 2 * cache.DAY))
+    cache.write(tmp_path / "kept", bytes(32), torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+    assert (young.exists(), old.exists(), (tmp_path / "kept").exists()) == (True, False, True)
+
+
 @pytest.mark.parametrize("size", [1, 5 * 32 * 32, 1 << 26])
 def test_a_cache_is_read_in_parts_of_any_size(size, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "PART", size)

@@ -75,6 +75,7 @@ def lies(header, tensors):
         "an error on nothing": ({**header, "errorOn": "hope"}, tensors, "errorOn is not test or validation"),
         "one class twice": ({**header, "classes": ["a"] * 10}, tensors, "classes is not 1 to 100,000 different names"),
         "a class of no name": ({**header, "classes": [""]}, tensors, "different names"),
+        "half a character": ({**header, "classes": [f"\ud800{n}" for n in range(10)]}, tensors, "that can be written"),
         "another name": ({**header, "name": "AuxResNet-56-5"}, tensors, "calls it AuxResNet-56-5"),
         "a name that is none": ({**header, "name": 3}, tensors, "name is not a text"),
         "weights that are not finite": (header, {**tensors, "stem.weight": tensors["stem.weight"] / 0}, "not finite"),
@@ -123,7 +124,7 @@ def test_a_finished_run_with_a_damaged_exit_file_is_refused_by_name(finished, tm
     content[-1] ^= 1
     (folder / FIRST).write_bytes(content)
     with pytest.raises(UserError, match=f"{folder / FIRST} is damaged"):
-        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors()
+        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors(8)
 
 
 def test_weights_without_an_answer_give_no_error(genuine, tmp_path):

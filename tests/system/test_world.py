@@ -1,6 +1,8 @@
 """Processes that are joined tell each other what they should, and one that is alone waits for nobody."""
 
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,18 @@ def test_processes_of_a_host_have_tensors_in_memory_once():
     assert [answer[:2] for answer in answers] == [(False, 0.0), (True, 1.0), (True, 0.0)]
     assert all(answer[2:] == (("x", None), 0, answers[0][4]) for answer in answers)
     assert answers[0][4] != "0"
+
+
+def waited():
+    """Whether all processes are still there after one has worked for longer than they would be silent otherwise."""
+    world.PATIENCE = timedelta(seconds=6)
+    with world.joined():
+        world.first_of_host(lambda: time.sleep(9))
+        return world.total(torch.tensor(1)).item()
+
+
+def test_processes_wait_for_the_one_that_reads_pictures():
+    assert together(2, waited, joined=False) == [2, 2]
 
 
 def test_alone_a_process_is_the_world(monkeypatch):

@@ -39,6 +39,11 @@ def test_a_plan_goes_on_where_it_was_left():
         assert (expected.indices == found.indices).all()
 
 
+def test_a_plan_goes_on_where_an_older_version_divided_the_pictures_otherwise():
+    (last,) = Plan(100, batch_size=32, epochs=1, seed=0, side=32, first_side=32).after(3, taken=96)
+    assert list(last.indices) == list(list(PLAN.after(0))[3].indices[-4:])
+
+
 def test_processes_share_every_batch_and_lose_no_picture(monkeypatch):
     whole, shares = list(PLAN.after(0)), []
     monkeypatch.setattr(world, "size", lambda: 3)  # as if three had been started

@@ -4,6 +4,7 @@ import errno
 import itertools
 import multiprocessing.process
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, write_pictures
+from safetensors.torch import load_file
 
 import checkpoints
 import main
@@ -84,6 +86,8 @@ def test_two_runs_on_one_folder(tmp_path):
     process = start(tmp_path)
     second = script("main.py", "--resume", tmp_path / "DIGITS-AuxResNet-8-2")
     assert_one_line_error(second, 1, "in use", f"process {process.pid} on ")
+    third = script("main.py", "--data", "DIGITS", "--depth", "8", "--save", tmp_path)  # should not say: rename it
+    assert_one_line_error(third, 1, "in use", f"process {process.pid} on ")
     process.kill()
     process.communicate(timeout=60)
 
@@ -289,6 +293,32 @@ def test_exits_of_a_finished_run_that_are_missing_or_damaged_are_made_anew(run_c
     assert exit_files(folder) == exit_files(finished[1])
 
 
+def of_epoch(path, epoch):
+    """Make an exit file one of another epoch, as a crash between two files would leave it."""
+    checkpoints.write_exit(path, load_file(path), {**checkpoints.read_header(path), "epochs": epoch})
+
+
+def test_exits_of_two_epochs_do_not_stay_together(run_copy, finished, capsys):
+    save, folder = run_copy
+    of_epoch(folder / "exit-5.safetensors", 1)
+    resume(save)
+    assert "exit-5.safetensors is of epoch 1, not of epoch 2" in capsys.readouterr().err
+    assert exit_files(folder) == exit_files(finished[1])
+
+
+def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path):
+    path = tmp_path / FOLDER / "exit-5.safetensors"
+    run = ["--valSize", "100", "--nEpochs", "3", "--LR", "1e-9", "--nThreads", "0"]
+    main.main([*SMALL, *run, "--save", str(tmp_path)])
+    kept = checkpoints.read_header(path)["epochs"]
+    assert kept < 3  # of which nothing else is left
+    of_epoch(path, 3)
+    before = exit_files(tmp_path / FOLDER)
+    with pytest.raises(UserError, match=f"{path} is of epoch 3, not of epoch {kept}, which the run has kept"):
+        main.main(["--resume", str(tmp_path / FOLDER)])
+    assert exit_files(tmp_path / FOLDER) == before
+
+
 def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
@@ -304,8 +334,25 @@ def test_a_folder_that_is_removed_during_the_run(tmp_path):
     tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))  # at once, while a removal could meet new files
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "No such file or directory" in text.splitlines()[-1]
+    assert re.search("was moved, removed or replaced|No such file or directory", text.splitlines()[-1])
     assert "Traceback" not in text
+
+
+def test_a_run_whose_folder_was_moved_does_not_write_into_another(tmp_path):
+    process = start(tmp_path, "--saveEvery", "0")
+    process.send_signal(signal.SIGSTOP)
+    folder = tmp_path / "DIGITS-AuxResNet-8-2"
+    folder.rename(tmp_path / "moved")
+    folder.mkdir()
+    for name in ("latest.pt", "log.csv", ".lock"):
+        (folder / name).write_text("of another run")
+    process.send_signal(signal.SIGCONT)
+    _, text = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in text) == (1, False)
+    assert re.search("was moved, removed or replaced|could not be written", text.splitlines()[-1])
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(
+        ("latest.pt", "log.csv", ".lock"), "of another run"
+    )
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
@@ -519,7 +566,8 @@ def test_a_log_that_is_lost_is_written_anew(finished, tmp_path, capsys):
     shutil.copytree(finished[1], tmp_path / FOLDER)
     path = tmp_path / FOLDER / "log.csv"
     before = path.read_bytes()
-    for spoil in (path.unlink, lambda: path.write_text("")):
+    changed = re.sub(r"(?m)^2,[0-9.]+", "2,99.9", before.decode())
+    for spoil in (path.unlink, lambda: path.write_text(""), lambda: path.write_text(changed)):
         spoil()
         main.main(["--resume", str(tmp_path / FOLDER)])
         assert path.read_bytes() == before
