@@ -9,13 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from datasets.sizing import NO_MARGIN, Margin, Sizing
 from datasets.transforms import padded
 from system.errors import UserError, is_shortage
 from system.files import regular
 
+# The kinds that are read, as Pillow names them; MPO is JPEG to it, PGM and PBM are PPM. It knows dozens more, which are
+# not tried: one of them, PostScript, is a program, which it would have Ghostscript run.
+KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 ORIENTATION, BITS = 0x112, 258  # tags of Exif data and of TIFF files
 TURN = Image.Transpose
 TURNS = {  # by the orientation that the camera notes
@@ -42,7 +45,8 @@ def decoders() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """While open, Pillow refuses pictures of unreasonably many pixels, and does not warn of anything else."""
+    """While open, Pillow refuses pictures of unreasonably many pixels, before it decodes any, and does not warn of
+    anything else."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata: the pixels are all that is wanted
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -50,21 +54,34 @@ def bounded() -> Iterator[None]:
 
 
 def decode_one(path: str, sizing: Sizing, margin: Margin = NO_MARGIN) -> np.ndarray:
-    """The first frame of a picture as side×side×3 uint8, and its margin, transparency left out. Raises UserError naming
-    the file."""
+    """The first frame of a picture file of `KINDS` as side×side×3 uint8, and its margin, transparency left out. Raises
+    UserError naming the file."""
     regular(Path(path))
+    # Given a path, Pillow would map the file into memory, and then scramble an uncompressed TIFF that it turns.
+    with damage_told(path), Path(path).open("rb") as raw, Image.open(raw, formats=KINDS) as file:
+        return as_pixels(file, sizing, margin)
+
+
+@contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """Turn what Pillow answers a broken picture with, many kinds of error, into a UserError that says `what` is none. A
+    shortage of memory is raised as it is."""
     try:
-        with Image.open(path) as file:  # warns of a picture of too many pixels before it decodes any
-            return as_pixels(file, sizing, margin)
-    except Exception as error:  # Pillow's decoders answer broken files with many kinds of error
+        yield
+    except Exception as error:
         if is_shortage(error):
             raise
-        raise UserError(f"{path} is no picture that can be read: {error or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it does not begin like {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+        raise UserError(f"{what} is no picture that can be read: {reason}") from error
 
 
 def as_pixels(picture: Image.Image, sizing: Sizing, margin: Margin = NO_MARGIN) -> np.ndarray:
     """A picture of any size and mode, upright, as side×side×3 uint8, with the margin around it. Raises ValueError where
-    its values are of neither 8 nor 16 bits."""
+    it has no pixels, or values of neither 8 nor 16 bits."""
+    if 0 in picture.size:
+        raise ValueError("it has no pixels")
     picture = (_eight_bits(picture) if picture.mode[0] in "IF" else _upright(picture)).convert("RGB")
     side = sizing.side
     if sizing.fit == "squeeze":

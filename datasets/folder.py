@@ -29,7 +29,7 @@ from system.files import real, regular
 from system.output import printable
 
 GROUP = 2000  # pictures that decoding threads are given at a time
-DECODING = f"3 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
+DECODING = f"4 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
 
 @dataclass(frozen=True)

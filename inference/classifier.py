@@ -1,6 +1,6 @@
 """One exit as a classifier: pictures in, probabilities of classes out, with everything that its user has to know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import checkpoints
-from datasets.decoding import as_pixels, bounded, decode_one
+from datasets.decoding import as_pixels, bounded, damage_told, decode_one
 from datasets.sizing import Sizing
+from inference.evaluation import batch_size
 from models import metrics
-from system.errors import UserError
 
 POLICY = "policy"  # in the card of what chooses the exit picture by picture
 
@@ -80,31 +80,43 @@ class Classifier(Described, nn.Module):
         with bounded():
             if isinstance(picture, str | Path):
                 return torch.from_numpy(decode_one(str(picture), self.sizing))[None]
-            if isinstance(picture, Image.Image):
-                return torch.from_numpy(as_pixels(picture, self.sizing))[None]
-            values = np.asarray(picture)
-            if values.dtype != np.uint8 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)):
-                raise UserError(f"a picture is H×W×3 or H×W values of uint8, not {values.shape} of {values.dtype}")
-            return torch.from_numpy(as_pixels(Image.fromarray(values), self.sizing))[None]
+            with damage_told("what was given"):
+                return torch.from_numpy(as_pixels(_image(picture), self.sizing))[None]
 
     @torch.inference_mode()
     def predict(self, images: Tensor | Picture | Sequence[Picture]) -> list[tuple[str, float]]:
         """The likeliest class of each picture and its probability, whatever mode the network is in.
 
-        `images` is what `preprocess` gives (also several of them, concatenated), what it takes, or a list of that.
+        `images` is what `preprocess` gives (also several of them, concatenated), what it takes, or a list of that. Of
+        any number of pictures one batch at a time is decoded and computed. Raises UserError as `preprocess` does.
         """
-        if not (isinstance(images, Tensor) and images.ndim == 4):
-            pictures = images if isinstance(images, list | tuple) else [images]
-            if not pictures:
-                return []
-            images = torch.cat([self.preprocess(picture) for picture in pictures])
-        modes = {module: module.training for module in self.modules()}
+        device, modes = next(self.parameters()).device, {module: module.training for module in self.modules()}
         try:
-            probabilities = self.eval()(images.to(next(self.parameters()).device))
+            self.eval()
+            answers = (likeliest(self(batch.to(device)), self.classes, 1) for batch in self._batches(images))
+            return [best for rows in answers for (best,) in rows]
         finally:
             for module, mode in modes.items():
                 module.training = mode
-        return [found[0] for found in likeliest(probabilities, self.classes, 1)]
+
+    def _batches(self, images: Tensor | Picture | Sequence[Picture]) -> Iterator[Tensor]:
+        size = batch_size(self.sizing.side)
+        if isinstance(images, Tensor) and images.ndim == 4:
+            yield from images.split(size)
+            return
+        pictures = images if isinstance(images, list | tuple) else [images]
+        for start in range(0, len(pictures), size):
+            yield torch.cat([self.preprocess(picture) for picture in pictures[start : start + size]])
+
+
+def _image(picture: Tensor | np.ndarray | Image.Image) -> Image.Image:
+    """Raises ValueError for values that are none of a picture."""
+    if isinstance(picture, Image.Image):
+        return picture
+    values = np.asarray(picture)
+    if values.dtype != np.uint8 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)):
+        raise ValueError(f"a picture is H×W×3 or H×W values of uint8, not {values.shape} of {values.dtype}")
+    return Image.fromarray(values)
 
 
 def card(header: dict[str, Any]) -> dict[str, Any]:

@@ -29,10 +29,17 @@ def as_csv(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
     """A row for each picture and class; the likeliest class of a picture has rank 1."""
     yield "path,rank,class,probability" + ",exit" * exits + "\n"
     for path, found, position in answers:
-        text, last = io.StringIO(), (position,) * exits
-        rows = [(path, rank, name, f"{probability:.6f}", *last) for rank, (name, probability) in enumerate(found, 1)]
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        yield text.getvalue()
+        last = (position,) * exits
+        for rank, (name, probability) in enumerate(found, 1):
+            yield _row(path, rank, name, f"{probability:.6f}", *last)
+
+
+def _row(*values: object) -> str:
+    """The line from which `csv.reader` reads these values. Python 3.11 quotes a carriage return in one of them only
+    where lines end in one, too."""
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def as_json(answers: Iterable[Answer], exits: bool) -> Iterator[str]:

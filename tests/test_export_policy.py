@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -206,6 +207,7 @@ def test_a_bundle_sees_pictures_as_this_program_does(made, tmp_path):
     colours, grey = rng.integers(0, 256, (50, 37, 3), dtype=np.uint8), rng.integers(0, 65536, (40, 40), dtype=np.uint16)
     kinds = {"a.png": Image.fromarray(colours), "b.png": Image.fromarray(grey), "d.gif": Image.fromarray(colours)}
     kinds |= {"c.jpg": Image.fromarray(colours).convert("CMYK"), "e.png": Image.fromarray(colours).convert("RGBA")}
+    kinds |= {"h.tif": Image.fromarray(colours[:, :, 0]), "i.tif": Image.fromarray(grey[:20])}
     kinds["g.tif"] = Image.fromarray(np.full((9, 9), 200, np.int32))
     kinds["f.tif"] = Image.fromarray(rng.random((9, 9), dtype=np.float32))
     for name, picture in kinds.items():
@@ -215,12 +217,25 @@ def test_a_bundle_sees_pictures_as_this_program_does(made, tmp_path):
         router.card.update((how := sizing.Sizing(20, fit)).fields())
         assert (router.pixels(str(tmp_path / name)) == decode_one(str(tmp_path / name), how)).all()
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n")
     process = stranger(made[1], *sorted(tmp_path.iterdir()), tmp_path / "none.png")
     assert process.returncode == 1
-    assert len(process.stdout.splitlines()) == 5
-    named = re.findall(r"run\.py: \S+/(\S+) cannot be read: .", process.stderr)
-    assert named == ["f.tif", "g.tif", "pipe.png", "none.png"]
+    assert len(process.stdout.splitlines()) == 7
+    told = re.findall(r"run\.py: \S+/(\S+) cannot be read: (.+)", process.stderr)
+    assert [name for name, _ in told] == ["f.tif", "g.tif", "pipe.png", "script.png", "none.png"]
+    assert told[3][1] == "cannot identify image file"
     assert "Traceback" not in process.stderr
+
+
+def test_a_bundle_tells_names_without_their_escapes(made, tmp_path):
+    for path in made[1].iterdir():
+        shutil.copy(path, tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**card, "classes": [f"\x1b[3{n}m\n" for n in range(10)]}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "\x1b[31m\r.png")
+    process = stranger(tmp_path, tmp_path / "\x1b[31m\r.png", tmp_path / "\x1b[2J\n.png")
+    assert re.fullmatch(r"\S+/�\[31m�\.png  �\[3\dm� \d\.\d{4}  exit \d+\n", process.stdout)
+    assert re.fullmatch(r"run\.py: \S+/�\[2J�\.png cannot be read: there is no such file\n", process.stderr)
 
 
 def test_predict_py_tells_at_which_exit_each_picture_left(made, model, policy, finished, tmp_path, capsys):
@@ -251,7 +266,7 @@ def test_what_is_in_a_bundle(made, policy):
     card = json.loads((made[1] / "card.json").read_text())
     assert (card["name"], card["classes"][3], card["input"]) == (NAME, "3", [3, 32, 32])
     source = (made[1] / "run.py").read_text()
-    assert len(source.splitlines()) <= 100
+    assert len(source.splitlines()) <= 110
     modules = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
     assert modules - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "PIL"}
     with pytest.raises(UserError, match=r"is a bundle of export\.py, which is run by itself: python \S+/run\.py"):
@@ -275,9 +290,16 @@ def test_a_policy_of_another_network_in_a_bundle_is_noticed(made, tmp_path):
         ("segment-5.onnx", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
         ("card.json", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
         ("policy.json", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
+        ("classes", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: KeyError: 'classes'"),
+        ("fit", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: KeyError: 'fit'"),
+        ("fewer", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: ValueError: "),
+        ("swapped", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
+        ("misplaced", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: ValueError: "),
+        ("reversed", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
         (None, "RUN .", 1, "run.py: . cannot be read: it is a folder; give its pictures"),
         (None, "RUN a.png >/dev/full", 1, "run.py: standard output: No space left on device"),
         (None, "RUN a.png | true; exit ${PIPESTATUS[0]}", 1, "run.py: standard output: Broken pipe"),
+        (None, "RUN a.png >&-", 1, "run.py: standard output: it is closed"),
         (None, "RUN >&2", 2, "usage: python run.py PICTURE"),
         (None, "RUN --help >&2", 0, "usage: python run.py PICTURE"),
     ],
@@ -285,6 +307,19 @@ def test_a_policy_of_another_network_in_a_bundle_is_noticed(made, tmp_path):
 def test_what_goes_wrong_in_a_bundle_is_one_line(spoil, line, status, words, made, tmp_path):
     for path in made[1].iterdir():
         (tmp_path / path.name).write_bytes(b"{}" if path.name == spoil else path.read_bytes())
+    card = json.loads((made[1] / "card.json").read_bytes())
+    first, second, third = card["files"]
+    damaged = {
+        "classes": {name: value for name, value in card.items() if name != "classes"},
+        "fit": {name: value for name, value in card.items() if name != "fit"},
+        "fewer": {**card, "classes": card["classes"][:-1]},
+        "swapped": {**card, "files": [first, third, second]},
+        "reversed": {**card, "files": [third, second, first]},
+    }
+    if spoil == "misplaced":  # it fits what another segment gives, which has the same shape
+        (tmp_path / second).write_bytes((tmp_path / second).read_bytes().replace(b"after_5", b"after_7"))
+    if spoil in damaged:
+        (tmp_path / "card.json").write_text(json.dumps(damaged[spoil]))
     Image.fromarray(PICTURES.images[0].numpy()).save(tmp_path / "a.png")
     command = line.replace("RUN", f"{sys.executable} run.py")
     process = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)

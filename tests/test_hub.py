@@ -1,5 +1,6 @@
 """The networks through torch.hub: in a process of its own, from elsewhere, among modules of the same names."""
 
+import io
 import json
 import subprocess
 import sys
@@ -150,8 +151,44 @@ def test_mistakes_are_told(arguments, text):
         load(**arguments)
 
 
-@pytest.mark.parametrize("picture", [np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), "missing.png", 5])
-def test_what_is_no_picture_is_told(picture):
+def cut_short():
+    """An image whose file ends too early, which Pillow finds out when it is used."""
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "BMP")
+    return Image.open(io.BytesIO(content.getvalue()[:-1000]))
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"),
+    [
+        (np.zeros((8, 8, 4), np.uint8), "a picture is H×W×3 or H×W values of uint8, not .8, 8, 4. of uint8"),
+        (np.zeros((8, 8, 3)), "a picture is .* not .* of float64"),
+        (5, "a picture is"),
+        ([[1, 2], [3]], "what was given is no picture that can be read: "),
+        ("missing.png", "missing.png cannot be read"),
+        (np.zeros((0, 4, 3), np.uint8), "it has no pixels"),
+        (np.zeros((0, 0), np.uint8), "it has no pixels"),
+        (Image.new("RGB", (0, 5)), "it has no pixels"),
+        (Image.new("F", (5, 5)), "its values are neither of 8 nor of 16 bits"),
+        (cut_short(), "what was given is no picture that can be read: image file is truncated"),
+    ],
+)
+def test_what_is_no_picture_is_told(picture, text):
     model = load(name="ResNet-8", pretrained=False, classes=2)
-    with pytest.raises(ValueError, match=r"missing\.png cannot be read|a picture is"):
-        model.predict(picture)
+    with pytest.raises(ValueError, match=text) as raised:
+        model.preprocess(picture)
+    assert type(raised.value).__name__ == "UserError"
+
+
+def test_many_pictures_are_decoded_and_computed_batch_by_batch(pictures):
+    model, steps = load(name="ResNet-8", pretrained=False, classes=2), []
+    preprocess = model.preprocess
+    model.preprocess = lambda picture: steps.append("decoded") or preprocess(picture)
+    model.register_forward_pre_hook(lambda _, given: steps.append(len(given[0])))
+    found = model.predict(pictures[0] * 70)
+    assert steps == ["decoded"] * 250 + [250] + ["decoded"] * 30 + [30]
+    assert found == model.predict(torch.cat([pictures[1]] * 70))
+    assert steps[-2:] == [250, 30]
+    model.card["input"] = [3, 224, 224]
+    model.predict(torch.zeros(10, 224, 224, 3, dtype=torch.uint8))
+    assert steps[-2:] == [5, 5]

@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import PROJECT, assert_one_line_error, script
 from PIL import Image
+from safetensors.torch import load_file
 
+import checkpoints
 import predict
 from datasets import digits
 from inference import prediction
@@ -126,6 +128,33 @@ def test_a_path_is_printed_as_the_system_has_it(finished, pictures, tmp_path):
         predict.main([str(finished[1]), os.fsdecode(odd), "--nGPU", "0", "--out", str(target), "--format", form])
         assert (b"\xff" in target.read_bytes()) == (form != "json")
     assert json.loads((tmp_path / "json").read_text())[0]["path"] == os.fsdecode(odd)
+
+
+def renamed(folder, names, target):
+    """The first exit's file of a run, with these names for its first classes."""
+    header = checkpoints.read_header(folder / "exit-5.safetensors")
+    header["classes"] = [*names, *header["classes"][len(names) :]]
+    target.mkdir()
+    checkpoints.write_exit(target / "exit-5.safetensors", load_file(folder / "exit-5.safetensors"), header)
+    return target / "exit-5.safetensors"
+
+
+def test_rows_hold_together_whatever_is_in_a_path_or_a_class(finished, pictures, tmp_path):
+    names = ["a\rb", "\r", 'c,"d"\r\n', " e\n", "f\udcff"]
+    path, target = tmp_path / 'x\ry,"z".png', tmp_path / "classes.csv"
+    shutil.copy(pictures / "03.png", path)
+    model = renamed(finished[1], names, tmp_path / "model")
+    predict.main([str(model), str(path), "--top", "10", "--nGPU", "0", "--out", str(target)])
+    with target.open(newline="", errors="surrogateescape") as file:
+        _, *rows = csv.reader(file)
+    assert [row[:2] for row in rows] == [[str(path), str(rank)] for rank in range(1, 11)]
+    assert {row[2] for row in rows} == {*names, *"56789"}
+
+
+def test_a_class_that_no_file_can_have_is_refused(finished, pictures, tmp_path):
+    model = renamed(finished[1], ["\ud800"], tmp_path / "model")
+    process = script("predict.py", model, pictures / "03.png", "--format", "csv", "--nGPU", 0)
+    assert_one_line_error(process, 1, f"{model}: ", "classes is not 1 to 100,000 different names that can be written")
 
 
 def test_what_cannot_be_read_is_named_and_passed_over(finished, pictures, tmp_path):

@@ -1,6 +1,7 @@
 """Pictures that a folder should not hold, or not in this form: each is treated as documented or named in one error."""
 
 import io
+import os
 import random
 import struct
 import zlib
@@ -62,6 +63,17 @@ def with_exif(picture, data):
     return content[:place] + framed + content[place:]
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize(("orientation", "turn"), [(3, 2), (6, 3), (8, 1)])
+def test_uncompressed_tiff_files_are_turned_upright(mode, orientation, turn, tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    picture = Image.fromarray(values[:, :, 0] * np.uint16(257) if mode == "I;16" else values)
+    picture = picture.convert(mode)
+    found = loaded(tmp_path, encoded(picture, "TIFF", tiffinfo={0x112: orientation}), "x.tif")
+    upright = np.rot90(np.asarray(picture if mode == "I;16" else picture.convert("RGB")), turn)
+    assert found.equal(torch.from_numpy(decoding.as_pixels(Image.fromarray(np.ascontiguousarray(upright)), Sizing(32))))
+
+
 @pytest.mark.parametrize("data", [b"II*\0", b"nothing", b"", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff"])
 def test_exif_data_that_cannot_be_read_turn_nothing(data, tmp_path):
     picture = Image.fromarray((GREY % 32 * 8).astype(np.uint8))
@@ -112,6 +124,33 @@ def test_values_of_no_known_range(tmp_path):
     for values in (np.ones((32, 32), np.float32), *(np.full((32, 32), value, np.int32) for value in (200, 70_000))):
         with pytest.raises(UserError, match=r"x\.tif is no picture that can be read: its values"):
             loaded(tmp_path, encoded(Image.fromarray(values), "TIFF"), "x.tif")
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("MPO", "RGB"), ("GIF", "L"), ("PPM", "1"), ("PPM", "L"), ("BMP", "P")])
+def test_what_a_file_is_does_not_follow_from_its_name(kind, mode, tmp_path):
+    black, white = (Image.new(mode, (32, 32), 0), Image.new("RGB", (32, 32), "white").convert(mode))
+    several = {"save_all": True, "append_images": [white]} if kind == "MPO" else {}
+    pixels = loaded(tmp_path, encoded(black, kind, **several), "x.jpg")
+    assert pixels.eq(0).all()
+
+
+@pytest.mark.parametrize("kind", ["PCX", "TGA", "ICO", "JPEG2000", "SGI"])
+def test_other_kinds_of_files_are_refused_by_name(kind, tmp_path):
+    content = encoded(Image.new("RGB", (32, 32)), kind)
+    assert Image.open(io.BytesIO(content)).format == kind
+    with pytest.raises(UserError, match=r"x\.png is no picture .*: it does not begin like JPEG, .*, PPM or GIF"):
+        loaded(tmp_path, content)
+
+
+def test_postscript_is_not_run(tmp_path, monkeypatch):
+    """By Ghostscript, for which this stands."""
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(UserError, match=r"x\.png is no picture that can be read: it does not begin like"):
+        loaded(tmp_path, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n{ } loop\n")
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])  # at the first Pillow warns, at the second it refuses
