@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     from reports import adaptive, tables
     from system import devices, machine
 
-    model = saved.find(options.model, folder, "all", options.save)
+    model = saved.find(options.model, folder, saved.LEARNT, options.save)
     out = target(options, model)
     pictures = held_out(options, model)
     devices.compute_in(options.cpuThreads)
@@ -65,7 +65,7 @@ def target(options: Namespace, model: "SavedModel") -> Path:
     if len(model.files) < 2:
         (file,) = model.files.values()
         raise UserError(
-            f"{file} is one exit only, which takes every picture; give the folder of a run with two or more"
+            f"{file} is one exit only, which takes every picture; give the folder of a run in which two or more learnt"
         )
     out = Path(options.out or run)
     if not out.is_dir():
@@ -81,6 +81,9 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     from datasets import identity, splits
     from inference import saved
 
+    if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
+        trained_on = model.header["dataset"]
+        raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
     if options.heldOut:
         check_unseen(options)
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
@@ -92,9 +95,6 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
-        if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
-            trained_on = model.header["dataset"]
-            raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
         root, extra = Path(options.dataDir), model.svhn_extra
         pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
         saved.check_same_classes(model, pictures, options.data)

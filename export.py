@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
 
     if target.suffix != ".pt2":
         exported.require_packages(target)
-    model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
+    model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     rule = policies.find(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
     content, answers = made(options, model, rule)
     pictures = to_compare(options, model)

@@ -95,7 +95,7 @@ def load(options: Namespace, pattern: str | None) -> "Model":
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
     folder = pattern and only(pattern, saved.roots(options.save))
-    model = saved.find(options.model, folder, "all" if options.policy else options.exit, options.save)
+    model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     policy = policies.find(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
     if policy:

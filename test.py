@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
     from system import devices, machine
 
-    wanted = "all" if options.exit == "ensemble" or options.policy else options.exit
+    together = options.exit == "ensemble" or (options.policy and not options.exit)
+    wanted = saved.LEARNT if together else options.exit
     model = saved.find(options.model, folder, wanted, options.save)
     if options.mirror:
         opts.check_mirror(model.header["dataset"])

@@ -31,6 +31,7 @@ from system.machine import Machine
 from system.output import printable
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
+LEARNT = "learnt"  # the exits that answer together, and by a policy: one that did not learn answers by chance
 UNTESTED = "holds no exit-<position>.safetensors; a run writes them when it is first tested"
 PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to read files that a run is writing
 
@@ -123,11 +124,13 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
 
 
 def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
-    """The files to read for `--exit`: all of them, that of one position, or (None) that of the last exit, of those that
-    learnt if any did."""
+    """The files to read: `all` of them, those of the exits that `learnt`, that of one position, or (None) that of the
+    last exit that learnt."""
     if wanted == "all":
         return files
-    position = _last_that_learnt(files) if wanted is None else wanted
+    if wanted == LEARNT:
+        return _learnt(files)
+    position = max(_learnt(files)) if wanted is None else wanted
     if position not in files:
         file = next(iter(files.values()))
         where = file if len(files) == 1 else f"{file.parent}/"
@@ -135,8 +138,8 @@ def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
     return {position: files[position]}
 
 
-def _last_that_learnt(files: dict[int, Path]) -> int:
-    """The position of the deepest exit whose loss had a weight, as far as the headers say."""
+def _learnt(files: dict[int, Path]) -> dict[int, Path]:
+    """The files of the exits whose losses had a weight; all of them where that is not known, or true of none."""
     path = files[max(files)]
     header = checkpoints.read_header(path)
     positions = _configuration(path, header).exits
@@ -145,7 +148,7 @@ def _last_that_learnt(files: dict[int, Path]) -> int:
         learnt = exits.learning(weights, positions)
     except UsageError:  # weights of other exits: nothing is known
         learnt = positions
-    return max(files.keys() & learnt, default=max(files))
+    return {position: path for position, path in files.items() if position in learnt} or files
 
 
 def load(files: dict[int, Path]) -> SavedModel:

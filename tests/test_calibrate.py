@@ -238,8 +238,9 @@ def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
 
 
 def test_another_data_set_than_that_of_the_run_is_refused_before_it_is_downloaded(validated, tmp_path):
-    process = script("calibrate.py", "SVHN", validated[1], "--dataDir", tmp_path, "--budgetMACs", "20M")
-    assert_one_line_error(process, 1, "was trained on DIGITS, not on SVHN; give DIGITS")
+    for more in ((), ("--heldOut", tmp_path)):
+        process = script("calibrate.py", "SVHN", validated[1], "--dataDir", tmp_path, "--budgetMACs", "20M", *more)
+        assert_one_line_error(process, 1, "was trained on DIGITS, not on SVHN; give DIGITS")
     assert not list(tmp_path.iterdir())
 
 

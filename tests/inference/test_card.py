@@ -196,12 +196,16 @@ def test_without_a_position_it_is_the_deepest_exit_that_learnt(finished, tmp_pat
     assert list(saved.choose(files, None)) == [9]
     assert list(saved.choose(files, 14)) == list(saved.choose({14: files[14]}, None)) == [14]
     assert list(saved.choose(files, "all")) == EXITS
+    assert list(saved.choose(files, saved.LEARNT)) == [5, 9]
     checkpoints.write_exit(
         files[14], load_file(files[14]), {**header, "options": {**options, "exitWeights": "0.5,1,0"}}
     )
     assert list(saved.choose(files, None)) == [9]
     plain, ninth = (script("test.py", "DIGITS", tmp_path / "run", *more) for more in ((), ("--exit", 9)))
     assert plain.stdout == ninth.stdout
+    together = script("test.py", "DIGITS", tmp_path / "run", "--exit", "ensemble").stdout
+    files[14].unlink()
+    assert together == script("test.py", "DIGITS", tmp_path / "run", "--exit", "ensemble").stdout
 
 
 def test_mirror_images_count_in_what_a_picture_costs(finished):
