@@ -2,7 +2,7 @@
 
 model = torch.hub.load("path/to/this/folder", "auxresnet", dataset="CIFAR10", name="AuxResNet-56-5", exit=45,
                        source="local")
-model.predict(["cat.png"])                                   # [("cat", 0.98)]
+model.predict(["cat.png"])                                   # [("cat", 0.9386)]
 model(torch.cat([model.preprocess(p) for p in pictures]))    # N×side×side×3 uint8 -> N×classes probabilities
 """
 

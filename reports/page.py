@@ -39,7 +39,7 @@ def of_run(files: Mapping[int, Path]) -> str:
         f"{_subject(configuration)} {_task(header)}",
         _exit_rows(headers, configuration),
         f"An exit is named by its position, the layer that it follows. Parameters and multiply-adds (for one picture) "
-        f"are those of its model alone; the error is top-1. {_kept(header, options)}",
+        f"are those of its model alone; the error is top-1. {_kept(header, configuration, options)}",
         f"## How it was trained\n\n```\n{opts.command(options)}\n```\n\n{trained}",
         f"## How to use it\n\n{_use(header, configuration)}",
         f"## Data and licence\n\n{catalog.row(header['dataset']).terms}",
@@ -52,8 +52,8 @@ def _subject(configuration: Configuration) -> str:
     if len(configuration.exits) == 1:
         return f"A classifier of pictures: {kind}."
     return (
-        f'{len(configuration.exits)} classifiers of pictures ("exits"), each a model of its own, from one training '
-        f"of {kind} by multi-way backpropagation ([arXiv 1611.01773](https://arxiv.org/abs/1611.01773))."
+        f'A family of {len(configuration.exits)} classifiers of pictures ("exits"), each a model of its own, from one '
+        f"training of {kind} by multi-way backpropagation ([arXiv 1611.01773](https://arxiv.org/abs/1611.01773))."
     )
 
 
@@ -76,9 +76,10 @@ def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configur
     return "\n".join([title, "|---:|---:|---:|---:|---|", *lines])
 
 
-def _kept(header: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+def _kept(header: Mapping[str, Any], configuration: Configuration, options: Mapping[str, Any]) -> str:
     """Which epoch's models were kept, and on what pictures their errors were measured."""
-    after = f"The models are those of epoch {header['epochs']}"
+    after = "The model is that" if len(configuration.exits) == 1 else "The models are those"
+    after += f" of epoch {header['epochs']}"
     if header["errorOn"] == "test":
         return f"{after}, the last."
     held_out = options.get("valSize") or 0
