@@ -134,11 +134,6 @@ def exit_path(folder: Path, position: int) -> Path:
     return folder / f"exit-{position}.safetensors"
 
 
-def write_exit(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write one exit's standalone model; `header` is as for `exit_content`."""
-    write(path, exit_content(weights, header))
-
-
 def exit_content(weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """The file of one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
     metadata = {"format": "auxresnet-exit", "formatVersion": str(EXIT_FORMAT), "program": f"AuxResNet {VERSION}"}
@@ -241,11 +236,6 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     if odd := odd_values(weights):
         raise UserError(f"{path} is damaged: {odd}; copy or train it anew")
     return weights
-
-
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the training state, and keep the one before it."""
-    write(folder / STATE_FILE, state_content(state), keep=folder / PREVIOUS_STATE_FILE)
 
 
 def state_content(state: Mapping[str, Any]) -> memoryview:

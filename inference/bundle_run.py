@@ -31,7 +31,7 @@ class Router:
         self.steps = list(zip(segments, *map(policy.get, ("positions", "temperatures", "thresholds")), strict=True))
         if self.card["fit"] not in ("crop", "squeeze"):
             raise ValueError(f"card.json has a fit of {self.card['fit']}")
-        self.route(np.zeros((1, *self.card["input"][1:], 3), np.uint8), np.inf)  # raises where files do not fit together
+        self.route(np.zeros((1, *self.card["input"][1:], 3), np.uint8), np.inf)  # raises where files do not fit
 
     def route(self, x: np.ndarray, least: float = 0) -> tuple[np.ndarray, np.ndarray]:
         """N×H×W×3 uint8 -> N×classes probabilities, and N positions of exits; below `least` only the last answers."""

@@ -156,11 +156,11 @@ def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
 
 def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callable[[Tensor], tuple[Tensor, ...]], str]:
     """What runs a .pt2 file, and the text of its card; UserError naming `path` where it is no such file."""
-    archive.check(content, path)
+    checked = io.BytesIO(archive.clean(content, path))
     notes = {CARD: ""}
     try:
         with quiet():
-            program = torch.export.load(io.BytesIO(content), extra_files=notes)
+            program = torch.export.load(checked, extra_files=notes)
             module = move_to_device_pass(program, device).module() if device != CPU else program.module()
     except Exception as error:  # a strange graph fails in many ways
         raise UserError(f"{path} cannot be read as a .pt2 file: {error}") from error

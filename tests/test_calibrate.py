@@ -210,7 +210,7 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
         for path in checkpoints.exit_files(folder).values():
             header = checkpoints.read_header(path)
             header["options"]["valSize"] = size
-            checkpoints.write_exit(tmp_path / path.name, load_file(path), header)
+            (tmp_path / path.name).write_bytes(checkpoints.exit_content(load_file(path), header))
         refused(1, words, line=("DIGITS", tmp_path, *budget))
 
 
@@ -257,7 +257,7 @@ def test_other_pictures_than_those_held_out_are_noticed(validated, tmp_path):
     for path in checkpoints.exit_files(validated[1]).values():
         header = checkpoints.read_header(path)
         assert len(header.pop("heldOut")) == 64
-        checkpoints.write_exit(older / path.name, load_file(path), header)
+        (older / path.name).write_bytes(checkpoints.exit_content(load_file(path), header))
     line = ("DIGITS", older, "--dataDir", tmp_path, "--budgetMACs", "20M")
     assert_one_line_error(script("calibrate.py", *line), 1, "not the pictures that were held out", "--dataDir")
 

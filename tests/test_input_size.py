@@ -176,11 +176,11 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     assert state.pop("fit") == "crop"
     del state["format"], state["data"]
     del state["options"]["inputSize"]
-    checkpoints.write_state(run, state)
+    checkpoints.RunFiles(run, ()).write_state(state)
     for path in run.glob("exit-*.safetensors"):
         header = checkpoints.read_header(path)
         assert header.pop("fit") == "crop"
-        checkpoints.write_exit(path, load_file(path), header)
+        path.write_bytes(checkpoints.exit_content(load_file(path), header))
     path = next((pictures / "test").rglob("*.png"))
     assert model(run).sizing == Sizing(32, "squeeze")
     process = script("predict.py", run, path, "--format", "json")
@@ -190,6 +190,6 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     assert checkpoints.read_header(run / "exit-8.safetensors")["fit"] == "squeeze"
     assert checkpoints.read_state(run, print)["fit"] == "squeeze"
     assert "(both sides scaled)" in (run / "README.md").read_text()
-    checkpoints.write_state(run, {**checkpoints.read_state(run, print), "fit": "stretch"})
+    checkpoints.RunFiles(run, ()).write_state({**checkpoints.read_state(run, print), "fit": "stretch"})
     with pytest.raises(UserError, match="the training state has the fit stretch; there are: crop, squeeze"):
         main.main(["--resume", str(run)])

@@ -135,7 +135,9 @@ def renamed(folder, names, target):
     header = checkpoints.read_header(folder / "exit-5.safetensors")
     header["classes"] = [*names, *header["classes"][len(names) :]]
     target.mkdir()
-    checkpoints.write_exit(target / "exit-5.safetensors", load_file(folder / "exit-5.safetensors"), header)
+    (target / "exit-5.safetensors").write_bytes(
+        checkpoints.exit_content(load_file(folder / "exit-5.safetensors"), header)
+    )
     return target / "exit-5.safetensors"
 
 

@@ -95,7 +95,7 @@ def test_headers_that_lie_are_refused_before_memory_is_taken(genuine, tmp_path):
     for index, (lie, (forged, weights, word)) in enumerate(lies(header, tensors).items()):
         folder = tmp_path / str(index)
         folder.mkdir()
-        checkpoints.write_exit(folder / FIRST, weights, forged)
+        (folder / FIRST).write_bytes(checkpoints.exit_content(weights, forged))
         with pytest.raises(UserError, match=word) as caught:
             load(folder / FIRST)
         assert str(folder / FIRST) in str(caught.value), lie
@@ -131,7 +131,7 @@ def test_weights_without_an_answer_give_no_error(genuine, tmp_path):
     tensors, header = genuine
     path = tmp_path / FIRST
     wild = {name: tensor * 1e30 if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
-    checkpoints.write_exit(path, wild, header)
+    path.write_bytes(checkpoints.exit_content(wild, header))
     picture = tmp_path / "grey.png"
     Image.new("L", (32, 32), 99).save(picture)
     asked = (("test.py", "DIGITS", path), ("test.py", "DIGITS", path, "--exit", "all"), ("predict.py", path, picture))
@@ -270,7 +270,7 @@ def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, genuine, t
     shutil.copytree(finished[1], folder)
     tensors, header = genuine
     newer = {name: tensor + 1 for name, tensor in tensors.items()}
-    checkpoints.write_exit(folder / FIRST, newer, header)
+    (folder / FIRST).write_bytes(checkpoints.exit_content(newer, header))
     files = checkpoints.exit_files(folder)
     with pytest.raises(UserError, match="another run or epoch"):
         saved.load(files)

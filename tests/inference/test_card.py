@@ -191,14 +191,16 @@ def test_without_a_position_it_is_the_deepest_exit_that_learnt(finished, tmp_pat
     for path in checkpoints.exit_files(finished[1]).values():
         header = checkpoints.read_header(path)
         options = {**header["options"], "exitWeights": [1.0, 1.0, 0.0]}
-        checkpoints.write_exit(tmp_path / "run" / path.name, load_file(path), {**header, "options": options})
+        (tmp_path / "run" / path.name).write_bytes(
+            checkpoints.exit_content(load_file(path), {**header, "options": options})
+        )
     files = checkpoints.exit_files(tmp_path / "run")
     assert list(saved.choose(files, None)) == [9]
     assert list(saved.choose(files, 14)) == list(saved.choose({14: files[14]}, None)) == [14]
     assert list(saved.choose(files, "all")) == EXITS
     assert list(saved.choose(files, saved.LEARNT)) == [5, 9]
-    checkpoints.write_exit(
-        files[14], load_file(files[14]), {**header, "options": {**options, "exitWeights": "0.5,1,0"}}
+    files[14].write_bytes(
+        checkpoints.exit_content(load_file(files[14]), {**header, "options": {**options, "exitWeights": "0.5,1,0"}})
     )
     assert list(saved.choose(files, None)) == [9]
     plain, ninth = (script("test.py", "DIGITS", tmp_path / "run", *more) for more in ((), ("--exit", 9)))

@@ -53,7 +53,7 @@ def test_what_shares_batches_is_on_the_page(finished, tmp_path):
     header = checkpoints.read_header(path)
     assert header["shares"] == 1
     assert "divided" not in page.of_run({14: path})
-    checkpoints.write_exit(tmp_path / path.name, load_file(path), {**header, "shares": 4})
+    (tmp_path / path.name).write_bytes(checkpoints.exit_content(load_file(path), {**header, "shares": 4}))
     assert "At its end each batch was divided among 4 processes or GPUs." in page.of_run({14: tmp_path / path.name})
 
 
@@ -107,7 +107,7 @@ def test_the_page_says_what_was_held_out_and_whose_the_pictures_are(finished, tm
     header = checkpoints.read_header(source)
     header |= {"dataset": "pets\n#", "errorOn": "validation", "classes": [f"c{n}" for n in range(30)]}
     header["options"] |= {"valSize": 500, "data": "pets\n#"}
-    checkpoints.write_exit(path, load_file(source), header)
+    path.write_bytes(checkpoints.exit_content(load_file(source), header))
     text = page.of_run({14: path})
     for part in (
         "on pets�#\n",

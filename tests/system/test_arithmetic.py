@@ -101,7 +101,9 @@ def test_a_compiled_run_goes_on_without_a_compiler(tmp_path):
     main.main([*TINY, "--nEpochs", "2", "--save", str(tmp_path)])
     (folder,) = tmp_path.iterdir()
     state = checkpoints.read_state(folder, pytest.fail)
-    checkpoints.write_state(folder, {**state, "options": {**state["options"], "compile": True, "nEpochs": 3}})
+    checkpoints.RunFiles(folder, ()).write_state(
+        {**state, "options": {**state["options"], "compile": True, "nEpochs": 3}}
+    )
     (folder / "opt.json").unlink()
     environment = {**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "main.py", "--resume", str(folder)]

@@ -174,7 +174,7 @@ def test_a_damaged_state_takes_no_good_one_s_place(run_copy, monkeypatch):
     real = Path.replace
     monkeypatch.setattr(Path, "replace", lambda path, to: sys.exit(9) if path.suffix == ".tmp" else real(path, to))
     with pytest.raises(SystemExit):
-        checkpoints.write_state(folder, state)
+        checkpoints.RunFiles(folder, ()).write_state(state)
     assert checkpoints.read_state(folder, lambda text: None)["log"] == state["log"]
 
 
@@ -196,7 +196,7 @@ def test_both_states_damaged(run_copy):
 def test_a_state_of_another_format_is_refused_by_name(run_copy):
     save, folder = run_copy
     for _ in range(2):
-        checkpoints.write_state(folder, {"format": 99})
+        checkpoints.RunFiles(folder, ()).write_state({"format": 99})
     with pytest.raises(UserError, match="format 99; this program reads 3"):
         resume(save)
 
@@ -205,7 +205,7 @@ def test_a_state_that_another_program_or_another_moment_can_read_is_not_put_asid
     """That of a newer version; one that the disk does not give now."""
     save, folder = run_copy
     content = (folder / "latest.pt").read_bytes()
-    checkpoints.write_state(folder, {"format": 99})
+    checkpoints.RunFiles(folder, ()).write_state({"format": 99})
     with pytest.raises(UserError, match="format 99; this program reads 3"):
         resume(save)
     (folder / "latest.pt").write_bytes(content)
@@ -295,7 +295,7 @@ def test_exits_of_a_finished_run_that_are_missing_or_damaged_are_made_anew(run_c
 
 def of_epoch(path, epoch):
     """Make an exit file one of another epoch, as a crash between two files would leave it."""
-    checkpoints.write_exit(path, load_file(path), {**checkpoints.read_header(path), "epochs": epoch})
+    path.write_bytes(checkpoints.exit_content(load_file(path), {**checkpoints.read_header(path), "epochs": epoch}))
 
 
 def test_exits_of_two_epochs_do_not_stay_together(run_copy, finished, capsys):
@@ -515,7 +515,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(run_copy, tmp_path):
     with pytest.raises(UserError, match="damaged"):
         resume(save)
     for _ in range(2):  # with the right checksum
-        checkpoints.write_state(folder, {"options": Malice(trap)})
+        checkpoints.RunFiles(folder, ()).write_state({"options": Malice(trap)})
     with pytest.raises(UserError, match="cannot be read as a training state"):
         resume(save)
     torch.save(Malice(trap), folder / "exit-5.safetensors")
