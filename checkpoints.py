@@ -336,6 +336,11 @@ class RunFiles:
         self._write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
 
     @world.first_only
+    def write_log(self, rows: bytes) -> None:
+        """Write `log.csv`, with the rows of all epochs, so that none is missing or doubled after a resume."""
+        self._write(self.folder / "log.csv", rows)
+
+    @world.first_only
     def write_curves(self, plot: bytes) -> None:
         """Write `curves.png`."""
         self._write(self.folder / "curves.png", plot)
@@ -357,22 +362,26 @@ class RunFiles:
             about = {**header, "position": position, "error": error}
             self._write(path, exit_content(network.exit_state(position), about))
 
-    def damage(self, epoch: int) -> str | None:
-        """What is wrong with the exit files of an epoch; None: nothing."""
+    def damage(self, epoch: int | None = None) -> str | None:
+        """What is wrong with the exit files, which should be of this epoch, counted from 1 (None: of any one); None:
+        nothing."""
         try:
-            self.read_errors(epoch)
+            self.read_errors()
         except UserError as error:
             return str(error)
-        return None
+        (path, *_) = self.exits.values()
+        found = read_header(path)["epochs"]
+        return None if epoch in (None, found) else f"{path} is of epoch {found}, not of epoch {epoch}"
 
-    def read_errors(self, epoch: int) -> list[float]:
+    def read_errors(self) -> list[float]:
         """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged, or of
-        another epoch, counted from 1, than this one."""
+        another epoch than the others, as a crash between two of them leaves it."""
         headers = {path: read_header(path) for path in self.exits.values()}
+        *_, last = headers.values()
         for path, header in headers.items():
             check_seal(path)
-            if header["epochs"] != epoch:
-                raise UserError(f"{path} is of epoch {header['epochs']}, not of epoch {epoch}, which the run has kept")
+            if header["epochs"] != last["epochs"]:
+                raise UserError(f"{path} is of epoch {header['epochs']}, the last exit of epoch {last['epochs']}")
         return [header["error"] for header in headers.values()]
 
     @world.first_only

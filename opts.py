@@ -443,7 +443,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     if not stored.are_of(saved, MAIN) or "depth" not in saved:
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
-    place = str(MAIN.resolved(named)["data"])
+    place = str(named.get("data", MAIN.resolved({})["data"]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place
         if not values.holds(place, "train"):

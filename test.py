@@ -3,7 +3,7 @@
 python test.py CIFAR10 AuxResNet-56-5                        # error 7.39: the last exit
 python test.py CIFAR10 AuxResNet-56-5 --exit 25              # another exit, from its own file
 python test.py CIFAR10 AuxResNet-56-5 --exit all             # the card of all: what each costs, and what it gives
-python test.py CIFAR10 AuxResNet-56-5 --exit ensemble        # the mean of all exits' probabilities
+python test.py CIFAR10 AuxResNet-56-5 --exit ensemble        # the mean of their probabilities
 python test.py CIFAR10 AuxResNet-56-5 --perClass             # the error of each class
 python test.py CIFAR10 AuxResNet-56-5 --policy policy.json   # early exit by a file of calibrate.py
 python test.py CIFAR10 AuxResNet-56-5 --policy policy.json --compile true    # by compiled code
@@ -63,7 +63,8 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     from inference.calibration import Answered
     from reports import card_plots, cards
 
-    policy = policy_to_draw(options, model)
+    learnt = saved.load(saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
+    policy = policy_to_draw(options, learnt)
     logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, opts.label(options.data), logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
@@ -72,8 +73,9 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     if options.plot:
         points, curve = {"exits": card_plots.exit_points(found)}, None
         if policy:
-            answers = Answered([z.cpu() for z in logits], targets.cpu(), options.data)
-            point, curve = early_exit_places(model, policy, answers)
+            asked = [z.cpu() for position, z in zip(model.files, logits, strict=True) if position in learnt.files]
+            answers = Answered(asked, targets.cpu(), options.data)
+            point, curve = early_exit_places(learnt, policy, answers)
             points["early exit"] = [point]
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
 
@@ -109,7 +111,7 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered"
 
 
 def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
-    """Print the error of one exit, or of the ensemble of all, and, where that is asked for, that of each class."""
+    """Print the error of one exit, or of the ensemble of those that learnt, and, where asked for, of each class."""
     from inference import saved
     from models import metrics
     from reports import card_plots, cards

@@ -91,7 +91,7 @@ class Harness:
         found = checkpoints.read_state(self.folder, lambda text: None)
         options = opts.from_saved(found.get("options"))
         plan = Plan(options.trainSize or 64, options.batchsize, options.nEpochs, 0, 32, 32)
-        State(self.trainers[options.optimizer], "test").restore(found, plan)
+        State(self.trainers[options.optimizer], "test", False).restore(found, plan)
 
     def options(self, content: bytes) -> None:
         """opt.json."""

@@ -41,6 +41,13 @@ class Point(NamedTuple):
     macs: int
     error: float
 
+    def fits(self, data: str) -> bool:
+        """Whether it has a place in the panel of a data set."""
+        return self.macs <= WIDEST and self.error <= SHOWN[data][1]
+
+    def __str__(self) -> str:
+        return f"{self.error:.2f} % at {EngFormatter(places=1, sep=' ')(self.macs)}"
+
 
 def last_exits(errors: dict[str, float], classes: int) -> dict[str, Point]:
     """The last exit of each network, by name, that has this error."""
@@ -74,14 +81,13 @@ def draw(path: Path) -> None:
         axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
         for name, points in trained[data].items():
             axes.plot(*zip(*points, strict=True), "o-", label=f"{name}, trained here")
-        paper = last_exits(PAPER[data], CLASSES[data])
-        near = {name: point for name, point in paper.items() if point.macs <= WIDEST}
+        paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
+        near = {name: point for name, point in paper.items() if point.fits(data)}
         for (name, point), marker in zip(near.items(), MARKERS, strict=True):
-            axes.plot(*point, marker, color="0.35", markersize=8, label=f"{name}, the paper, 400 epochs")
-        elsewhere = [f"{name}, the paper: {_told(point)}" for name, point in paper.items() if name not in near]
-        outside = [(name, p) for name, points in trained[data].items() for p in points if p.error > SHOWN[data][1]]
-        elsewhere += [f"{name.partition(',')[0]}, an early exit: {_told(point)}" for name, point in outside]
-        axes.text(0.02, 0.02, "not shown\n" + "\n".join(elsewhere), transform=axes.transAxes, fontsize="small")
+            axes.plot(*point, marker, color="0.35", markersize=8, label=f"{name}, 400 epochs")
+        exits = [(name, point) for name, points in trained[data].items() for point in points]
+        outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
+        axes.text(0.02, 0.02, "not shown\n" + "\n".join(outside), transform=axes.transAxes, fontsize="small")
         axes.set(title=f"CIFAR-{CLASSES[data]}", xlabel="multiply-adds for one picture", ylabel="test error (%)")
         axes.set(xlim=(2e7, WIDEST), ylim=SHOWN[data])
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
@@ -89,10 +95,6 @@ def draw(path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize="small")
     FigureCanvasAgg(figure).print_png(str(path))
-
-
-def _told(point: Point) -> str:
-    return f"{point.error:.2f} % at {EngFormatter(places=1, sep=' ')(point.macs)}"
 
 
 if __name__ == "__main__":

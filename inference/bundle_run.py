@@ -54,8 +54,10 @@ class Router:
         with Path(path).open("rb") as raw, Image.open(raw, formats=KINDS) as picture:  # by path it would scramble TIFFs
             bits, *_ = getattr(picture, "tag_v2", {}).get(258, (16,))  # of a TIFF file's values
             picture.load()
-            with suppress(Exception):  # there are no Exif data, or they are damaged in any way
-                picture = picture.transpose(TURNS[picture.getexif()[0x112]])
+            turn = None
+            with suppress(Exception):  # Exif data may be damaged in any way
+                turn = TURNS.get(picture.getexif().get(0x112))
+            picture = picture if turn is None else picture.transpose(turn)
             if picture.mode[0] in "IF":
                 values = np.asarray(picture)
                 if picture.mode == "F" or bits != 16 or values.min() < 0 or values.max() > 65535:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports import tables
-from system import files, world
+from system import files
 from system.errors import UserError
 from system.strict import is_number
 
@@ -77,13 +76,6 @@ def _can_be(column: str, value: Any) -> bool:
     """Whether a column of the log can have such a value, where it has any."""
     highest = 100 if "_error_" in column else MAX_SECONDS if column.startswith("seconds") else math.inf
     return is_number(value, -math.inf if column.endswith("_loss") else 0, highest)
-
-
-@world.first_only
-def write(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of all epochs, atomically, so that none is missing or doubled after a resume. Of several processes
-    only the first one writes."""
-    files.write(folder / FILE, tables.as_csv(rows))
 
 
 def read(folder: Path) -> list[dict[str, float | None]]:

@@ -35,7 +35,7 @@ def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[Callable[[], N
     """
     existed = folder.exists()
     with _opened(folder) as file:
-        alone = _take(file, folder)
+        alone, here = _take(file, folder), partial(_check_here, folder, folder.stat(), file)
         file.seek(0)
         if not alone:
             warn(f"{folder} is on a file system without locks: see to it that no second run uses it")
@@ -47,10 +47,10 @@ def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[Callable[[], N
         file.flush()
         sweep(folder)
         try:
-            yield partial(_check_here, file, folder)
+            yield here
         finally:
             with suppress(OSError, UserError):  # the folder may be gone
-                _check_here(file, folder)
+                here()
                 (folder / LOCK_FILE).unlink()
                 if not existed:
                     folder.rmdir()  # only if nothing was left in it
@@ -105,16 +105,19 @@ def check_free(folder: Path) -> None:
         _take(file, folder)
 
 
-def _check_here(file: BinaryIO, folder: Path) -> None:
-    """Raise UserError where a folder's lock file is not this open one any more."""
+def _check_here(folder: Path, before: os.stat_result, file: BinaryIO) -> None:
+    """Raise UserError where a folder is not what it was `before`, or has another lock file than this open one. One that
+    somebody removed may be missing; what a file system does not answer just now is no reason to stop."""
     try:
-        here = os.path.samestat(os.lstat(folder / LOCK_FILE), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        here = False
-    if not here:
+        same = os.path.samestat(folder.stat(), before)
+        with suppress(FileNotFoundError):
+            same = same and os.path.samestat((folder / LOCK_FILE).lstat(), os.fstat(file.fileno()))
+    except OSError as error:
+        same = error.errno not in (errno.ENOENT, errno.ENOTDIR)
+    if not same:
         raise UserError(
-            f"{folder} was moved, removed or replaced during the run; what was saved is where the folder is now: go on "
-            "with --resume and that place"
+            f"{folder} is no longer the folder in which the run began; if that was moved, go on with --resume and its "
+            "place"
         )
 
 

@@ -45,17 +45,18 @@ class Plan:
         """The side in pixels that an epoch begins with."""
         return schedules.side(self.progress(epoch, 0), self.first_side, self.side)
 
-    def after(self, done: int, taken: int | None = None) -> Iterator[Step]:
-        """All steps but the first `done`. Those of the epoch that they end in have `taken` so many of its pictures, if
-        not as many as this plan would (None): an older version divided the last ones otherwise."""
-        first_epoch, first_index = divmod(done, self.steps)
-        taken = self.pictures_after(first_index) if taken is None else taken
-        for epoch in range(first_epoch, self.epochs):
+    def after(self, epochs: int, steps: int = 0, taken: int | None = None) -> Iterator[Step]:
+        """All steps but those of the first epochs, and the first `steps` of the next one. These have `taken` so many
+        of its pictures, if not as many as by this plan (None): an older version divided the last ones otherwise."""
+        taken = self.pictures_after(steps) if taken is None else taken
+        if steps == self.steps:
+            epochs, steps, taken = epochs + 1, 0, 0
+        for epoch in range(epochs, self.epochs):
             order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.pictures)
-            for index in range(first_index, self.steps):
+            for index in range(steps, self.steps):
                 upto = self.pictures_after(index + 1)
                 batch, taken = order[taken:upto], upto
                 progress = self.progress(epoch, index)
                 side = schedules.side(progress, self.first_side, self.side)
                 yield Step(epoch, index, progress, side, world.own(batch), world.own(range(len(batch))), len(batch))
-            first_index, taken = 0, 0
+            steps = taken = 0

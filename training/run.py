@@ -123,7 +123,7 @@ class Run:
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, stop)
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
-        self.state = State(self.trainer, self.data.evaluated_name)
+        self.state = State(self.trainer, self.data.evaluated_name, self.data.validates)
         self.save_due = math.inf
         self.tested_network: MultiExit = self.trainer.network  # what was tested last; exit files are made of it
         self.agreement = world.Agreement()
@@ -207,10 +207,10 @@ class Run:
             warn(warning)
 
     def _batches(self) -> Iterator[Batch]:
-        done = self.state.epochs_done * self.plan.steps + self.state.step
+        state = self.state
         return training_batches(
             self.data.train,
-            self.plan.after(done, self.state.sums.pictures),
+            self.plan.after(state.epochs_done, state.step, state.sums.pictures),
             seed=self.options.manualSeed,
             workers=self.options.nThreads,
             augmentation=self.augmentation,
@@ -266,8 +266,7 @@ class Run:
         pictures, seconds = len(self.data.train), state.clock.seconds()
         state.log.append(log.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
-        self.files.check_held()
-        log.write(self.files.folder, state.log)
+        self.files.write_log(tables.as_csv(state.log))
         self.save_state()
         if evaluated and state.kept_epoch() == state.epochs_done:
             self.files.write_exits(self.tested_network, self._header(), evaluated.errors)
@@ -306,9 +305,8 @@ class Run:
     def finish(self) -> Kept:
         """What the run has kept: with a validation split the best epoch, which is tested now, else the last one. Mends
         the log, if that has come to harm, and writes the page about the run."""
-        self.files.check_held()
         self._mend_log()
-        errors = world.share(partial(self.files.read_errors, self.state.kept_epoch()))
+        errors = world.share(self.files.read_errors)
         kept = self._best_epoch(errors) if self.data.validates else Kept(errors, "test error")
         if world.is_first():
             self.files.write_page(page.of_run(self.files.exits))
@@ -319,20 +317,21 @@ class Run:
         """Write the log anew if its file is missing, or has other rows than the training state."""
         if not log.holds(self.files.folder, self.state.log):
             warn(f"{self.files.folder / log.FILE} is missing or damaged; it is written anew from the training state")
-            log.write(self.files.folder, self.state.log)
+            self.files.write_log(tables.as_csv(self.state.log))
 
     def _mend_exits(self) -> None:
         """Write the exits of the epoch that was done last anew if they are to be kept, and a file of theirs is missing,
-        damaged, or of another epoch: the training state has its weights, the log its errors. (Of an earlier epoch
-        nothing else is kept.)"""
+        damaged, or of another epoch: the training state has its weights, the log its errors. Of an earlier epoch that
+        did best nothing else is kept, which is said."""
         state, name = self.state, self.data.evaluated_name
-        if state.step or not state.log or state.kept_epoch() != state.epochs_done:
-            return
-        if damage := world.share(partial(self.files.damage, state.epochs_done)):
-            warn(f"{damage}; the exits are written anew from the training state")
-            network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
-            errors = [last[log.error_column(name, position)] for position in self.configuration.exits]
-            self.files.write_exits(network, self._header(), errors)
+        if state.log and state.kept_epoch() == state.epochs_done and not state.step:
+            if damage := world.share(partial(self.files.damage, state.epochs_done)):
+                warn(f"{damage}; the exits are written anew from the training state")
+                network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
+                errors = [last[log.error_column(name, position)] for position in self.configuration.exits]
+                self.files.write_exits(network, self._header(), errors)
+        elif self.data.validates and state.kept_epoch() and (damage := world.share(self.files.damage)):
+            warn(f"{damage}; unless a later epoch does better, there is nothing to keep")
 
     def _best_epoch(self, errors: list[float]) -> Kept:
         """The epoch that did best on the validation split, with these `errors` there, is tested. Its validation error,

@@ -23,10 +23,11 @@ FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
 class State:
     """The log of the epochs that are done, and the sums and seconds of the one that is not. `evaluated_name`
-    is what the log calls the pictures that are not trained on: `test` or `validation`."""
+    is what the log calls the pictures that are not trained on: `test` or `validation`; with `validates` the epoch that
+    does best on them is kept."""
 
-    def __init__(self, trainer: Trainer, evaluated_name: str) -> None:
-        self.trainer, self.evaluated_name = trainer, evaluated_name
+    def __init__(self, trainer: Trainer, evaluated_name: str, validates: bool) -> None:
+        self.trainer, self.evaluated_name, self.validates = trainer, evaluated_name, validates
         self.log: list[dict[str, Any]] = []  # a row for each epoch
         self.begin_epoch()
 
@@ -48,9 +49,7 @@ class State:
         learning = exits.learning(self.trainer.exit_weights.weights, self.trainer.network.exits)
         column = log.error_column(self.evaluated_name, learning[-1])
         tested = {row["epoch"]: row[column] for row in self.log if row[column] is not None}
-        if self.evaluated_name == "test":
-            return max(tested, default=None)
-        return min(tested, key=tested.get, default=None)
+        return min(tested, key=tested.get, default=None) if self.validates else max(tested, default=None)
 
     def saved(self) -> dict[str, Any]:
         """All of it, with the weights and what training needs, for a training state. Raises NotFinite where there is

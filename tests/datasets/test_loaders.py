@@ -49,8 +49,8 @@ def test_normalise():
     torch.testing.assert_close(result, expected)
 
 
-def stream(pictures, workers=0, done=0, how=PLAIN, first_side=32, epochs=3):
-    steps = Plan(len(pictures), 32, epochs, seed=5, side=32, first_side=first_side).after(done)
+def stream(pictures, workers=0, done=(0, 0), how=PLAIN, first_side=32, epochs=3):
+    steps = Plan(len(pictures), 32, epochs, seed=5, side=32, first_side=first_side).after(*done)
     return list(training_batches(pictures, steps, seed=5, workers=workers, augmentation=how, pin=False))
 
 
@@ -63,8 +63,8 @@ def noise():
 
 @pytest.mark.parametrize(("how", "first_side"), [(PLAIN, 32), (replace(PLAIN, alternate=True, cutout=8), 16)])
 def test_batches_do_not_depend_on_the_number_of_workers_or_on_where_the_stream_starts(how, first_side, noise):
-    alone, several = (stream(noise, workers, 0, how, first_side) for workers in (0, 3))
-    late = stream(noise, 0, 5, how, first_side)
+    alone, several = (stream(noise, workers, (0, 0), how, first_side) for workers in (0, 3))
+    late = stream(noise, 0, (1, 1), how, first_side)
     assert [(batch.step.epoch, batch.step.index) for batch in alone] == [(e, i) for e in range(3) for i in range(4)]
     for expected, found in zip(alone, several, strict=True):
         assert found.images.equal(expected.images)

@@ -124,7 +124,7 @@ def test_a_finished_run_with_a_damaged_exit_file_is_refused_by_name(finished, tm
     content[-1] ^= 1
     (folder / FIRST).write_bytes(content)
     with pytest.raises(UserError, match=f"{folder / FIRST} is damaged"):
-        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors(8)
+        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors()
 
 
 def test_weights_without_an_answer_give_no_error(genuine, tmp_path):

@@ -13,7 +13,7 @@ from datasets.pictures import balanced_order
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
-from reports import log
+from reports import log, tables
 from training.run import Run
 from training.trainer import Trainer
 
@@ -58,12 +58,12 @@ def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
     young = tmp_path / FOLDER
     young.mkdir()
     (young / "opt.json").write_bytes((sparse / FOLDER / "opt.json").read_bytes())
-    log.write(young, rows[:3])
+    (young / log.FILE).write_bytes(tables.as_csv(rows[:3]))
     both = script("plot.py", sparse / FOLDER, young, "--out", tmp_path / "p.png")
     assert both.returncode == 0, both.stderr
     (row,) = [line.split() for line in both.stdout.splitlines() if line.split()[1:2] == ["14"]]
     assert row[2:4] == ["2", "2"]  # two runs, both tested after the second epoch
-    log.write(young, rows[:1])
+    (young / log.FILE).write_bytes(tables.as_csv(rows[:1]))
     alone = script("plot.py", young, "--out", tmp_path / "p.png")
     assert alone.returncode == 0, alone.stderr
     assert "none yet" in alone.stdout
@@ -129,6 +129,18 @@ def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_pa
         assert tensor.equal(states[1]["network"][name]), name
     main.main(["--resume", str(tmp_path / "stopped" / FOLDER)])
     assert exit_files(tmp_path / "whole" / FOLDER) == exit_files(tmp_path / "stopped" / FOLDER)
+
+
+def test_a_run_stopped_in_the_test_after_an_epoch_goes_on_to_the_same_bits(tmp_path, monkeypatch, finished):
+    signal_during(monkeypatch, Run, "evaluate", 1)
+    with pytest.raises(SystemExit):
+        main.main([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)])
+    monkeypatch.undo()
+    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    assert (state["log"], state["sums"]["pictures"]) == ([], 256)  # trained, and not tested
+    main.main(["--resume", str(tmp_path / FOLDER)])
+    assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
+    assert logged(tmp_path / FOLDER) == logged(finished[1])
 
 
 def test_a_finished_run_with_a_split_resumed_says_the_same(tmp_path, capsys):

@@ -140,6 +140,16 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_lock_that_is_removed_stops_no_run_but_one_of_another_does(tmp_path):
+    with locked(tmp_path / "run", pytest.fail) as check_held:
+        (tmp_path / "run" / ".lock").unlink()
+        check_held()
+        (tmp_path / "run" / ".lock").write_text("process 1 on elsewhere\n")
+        with pytest.raises(UserError, match="no longer the folder in which the run began"):
+            check_held()
+    assert (tmp_path / "run" / ".lock").exists()
+
+
 def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
     with pytest.raises(UserError):
         main.main([*SMALL[:-2], "--nGPU", "99", "--save", str(tmp_path / "new")])
@@ -244,7 +254,7 @@ def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, 
         assert not list(tmp_path.rglob("*.tmp"))
         if begun:
             checkpoints.read_state(folder, lambda text: None)
-    assert fail_at > 12
+    assert fail_at > 8
     for name in ("exit-5.safetensors", "exit-14.safetensors"):
         ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (folder, finished[1]))
         assert ours == theirs
@@ -302,7 +312,7 @@ def test_exits_of_two_epochs_do_not_stay_together(run_copy, finished, capsys):
     save, folder = run_copy
     of_epoch(folder / "exit-5.safetensors", 1)
     resume(save)
-    assert "exit-5.safetensors is of epoch 1, not of epoch 2" in capsys.readouterr().err
+    assert "exit-5.safetensors is of epoch 1, the last exit of epoch 2" in capsys.readouterr().err
     assert exit_files(folder) == exit_files(finished[1])
 
 
@@ -314,9 +324,18 @@ def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path):
     assert kept < 3  # of which nothing else is left
     of_epoch(path, 3)
     before = exit_files(tmp_path / FOLDER)
-    with pytest.raises(UserError, match=f"{path} is of epoch 3, not of epoch {kept}, which the run has kept"):
+    with pytest.raises(UserError, match=f"{path} is of epoch 3, the last exit of epoch {kept}"):
         main.main(["--resume", str(tmp_path / FOLDER)])
     assert exit_files(tmp_path / FOLDER) == before
+
+
+def test_exits_of_an_older_epoch_than_the_state_are_written_anew(run_copy, finished, capsys):
+    save, folder = run_copy
+    for path in folder.glob("exit-*"):
+        of_epoch(path, 1)
+    resume(save)
+    assert "exit-5.safetensors is of epoch 1, not of epoch 2; the exits are written anew" in capsys.readouterr().err
+    assert exit_files(folder) == exit_files(finished[1])
 
 
 def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
@@ -334,7 +353,7 @@ def test_a_folder_that_is_removed_during_the_run(tmp_path):
     tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))  # at once, while a removal could meet new files
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search("was moved, removed or replaced|No such file or directory", text.splitlines()[-1])
+    assert re.search("no longer the folder in which the run began|could not be written", text.splitlines()[-1])
     assert "Traceback" not in text
 
 
@@ -349,7 +368,7 @@ def test_a_run_whose_folder_was_moved_does_not_write_into_another(tmp_path):
     process.send_signal(signal.SIGCONT)
     _, text = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in text) == (1, False)
-    assert re.search("was moved, removed or replaced|could not be written", text.splitlines()[-1])
+    assert re.search("no longer the folder in which the run began|could not be written", text.splitlines()[-1])
     assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(
         ("latest.pt", "log.csv", ".lock"), "of another run"
     )

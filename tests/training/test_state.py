@@ -141,6 +141,7 @@ OTHERS = {
     "an option of 400 digits": (put(("options", "depth"), 10**400), "saved options are not"),
     "an option of another name": (put(("options", "depth=8 --x"), 1), "saved options are not"),
     "an option that is a tensor": (put(("options", "depth"), torch.zeros(3)), "saved options are not"),
+    "an option of another kind": (lambda s: s["options"].update(exits=True, nOutputs=None), "saved options are not"),
     "no options": (lambda s: s.pop("options"), "saved options are not"),
 }  # fmt: skip
 

@@ -130,7 +130,9 @@ def went_on(optimizer):
         if state:
             model.load_state_dict(state[0])
             trainer.restore(state[1], begin)
-        batches = training_batches(data, plan.after(begin), seed=0, workers=0, augmentation=Augmentation(4), pin=False)
+        batches = training_batches(
+            data, plan.after(0, begin), seed=0, workers=0, augmentation=Augmentation(4), pin=False
+        )
         for step in trainer.steps(batches, Sums(len(model.exits), CPU[0])):
             if (begin, step.index) == (0, 1):
                 state = copy.deepcopy((model.state_dict(), trainer.state()))
