@@ -1,9 +1,10 @@
 """The folder of a run: one safetensors file per exit, the training state, the options, and what is made of them.
 
 Every file is written beside its place, brought to the disk, and moved there in one step, so that a reader sees the old
-one or the new one, whole. The training state is written last: a run that stopped before it repeats what came since the
-state before, with the same result. It ends with a checksum of its own, since PyTorch does not check the one in its
-archives, and the state before it is kept. Nothing is unpickled but tensors and plain values (`weights_only=True`).
+one or the new one, whole. The training state is written before the exits of its epoch: where a crash kept these from
+following, they are made of it when the run goes on. It ends with a checksum of its own, since PyTorch does not check
+the one in its archives, and the state before it is kept. Nothing is unpickled but tensors and plain values
+(`weights_only=True`).
 """
 
 import hashlib
@@ -362,16 +363,15 @@ class RunFiles:
             about = {**header, "position": position, "error": error}
             self._write(path, exit_content(network.exit_state(position), about))
 
-    def damage(self, epoch: int | None = None) -> str | None:
-        """What is wrong with the exit files, which should be of this epoch, counted from 1 (None: of any one); None:
-        nothing."""
+    def damage(self, epoch: int) -> str | None:
+        """What is wrong with the exit files, which should be of this epoch, counted from 1; None: nothing."""
         try:
             self.read_errors()
         except UserError as error:
             return str(error)
         (path, *_) = self.exits.values()
         found = read_header(path)["epochs"]
-        return None if epoch in (None, found) else f"{path} is of epoch {found}, not of epoch {epoch}"
+        return None if found == epoch else f"{path} is of epoch {found}, not of epoch {epoch}"
 
     def read_errors(self) -> list[float]:
         """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged, or of

@@ -63,7 +63,8 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     from inference.calibration import Answered
     from reports import card_plots, cards
 
-    learnt = saved.load(saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
+    files = saved.choose(model.files, saved.LEARNT)  # of the exits that a policy is for
+    learnt = model if files == model.files else saved.load(files)
     policy = policy_to_draw(options, learnt)
     logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, opts.label(options.data), logits, targets, runs_on, options.mirror)

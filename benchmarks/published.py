@@ -8,6 +8,7 @@ logs of pytorch-cifar-models. Their multiply-adds are counted with the networks 
 """
 
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ SINGLE = {  # after 200 epochs of SGD, https://github.com/chenyaofo/pytorch-cifa
 MARKERS = ("^", "D")  # of the paper's networks that are as large as those trained here
 SIDE = 32  # pixels
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
-SHOWN = {"CIFAR10": (5, 12), "CIFAR100": (26, 33)}  # percent; an exit that errs more is told in words
-WIDEST = 140e6  # multiply-adds; so is what takes more
+SHOWN = {"CIFAR10": (5, 12), "CIFAR100": (26, 33)}  # percent; what has no place in a panel is told in words
+COSTS = (2e7, 1.4e8)  # multiply-adds
 
 
 class Point(NamedTuple):
@@ -43,7 +44,8 @@ class Point(NamedTuple):
 
     def fits(self, data: str) -> bool:
         """Whether it has a place in the panel of a data set."""
-        return self.macs <= WIDEST and self.error <= SHOWN[data][1]
+        (lowest, highest), (least, most) = SHOWN[data], COSTS
+        return lowest <= self.error <= highest and least <= self.macs <= most
 
     def __str__(self) -> str:
         return f"{self.error:.2f} % at {EngFormatter(places=1, sep=' ')(self.macs)}"
@@ -83,13 +85,13 @@ def draw(path: Path) -> None:
             axes.plot(*zip(*points, strict=True), "o-", label=f"{name}, trained here")
         paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
         near = {name: point for name, point in paper.items() if point.fits(data)}
-        for (name, point), marker in zip(near.items(), MARKERS, strict=True):
+        for (name, point), marker in zip(near.items(), cycle(MARKERS), strict=False):
             axes.plot(*point, marker, color="0.35", markersize=8, label=f"{name}, 400 epochs")
         exits = [(name, point) for name, points in trained[data].items() for point in points]
         outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
         axes.text(0.02, 0.02, "not shown\n" + "\n".join(outside), transform=axes.transAxes, fontsize="small")
         axes.set(title=f"CIFAR-{CLASSES[data]}", xlabel="multiply-adds for one picture", ylabel="test error (%)")
-        axes.set(xlim=(2e7, WIDEST), ylim=SHOWN[data])
+        axes.set(xlim=COSTS, ylim=SHOWN[data])
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

@@ -106,8 +106,8 @@ def check_free(folder: Path) -> None:
 
 
 def _check_here(folder: Path, before: os.stat_result, file: BinaryIO) -> None:
-    """Raise UserError where a folder is not what it was `before`, or has another lock file than this open one. One that
-    somebody removed may be missing; what a file system does not answer just now is no reason to stop."""
+    """Raise UserError where a folder is not what it was `before`, or has another lock file than this open one. A lock
+    that somebody removed is no reason to stop, and neither is what a file system does not answer just now."""
     try:
         same = os.path.samestat(folder.stat(), before)
         with suppress(FileNotFoundError):
@@ -116,8 +116,8 @@ def _check_here(folder: Path, before: os.stat_result, file: BinaryIO) -> None:
         same = error.errno not in (errno.ENOENT, errno.ENOTDIR)
     if not same:
         raise UserError(
-            f"{folder} is no longer the folder in which the run began; if that was moved, go on with --resume and its "
-            "place"
+            f"{folder} is no longer the folder in which the run began, or another run is at work in it; if it was "
+            "moved, go on with --resume and its place"
         )
 
 

@@ -316,13 +316,13 @@ class Run:
     def _mend_log(self) -> None:
         """Write the log anew if its file is missing, or has other rows than the training state."""
         if not log.holds(self.files.folder, self.state.log):
-            warn(f"{self.files.folder / log.FILE} is missing or damaged; it is written anew from the training state")
             self.files.write_log(tables.as_csv(self.state.log))
+            warn(f"{self.files.folder / log.FILE} was missing or damaged; it is written anew from the training state")
 
     def _mend_exits(self) -> None:
         """Write the exits of the epoch that was done last anew if they are to be kept, and a file of theirs is missing,
         damaged, or of another epoch: the training state has its weights, the log its errors. Of an earlier epoch that
-        did best nothing else is kept, which is said."""
+        did best nothing else is kept: then it is only said."""
         state, name = self.state, self.data.evaluated_name
         if state.log and state.kept_epoch() == state.epochs_done and not state.step:
             if damage := world.share(partial(self.files.damage, state.epochs_done)):
@@ -330,8 +330,10 @@ class Run:
                 network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
                 errors = [last[log.error_column(name, position)] for position in self.configuration.exits]
                 self.files.write_exits(network, self._header(), errors)
-        elif self.data.validates and state.kept_epoch() and (damage := world.share(self.files.damage)):
-            warn(f"{damage}; unless a later epoch does better, there is nothing to keep")
+        elif self.data.validates and state.kept_epoch():
+            damage = world.share(partial(self.files.damage, state.kept_epoch()))
+            if damage:
+                warn(f"the exits of the best epoch so far are missing or damaged: {damage}")
 
     def _best_epoch(self, errors: list[float]) -> Kept:
         """The epoch that did best on the validation split, with these `errors` there, is tested. Its validation error,

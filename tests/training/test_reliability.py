@@ -316,7 +316,7 @@ def test_exits_of_two_epochs_do_not_stay_together(run_copy, finished, capsys):
     assert exit_files(folder) == exit_files(finished[1])
 
 
-def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path):
+def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path, capsys):
     path = tmp_path / FOLDER / "exit-5.safetensors"
     run = ["--valSize", "100", "--nEpochs", "3", "--LR", "1e-9", "--nThreads", "0"]
     main.main([*SMALL, *run, "--save", str(tmp_path)])
@@ -326,6 +326,7 @@ def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path):
     before = exit_files(tmp_path / FOLDER)
     with pytest.raises(UserError, match=f"{path} is of epoch 3, the last exit of epoch {kept}"):
         main.main(["--resume", str(tmp_path / FOLDER)])
+    assert "the exits of the best epoch so far are missing or damaged" in capsys.readouterr().err
     assert exit_files(tmp_path / FOLDER) == before
 
 
