@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -144,6 +145,24 @@ def points(folder):
     reader = EventAccumulator(str(folder))
     reader.Reload()
     return {tag: [(one.step, one.value) for one in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+def start(save, *options):
+    """A long run in a process of its own, in its first steps."""
+    command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
+    process = subprocess.Popen(
+        [*command, "--depth", "8", "--trainSize", "320", *options],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where nohup runs the tests
+    )
+    log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
+    while not log.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
 
 
 def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, write_pictures
+from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, start, write_pictures
 from safetensors.torch import load_file
 
 import checkpoints
@@ -25,7 +25,6 @@ from benchmarks.soak import soak
 from datasets import splits
 from reports import plots
 from system.errors import UserError
-from system.lock import locked
 
 pytestmark = pytest.mark.slow
 
@@ -48,24 +47,6 @@ def test_killed_at_30_random_moments_a_run_ends_with_the_same_bits(tmp_path):
     assert soak(tmp_path, kills=30, seed=1) >= 1
 
 
-def start(save, *options):
-    """A long run in a process of its own, in its first steps."""
-    command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
-    process = subprocess.Popen(
-        [*command, "--depth", "8", "--trainSize", "320", *options],
-        cwd=PROJECT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where nohup runs the tests
-    )
-    log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
-    while not log.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
-
-
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
@@ -80,16 +61,6 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, status, tmp_p
     assert not (folder / ".lock").exists()
     assert (folder / "latest.pt").read_bytes() != before
     checkpoints.read_state(folder, pytest.fail)
-
-
-def test_two_runs_on_one_folder(tmp_path):
-    process = start(tmp_path)
-    second = script("main.py", "--resume", tmp_path / "DIGITS-AuxResNet-8-2")
-    assert_one_line_error(second, 1, "in use", f"process {process.pid} on ")
-    third = script("main.py", "--data", "DIGITS", "--depth", "8", "--save", tmp_path)  # should not say: rename it
-    assert_one_line_error(third, 1, "in use", f"process {process.pid} on ")
-    process.kill()
-    process.communicate(timeout=60)
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -128,32 +99,6 @@ with errors.one_line_errors('main.py'):
 """
     process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (130, "main.py: interrupted\n")
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
-    (tmp_path / ".lock").write_text("process 4194304 on elsewhere\n")
-    heard = []
-    with locked(tmp_path, heard.append):
-        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    assert "process 4194304 on elsewhere" in heard[0]
-    assert tmp_path.exists()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_lock_that_is_removed_stops_no_run_but_one_of_another_does(tmp_path):
-    with locked(tmp_path / "run", pytest.fail) as check_held:
-        (tmp_path / "run" / ".lock").unlink()
-        check_held()
-        (tmp_path / "run" / ".lock").write_text("process 1 on elsewhere\n")
-        with pytest.raises(UserError, match="no longer the folder in which the run began"):
-            check_held()
-    assert (tmp_path / "run" / ".lock").exists()
-
-
-def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
-    with pytest.raises(UserError):
-        main.main([*SMALL[:-2], "--nGPU", "99", "--save", str(tmp_path / "new")])
-    assert not (tmp_path / "new" / FOLDER).exists()
 
 
 def torn(content):
@@ -347,38 +292,6 @@ def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main.main([*SMALL, "--nEpochs", "1", "--save", str(tmp_path)])
     assert len(checkpoints.read_state(tmp_path / FOLDER, pytest.fail)["log"]) == 1
-
-
-def test_a_folder_that_is_removed_during_the_run(tmp_path):
-    process = start(tmp_path, "--saveEvery", "0")
-    tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))  # at once, while a removal could meet new files
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert re.search("no longer the folder in which the run began|could not be written", text.splitlines()[-1])
-    assert "Traceback" not in text
-
-
-def test_a_run_whose_folder_was_moved_does_not_write_into_another(tmp_path):
-    process = start(tmp_path, "--saveEvery", "0")
-    process.send_signal(signal.SIGSTOP)
-    folder = tmp_path / "DIGITS-AuxResNet-8-2"
-    folder.rename(tmp_path / "moved")
-    folder.mkdir()
-    for name in ("latest.pt", "log.csv", ".lock"):
-        (folder / name).write_text("of another run")
-    process.send_signal(signal.SIGCONT)
-    _, text = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in text) == (1, False)
-    assert re.search("no longer the folder in which the run began|could not be written", text.splitlines()[-1])
-    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(
-        ("latest.pt", "log.csv", ".lock"), "of another run"
-    )
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    process = script("main.py", *SMALL, "--save", tmp_path / "file")
-    assert_one_line_error(process, 1, str(tmp_path / "file"))
 
 
 def workers(process):
@@ -592,12 +505,3 @@ def test_a_log_that_is_lost_is_written_anew(finished, tmp_path, capsys):
         main.main(["--resume", str(tmp_path / FOLDER)])
         assert path.read_bytes() == before
         assert "log.csv" in capsys.readouterr().err
-
-
-def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path):
-    command = [sys.executable, "main.py", *SMALL, "--save", os.fsencode(tmp_path / "q") + b"\xff"]
-    process = subprocess.run(command, cwd=PROJECT, capture_output=True)
-    assert process.returncode == 1
-    assert b"not valid UTF-8" in process.stderr
-    assert not process.stdout
-    assert not list(tmp_path.iterdir())

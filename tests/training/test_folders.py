@@ -1,0 +1,95 @@
+"""The folder of a run is its own: locks, and folders that are moved, removed, or cannot be made."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT, SMALL, assert_one_line_error, script, start
+
+import main
+from system.errors import UserError
+from system.lock import locked
+
+pytestmark = pytest.mark.slow
+
+FOLDER = "DIGITS-AuxResNet-14-3"
+
+
+def test_two_runs_on_one_folder(tmp_path):
+    process = start(tmp_path)
+    second = script("main.py", "--resume", tmp_path / "DIGITS-AuxResNet-8-2")
+    assert_one_line_error(second, 1, "in use", f"process {process.pid} on ")
+    third = script("main.py", "--data", "DIGITS", "--depth", "8", "--save", tmp_path)  # should not say: rename it
+    assert_one_line_error(third, 1, "in use", f"process {process.pid} on ")
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    (tmp_path / ".lock").write_text("process 4194304 on elsewhere\n")
+    heard = []
+    with locked(tmp_path, heard.append):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert "process 4194304 on elsewhere" in heard[0]
+    assert tmp_path.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_is_removed_stops_no_run_but_one_of_another_does(tmp_path):
+    with locked(tmp_path / "run", pytest.fail) as check_held:
+        (tmp_path / "run" / ".lock").unlink()
+        check_held()
+        (tmp_path / "run" / ".lock").write_text("process 1 on elsewhere\n")
+        with pytest.raises(UserError, match="no longer the folder in which the run began"):
+            check_held()
+    assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError):
+        main.main([*SMALL[:-2], "--nGPU", "99", "--save", str(tmp_path / "new")])
+    assert not (tmp_path / "new" / FOLDER).exists()
+
+
+def test_a_folder_that_is_removed_during_the_run(tmp_path):
+    process = start(tmp_path, "--saveEvery", "0")
+    tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))  # at once, while a removal could meet new files
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search("no longer the folder in which the run began|could not be written", text.splitlines()[-1])
+    assert "Traceback" not in text
+
+
+def test_a_run_whose_folder_was_moved_does_not_write_into_another(tmp_path):
+    process = start(tmp_path, "--saveEvery", "0")
+    process.send_signal(signal.SIGSTOP)
+    folder = tmp_path / "DIGITS-AuxResNet-8-2"
+    folder.rename(tmp_path / "moved")
+    folder.mkdir()
+    for name in ("latest.pt", "log.csv", ".lock"):
+        (folder / name).write_text("of another run")
+    process.send_signal(signal.SIGCONT)
+    _, text = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in text) == (1, False)
+    assert re.search("no longer the folder in which the run began|could not be written", text.splitlines()[-1])
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(
+        ("latest.pt", "log.csv", ".lock"), "of another run"
+    )
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    process = script("main.py", *SMALL, "--save", tmp_path / "file")
+    assert_one_line_error(process, 1, str(tmp_path / "file"))
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path):
+    command = [sys.executable, "main.py", *SMALL, "--save", os.fsencode(tmp_path / "q") + b"\xff"]
+    process = subprocess.run(command, cwd=PROJECT, capture_output=True)
+    assert process.returncode == 1
+    assert b"not valid UTF-8" in process.stderr
+    assert not process.stdout
+    assert not list(tmp_path.iterdir())
