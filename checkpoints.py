@@ -366,23 +366,25 @@ class RunFiles:
     def damage(self, epoch: int) -> str | None:
         """What is wrong with the exit files, which should be of this epoch, counted from 1; None: nothing."""
         try:
-            self.read_errors()
+            (path, header), *_ = self._read_headers().items()
         except UserError as error:
             return str(error)
-        (path, *_) = self.exits.values()
-        found = read_header(path)["epochs"]
+        found = header["epochs"]
         return None if found == epoch else f"{path} is of epoch {found}, not of epoch {epoch}"
 
     def read_errors(self) -> list[float]:
         """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged, or of
         another epoch than the others, as a crash between two of them leaves it."""
+        return [header["error"] for header in self._read_headers().values()]
+
+    def _read_headers(self) -> dict[Path, dict[str, Any]]:
         headers = {path: read_header(path) for path in self.exits.values()}
         *_, last = headers.values()
         for path, header in headers.items():
             check_seal(path)
             if header["epochs"] != last["epochs"]:
                 raise UserError(f"{path} is of epoch {header['epochs']}, the last exit of epoch {last['epochs']}")
-        return [header["error"] for header in headers.values()]
+        return headers
 
     @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:

@@ -63,8 +63,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     from inference.calibration import Answered
     from reports import card_plots, cards
 
-    files = saved.choose(model.files, saved.LEARNT)  # of the exits that a policy is for
-    learnt = model if files == model.files else saved.load(files)
+    learnt = saved.standalone(model, *saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
     policy = policy_to_draw(options, learnt)
     logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, opts.label(options.data), logits, targets, runs_on, options.mirror)

@@ -31,7 +31,8 @@ def batches(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def ready(network: MultiExit, normalise: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
-    """A copy of the network that evaluates N×H×W×3 uint8 pictures as fast as can be, on its devices."""
+    """A copy of the network that evaluates N×H×W×3 uint8 pictures as fast as can be, on its devices: on a single one a
+    `Sequential` of `normalise` and the copy."""
     return place(nn.Sequential(normalise, folded(network)), devices).eval()
 
 

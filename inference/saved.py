@@ -19,11 +19,9 @@ from datasets.transforms import Normalise
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
 from models import exits, metrics, names
-from models.folding import folded
 from models.multiexit import MultiExit
 from models.networks import from_state, layout, macs_to_exits
 from options import stored
-from system.devices import place
 from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
@@ -256,12 +254,12 @@ def ready(
 def parts(model: SavedModel, device: torch.device) -> tuple[nn.Module, MultiExit]:
     """What normalises N×side×side×3 uint8 pictures, and the network, made fast for evaluation, that can be run on them
     exit by exit; both on a device."""
-    normalise, network = (place(part, [device]).eval() for part in (model.normalise, folded(model.network)))
+    normalise, network = evaluation.ready(model.network, model.normalise, [device])
     return normalise, network
 
 
-def standalone(model: SavedModel, position: int) -> SavedModel:
-    """The model of one exit by itself; its header stays that of the deepest."""
-    state, classes = model.network.exit_state(position), len(model.header["classes"])
-    network = from_state(model.configuration, classes, (position,), state)
-    return replace(model, network=network, files={position: model.files[position]})
+def standalone(model: SavedModel, *positions: int) -> SavedModel:
+    """The model of one or some of the exits by themselves, shallow to deep; its header stays that of the deepest."""
+    state = {name: tensor for position in positions for name, tensor in model.network.exit_state(position).items()}
+    network = from_state(model.configuration, len(model.header["classes"]), positions, state)
+    return replace(model, network=network, files={position: model.files[position] for position in positions})

@@ -100,12 +100,10 @@ def read(folder: Path) -> list[dict[str, float | None]]:
 def holds(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a run's log has these rows; one that an older version wrote lacks some of their columns."""
     try:
-        there = read(folder)
+        found = read(folder)
     except UserError:
         return False
-    return len(there) == len(rows) and all(
-        there_is == {name: row.get(name) for name in there_is} for there_is, row in zip(there, rows, strict=True)
-    )
+    return found == [{name: row.get(name) for name in found[0]} for row in rows]
 
 
 def _cell(name: str, text: str) -> float | None:
