@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import opts
 from datasets import catalog
 from models import names
+from options import rules
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
 
@@ -33,8 +34,8 @@ TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an erro
 
 def main(argv: Sequence[str]) -> None:
     """Find the network and the held-out pictures, fit the policy, write it with its sweep, print."""
-    options = opts.parse_calibrate(argv)
-    folder = names.folder_called(opts.label(options.data), options.model)
+    options = opts.CALIBRATE.parsed(argv)
+    folder = names.folder_called(catalog.label(options.data), options.model)
 
     from inference import calibration, policies, saved  # import PyTorch, which mistakes need not wait for
     from reports import adaptive, tables
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     runs_on = machine.choose(options.nGPU, options.precision)
     held, macs = ask(options, model, pictures, runs_on), model.macs_to_exits
     costs = milliseconds(model, runs_on) if options.budgetMs else macs
-    goal = calibration.Goal(*options.goal, options.confidence, options.protocol)
+    goal = calibration.Goal(*rules.goal(options), options.confidence, options.protocol)
     policy = calibration.make_policy(goal, held, model.network, macs, costs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
@@ -130,7 +131,7 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: 
     from inference.calibration import Answered
 
     logits, targets = saved.collect(model, pictures, runs_on)
-    where = opts.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
+    where = catalog.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = Answered([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known
         check_split(held, model)

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import opts
+from datasets import catalog
 from models import names
 from reports.tables import near, table
 from system import files
@@ -37,9 +38,9 @@ TIMED = 200  # pictures
 
 def main(argv: Sequence[str]) -> None:
     """Find the exits, write them, compare, put the files in their place, print."""
-    options = opts.parse_export(argv)
+    options = opts.EXPORT.parsed(argv)
     target = Path(options.bundle or options.to)
-    folder = names.folder_called(opts.label(options.data), options.model)
+    folder = names.folder_called(catalog.label(options.data), options.model)
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     # These import PyTorch, which --help and mistakes need not wait for.

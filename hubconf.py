@@ -77,20 +77,20 @@ def _check_left_open(**of_fresh_networks: object) -> None:
 
 
 def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":
-    import opts
+    from datasets import catalog
     from inference import saved
     from inference.classifier import Classifier, card
     from models import names
 
-    model = saved.find(name, names.folder_called(opts.label(_spelled(dataset)), name), exit, save)
+    model = saved.find(name, names.folder_called(catalog.label(_spelled(dataset)), name), exit, save)
     return Classifier(model.network, model.normalise, card(model.header)).eval()
 
 
 def _fresh(
     dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int | None
 ) -> "Classifier":
-    import opts
     from checkpoints import MAX_CLASSES
+    from datasets import catalog
     from datasets.sizing import SIDE, SIDES, Sizing
     from datasets.transforms import Normalise
     from inference.classifier import Classifier
@@ -111,7 +111,7 @@ def _fresh(
     sizing = Sizing(input_size)
     about = _about(_spelled(dataset), classes, data_dir, sizing)
     network = networks.build(configuration, len(about["classes"]), (position,))
-    known = {"network": asdict(configuration), "name": name, "dataset": opts.label(_spelled(dataset))}
+    known = {"network": asdict(configuration), "name": name, "dataset": catalog.label(_spelled(dataset))}
     card = {**known, "position": position, "epochs": 0, **about, **sizing.fields()}
     return Classifier(network, Normalise(about["mean"], about["std"]), card)
 

@@ -1,7 +1,9 @@
-"""Every option of every program: one declaration each, their checks, what is saved of them. Imports no torch.
+"""Every option of every program, one declaration each, and what is saved of those of a run. Imports no torch.
 
 A new option is one row of `OPTIONS`. Its parser and its help follow from it, and so does what is saved of it, whether a
-resumed run may change it, and whether runs that differ in it are of one configuration.
+resumed run may change it, and whether runs that differ in it are of one configuration. What may not be together is in
+`options/rules.py`. A program's command line is read by `parsed` of its `Program`; that of `main.py`, whose defaults
+hang on recipes, files and the run that it goes on with, by `parse`.
 """
 
 import argparse
@@ -10,25 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import catalog
-from datasets.catalog import ENDINGS, NAMES
+from datasets.catalog import ENDINGS, NAMES, TESTED_ON, label
 from datasets.sizing import PADDINGS, SIDE, SIDES
-from models import exits, names
 from models.names import DROPOUT, MAX_WIDEN
-from options import stored, values
+from options import rules, stored, values
 from options.declaration import Option, Program, Rule, as_text, group
 from options.listing import listing
 from options.recipes import BY_DATASET, RECIPES
-from options.values import boolean, boolean_or_auto, number, text
+from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
 from system.errors import UsageError, UserError
 from system.files import real
 from system.output import printable, quoted
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
-TESTED_ON = ("test", "val")  # in a folder of pictures, where there are both the first
-GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
-PROTOCOLS = CONFIDENCE, MSDNET = "confidence", "msdnet"  # by which thresholds may be chosen
 TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
 AUTO_RESUME = "auto"  # in place of a folder: start a run, or go on with it
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
@@ -255,6 +252,7 @@ MAIN = Program(
     _having("main.py"),
     "Train a residual network with several exits at once; save one model per exit.",
     "With no option: AuxResNet-26-2/10 on CIFAR10",
+    rules.training,
     presets=RECIPES | BY_DATASET,
 )
 TEST = Program(
@@ -262,6 +260,7 @@ TEST = Program(
     _having("test.py"),
     "Print the test error of a trained model, in percent.",
     "Example: python test.py CIFAR10 AuxResNet-56-5",
+    rules.testing,
 )
 PLOT = Program(
     "plot.py",
@@ -274,6 +273,7 @@ PREDICT = Program(
     _having("predict.py"),
     "Tell the classes of pictures.",
     "Example: python predict.py AuxResNet-56-5 cat.png",
+    rules.predicting,
 )
 CALIBRATE = Program(
     "calibrate.py",
@@ -281,12 +281,14 @@ CALIBRATE = Program(
     "Fit a policy by which easy pictures leave at early exits, on pictures that the network was not trained on.",
     "Give one of --budgetMACs, --budgetMs and --maxErrorIncrease. "
     "Example, of a network trained with --valSize: python calibrate.py DIGITS AuxResNet-26-4 --budgetMACs 35M",
+    rules.calibrating,
 )
 EXPORT = Program(
     "export.py",
     _having("export.py"),
     "Write one exit, or a whole network and its policy, as files that run without this program.",
     "Example: python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx",
+    rules.exporting,
 )
 AUTO = tuple(option.name for option in MAIN.options if option.auto)
 ONCE = tuple(option.name for option in MAIN.options if option.once)
@@ -310,32 +312,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         given = {**told, **given}
     if goes_on and "save" in given and real(Path(given["resume"])).parent != real(Path(given["save"])):
         raise UsageError(f"--resume {given['resume']} goes on there, not in --save {given['save']}; leave that out")
-    _check_order(given)
+    rules.order_of_weights(given)
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     options = _complete(given)
-    if not goes_on and options.distill:
-        _check_distills(options)
+    if not goes_on:
+        rules.new_run(options)
     return options
-
-
-def _check_distills(options: argparse.Namespace) -> None:
-    """Raise UsageError where there is no exit to teach another. (Older versions did without a word.)"""
-    if len(exits.learning(options.exitWeights, names.of_options(vars(options)).exits)) < 2:
-        raise UsageError(
-            "--distill needs two exits that learn, one to teach the other; give --distill 0, or more --nOutputs or "
-            "--exitWeights"
-        )
-
-
-def _check_order(given: Mapping[str, Any]) -> None:
-    """Raise UsageError for a list of weights beside exits in another order than that of the weights."""
-    exits, weights = given.get("exits") or (), given.get("exitWeights")
-    if isinstance(weights, tuple) and list(exits) != sorted(exits):
-        raise UsageError(
-            f"--exitWeights {as_text(weights)} are those of the exits from the shallowest on, --exits is "
-            f"{as_text(exits)}; give {as_text(tuple(sorted(exits)))}, and the weights in that order"
-        )
 
 
 def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
@@ -351,90 +334,6 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
         options = from_saved(checkpoints.read_state(folder, lambda text: None).get("options"), data)
         print(f"{error}; going on with the options in the training state", file=sys.stderr)
         return options
-
-
-def parse_test(argv: Sequence[str]) -> argparse.Namespace:
-    """The checked options of `test.py`; raises UsageError as `parse` does."""
-    options = TEST.parsed(argv)
-    _check_test(options)
-    return options
-
-
-def parse_plot(argv: Sequence[str]) -> argparse.Namespace:
-    """The checked options of `plot.py`; raises UsageError as `parse` does."""
-    return PLOT.parsed(argv)
-
-
-def parse_predict(argv: Sequence[str]) -> argparse.Namespace:
-    """The checked options of `predict.py`; raises UsageError as `parse` does."""
-    options = PREDICT.parsed(argv)
-    if options.policy:
-        _check_one_chooses(options)
-        _check_one_device(options)
-    return options
-
-
-def _check_one_chooses(options: argparse.Namespace) -> None:
-    """Raise UsageError where both --policy and --exit say where pictures leave."""
-    if options.exit:
-        raise UsageError(f"--policy excludes --exit {options.exit}: it says where each picture leaves; give one")
-
-
-def _check_one_device(options: argparse.Namespace) -> None:
-    """Raise UsageError where several GPUs are to route pictures by --policy."""
-    if reason := _against_several_gpus(options):
-        raise UsageError(f"--policy {reason}")
-
-
-def _against_several_gpus(options: argparse.Namespace) -> str | None:
-    """What to say of an option that is for one device where there are to be several; None where there are not."""
-    if (options.nGPU or 0) > 1:
-        return f"is for one device, --nGPU is {options.nGPU}; give --nGPU 1 or less"
-    return None
-
-
-def parse_calibrate(argv: Sequence[str]) -> argparse.Namespace:
-    """The checked options of `calibrate.py`, with `goal`, the one goal given and its value; raises UsageError as
-    `parse` does."""
-    options = CALIBRATE.parsed(argv)
-    given = [(name, getattr(options, name)) for name in GOALS if getattr(options, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(f"--{name}" for name, _ in given) or "none of them"
-        raise UsageError(f"a policy is for one of --{', --'.join(GOALS)}; given: {found}")
-    if options.confidence is not None and options.maxErrorIncrease is None:
-        raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{given[0][0]}")
-    if options.protocol != CONFIDENCE and options.maxErrorIncrease is not None:
-        raise UsageError(
-            f"--protocol {options.protocol} keeps a budget and assures no error; give --budgetMACs or --budgetMs, or "
-            f"leave --protocol out with --maxErrorIncrease"
-        )
-    options.goal = given[0]
-    return options
-
-
-def parse_export(argv: Sequence[str]) -> argparse.Namespace:
-    """The checked options of `export.py`; raises UsageError as `parse` does."""
-    options = EXPORT.parsed(argv)
-    if options.check != 0 and not _at_hand(options.data):
-        raise UsageError(
-            f"{options.data} is neither one of {', '.join(NAMES)} nor a folder with test/<class>/ or val/<class>/; "
-            "give what the network was trained on, or --check 0 where that is not at hand"
-        )
-    if options.bundle and options.to:
-        raise UsageError(f"--bundle {options.bundle} excludes --to {options.to}; give one")
-    if options.bundle and not options.policy:
-        raise UsageError(f"--bundle {options.bundle} needs --policy FILE to route pictures by; calibrate.py writes one")
-    if options.policy:
-        _check_one_chooses(options)
-        if options.int8:
-            raise UsageError("--policy excludes --int8, which is for single exits; give one, or --half")
-        if options.to and not options.to.endswith(".onnx"):
-            raise UsageError(f"--policy is for .onnx files and for --bundle, --to is {options.to}; give another file")
-    if options.int8 and (options.half or not options.to.endswith(".onnx")):
-        raise UsageError(f"--int8 is for .onnx files without --half; --to is {options.to}, --half is {options.half}")
-    if options.int8 and options.check == 0:
-        raise UsageError("--int8 needs test pictures to measure its cost on; give --check above 0, or leave it out")
-    return options
 
 
 def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
@@ -456,9 +355,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
 
 def _complete(given: Mapping[str, Any]) -> argparse.Namespace:
     """What was given, then the defaults: of the data set, else of the recipe, else the plain ones; checked together."""
-    options = argparse.Namespace(**MAIN.resolved({**_defaults(given), **given}))
-    _check_together(options)
-    return options
+    return MAIN.checked({**_defaults(given), **given})
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -475,92 +372,6 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
         if as_text(MAIN.resolved({**defaults, **others})[name]) == as_text(value):
             given = others
     return given
-
-
-def _at_hand(data: str) -> bool:
-    """Whether there are pictures to test on, or can be downloaded."""
-    return data in NAMES or any(values.holds(data, split) for split in TESTED_ON)
-
-
-def _check_together(options: argparse.Namespace) -> None:
-    """Raise UsageError for options that are legal alone but not together."""
-    if not options.valSize and not _at_hand(options.data):
-        raise UsageError(
-            f"--data {options.data} has neither test/ nor val/ to test on, and --valSize is 0; add one of the folders, "
-            "or hold out N of the training pictures with --valSize N"
-        )
-    exits.loss_weights(options.exitWeights, names.of_options(vars(options)).exits)
-    if options.inputSize != SIDE and options.data in NAMES:
-        raise UsageError(
-            f"--inputSize {options.inputSize} is for folders of pictures; those of {options.data} are {SIDE}×{SIDE}; "
-            "leave it out"
-        )
-    if options.startSize > options.inputSize:
-        side = options.inputSize
-        raise UsageError(f"--startSize {options.startSize} is above --inputSize {side}; give 8 to {side}")
-    if options.cutout >= options.inputSize:
-        side = options.inputSize
-        raise UsageError(f"--cutout {options.cutout} leaves nothing of pictures of {side} pixels; give 0 to {side - 1}")
-    if options.precision == "half" and options.optimizer == "muon":
-        raise UsageError(
-            "--precision half excludes --optimizer muon: a step is skipped by both or none; give bf16 or sgd"
-        )
-    reason = against_compiling(options)
-    if options.compile is True and reason:
-        raise UsageError(f"--compile true {reason}")
-    if options.syncBN and (options.nGPU or 0) > 1:
-        raise UsageError(
-            f"--syncBN true is for the processes that torchrun starts, --nGPU is {options.nGPU}; give --nGPU 1 or less"
-        )
-
-
-def against_compiling(options: argparse.Namespace) -> str | None:
-    """Which option steps cannot be compiled with, and what to do; None where there is none."""
-    if options.shareGradInput:
-        return "excludes --shareGradInput true: compiled code plans its memory; give one"
-    if options.syncBN:
-        return "excludes --syncBN true: compiled code does not wait for others; give one"
-    return _against_several_gpus(options)
-
-
-def _check_test(options: argparse.Namespace) -> None:
-    """Raise UsageError for options of `test.py` that are legal alone but not together, or not with the data."""
-    if options.policy:
-        drawn = options.exit == "all" and options.plot  # beside the card
-        excluded = ("mirror", "perClass") if drawn else ("exit", "mirror", "perClass", "json", "plot")
-        others = [name for name in excluded if getattr(options, name)]
-        if others:
-            raise UsageError(
-                f"--policy excludes --{others[0]}: it says which exit each picture leaves at; give one, or --exit all "
-                "with --plot to draw it beside all exits"
-            )
-        _check_one_device(options)
-    if options.compile and (options.exit or not options.policy):
-        raise UsageError("--compile true is for --policy without --exit; add that, or leave --compile out")
-    if options.perClass and options.exit == "all":
-        raise UsageError("--perClass is for one exit, --exit is all; give a position or ensemble, or leave --exit out")
-    if options.json and options.exit != "all":
-        raise UsageError(f"--json {options.json} is for the card of all exits; add --exit all")
-    if options.plot and options.exit != "all" and not options.perClass:
-        raise UsageError(f"--plot {options.plot} has nothing to draw; add --exit all, or --perClass")
-    if options.mirror:
-        check_mirror(options.data)
-
-
-def check_mirror(data: str) -> None:
-    """Raise UsageError where the pictures of a data set are not flipped in training."""
-    if not catalog.row(data).flip:
-        legal = ", ".join(name for name in NAMES if catalog.row(name).flip)
-        raise UsageError(f"--mirror is for {legal} and folders; {data} is trained without mirror images; leave it out")
-
-
-def label(data: str) -> str:
-    """What a data set is called in folders and tables: its name, or the name of its folder, which is not taken for a
-    data set if it has the name of one."""
-    if data in NAMES:
-        return data
-    folder = real(Path(data)).name
-    return f"{folder}-folder" if folder in NAMES else folder
 
 
 def shaping(options: argparse.Namespace) -> dict[str, Any]:
@@ -587,9 +398,7 @@ def keep_chosen(options: argparse.Namespace, before: argparse.Namespace) -> argp
     """The options with what the machine chose before in place of `auto`. Raises UsageError where the other options do
     not allow that any more."""
     chosen = {name: getattr(before, name) for name in AUTO if getattr(options, name) == "auto"}
-    kept = argparse.Namespace(**{**vars(options), **chosen})
-    _check_together(kept)
-    return kept
+    return MAIN.checked({**vars(options), **chosen})
 
 
 def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import opts
-from datasets.catalog import NAMES
+from datasets import catalog
 from models import names
 from options import stored
 from options.listing import written
@@ -67,7 +67,7 @@ class Group:
 
 def main(argv: Sequence[str]) -> None:
     """Read the runs, group them, draw, print."""
-    options = opts.parse_plot(argv)
+    options = opts.PLOT.parsed(argv)
     check_target(Path(options.out))
     folders = {real(Path(run)): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
@@ -96,10 +96,10 @@ def read_run(folder: Path) -> Run:
 
     try:
         configuration = names.of_options(options)
-        data = opts.label(options["data"])
+        data = catalog.label(options["data"])
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'opt.json'} does not hold the options of a run: {error}") from error
-    if options["data"] not in NAMES:
+    if options["data"] not in catalog.NAMES:
         options["data"] = str(real(Path(options["data"])))  # in one spelling
     options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
     options["trainSize"] = options["trainSize"] or "all"

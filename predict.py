@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> None:
     """Find the model and the pictures, ask the one about the others, print."""
-    options = opts.parse_predict(argv)
+    options = opts.PREDICT.parsed(argv)
     pattern = run_pattern(options.model)
     if Path(options.model).suffix in EXPORTED and options.precision != "float":
         raise UsageError(f"--precision {options.precision}: {options.model} computes as it was exported; leave it out")

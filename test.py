@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import opts
+from datasets import catalog
 from models import names
+from options import rules
 from system.errors import UserError, one_line_errors
 from system.files import check_target, write
 
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> None:
     """Find the files, rebuild the network, test it, print."""
-    options = opts.parse_test(argv)
+    options = opts.TEST.parsed(argv)
     for file in filter(None, (options.json, options.plot)):
         check_target(Path(file))
-    folder = names.folder_called(opts.label(options.data), options.model)
+    folder = names.folder_called(catalog.label(options.data), options.model)
 
     from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
     from system import devices, machine
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     wanted = saved.LEARNT if together else options.exit
     model = saved.find(options.model, folder, wanted, options.save)
     if options.mirror:
-        opts.check_mirror(model.header["dataset"])
+        rules.mirroring(model.header["dataset"])
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
     pictures = saved.pictures(model, options.data, Path(options.dataDir))
@@ -66,7 +68,7 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     learnt = saved.standalone(model, *saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
     policy = policy_to_draw(options, learnt)
     logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
-    found = card.measure(model, opts.label(options.data), logits, targets, runs_on, options.mirror)
+    found = card.measure(model, catalog.label(options.data), logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
     if options.json:
         write(Path(options.json), cards.as_json(found))
@@ -124,7 +126,7 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
         print(f"\n{cards.class_table(confusion, pictures.classes)}")
         if options.plot:
             who = "the ensemble" if ensemble else f"exit {max(model.files)}"
-            title = f"{who} of {model.header['name']} on {opts.label(options.data)}"
+            title = f"{who} of {model.header['name']} on {catalog.label(options.data)}"
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 

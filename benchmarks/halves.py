@@ -22,7 +22,7 @@ from inference import calibration, early_exit, saved
 from inference.calibration import Answered, Goal
 from inference.early_exit import Rule
 from models import metrics
-from opts import PROTOCOLS
+from options.values import PROTOCOLS
 from reports.tables import amount, table
 
 BUDGETS = (40e6, 50e6, 60e6, 80e6, 100e6)  # multiply-adds for one picture

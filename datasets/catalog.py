@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets.sizing import SIDE, USUAL, Margin, Sizing
 from system.errors import UserError
+from system.files import real
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,22 @@ SOURCES = {
 }
 FOLDER = Source("datasets.folder:load", pad=4, flip=True, terms=FOLDER_TERMS)
 NAMES = tuple(SOURCES)
+TESTED_ON = ("test", "val")  # in a folder of pictures, where there are both the first
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name in a folder
 
 
 def row(data: str) -> Source:
     """How the data set of a name is read; any name but those of `NAMES` is that of a folder of pictures."""
     return SOURCES.get(data, FOLDER)
+
+
+def label(data: str) -> str:
+    """What a data set is called in folders and tables: its name, or the name of its folder, which is not taken for a
+    data set if it has the name of one."""
+    if data in NAMES:
+        return data
+    folder = real(Path(data)).name
+    return f"{folder}-folder" if folder in NAMES else folder
 
 
 def find(
@@ -82,7 +93,7 @@ def find(
         return replace(FOLDER, pad=pad, arguments=arguments), Path(data)
     source = SOURCES[data]
     unpacked = root / data.lower()
-    if any((unpacked / split).is_dir() for split in ("train", "test", "val")):
+    if any((unpacked / split).is_dir() for split in ("train", *TESTED_ON)):
         return replace(source, loader=FOLDER.loader, arguments=arguments), unpacked
     if sizing.side != SIDE:
         side = sizing.side

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets import cache
-from datasets.catalog import ENDINGS
+from datasets.catalog import ENDINGS, TESTED_ON
 from datasets.decoding import decode_one, decoders
 from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
@@ -106,7 +106,7 @@ def load(
 
 def place(root: Path, split: str) -> Path | None:
     """The folder of a split: `root/split`, or for `test`, where that is missing, `root/val`; None: there is none."""
-    names = ("test", "val") if split == "test" else (split,)
+    names = TESTED_ON if split == "test" else (split,)
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 

@@ -23,7 +23,7 @@ from inference import geometric
 from inference.early_exit import NEVER, Rule, probable, simulate
 from inference.policies import Policy, fingerprint
 from models.multiexit import MultiExit
-from opts import CONFIDENCE, MSDNET
+from options.values import CONFIDENCE, MSDNET
 from system.errors import UserError
 
 TEMPERATURES = (1 / 64, 64.0)

@@ -10,7 +10,7 @@ from typing import Any
 from inference.early_exit import NEVER, Rule
 from inference.saved import SavedModel
 from models.multiexit import MultiExit
-from opts import CONFIDENCE, GOALS, PROTOCOLS
+from options.values import CONFIDENCE, GOALS, PROTOCOLS
 from system import files, strict
 from system.errors import UserError
 from system.output import printable
@@ -31,10 +31,10 @@ class Policy(Rule):
     error: float  # percent
     macs: float  # multiply-adds for one picture, on average
     histogram: tuple[int, ...]  # pictures that leave at each exit
-    criterion: str  # one of `opts.GOALS`
+    criterion: str  # one of `values.GOALS`
     limit: float  # what was given for it: multiply-adds, milliseconds, or percentage points of error
     confidence: float | None  # of maxErrorIncrease, 0 … 1
-    protocol: str = CONFIDENCE  # one of `opts.PROTOCOLS`
+    protocol: str = CONFIDENCE  # one of `values.PROTOCOLS`
 
 
 def fingerprint(network: MultiExit) -> str:

@@ -61,13 +61,14 @@ def group(title: str, *options: Option, programs: tuple[str, ...] = ("main.py",)
 
 @dataclass(frozen=True)
 class Program:
-    """A program's command line: its options, what its help says around them, and by name the sets of defaults that
-    take the place of the plain ones."""
+    """A program's command line: its options, what its help says around them, the check of what may not be together,
+    and by name the sets of defaults that take the place of the plain ones."""
 
     name: str
     options: tuple[Option, ...]
     description: str
     epilog: str
+    check: Callable[[argparse.Namespace], None] = lambda options: None  # raises UsageError
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def given(self, argv: Sequence[str]) -> dict[str, Any]:
@@ -82,8 +83,15 @@ class Program:
         return vars(self._parser().parse_args([*others, *argv[end:]], options))
 
     def parsed(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The options of a command line, each with its value or its default. Raises UsageError as `given` does."""
-        return argparse.Namespace(**self.resolved(self.given(argv)))
+        """The options of a command line, each with its value or its default. Raises UsageError as `given` does, and for
+        options that may not be together."""
+        return self.checked(self.given(argv))
+
+    def checked(self, values: Mapping[str, Any]) -> argparse.Namespace:
+        """These values, and the defaults of the other options, checked together."""
+        options = argparse.Namespace(**self.resolved(values))
+        self.check(options)
+        return options
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A value for every option: one of these, or its default. Rules come last: they look at the others."""

@@ -155,7 +155,7 @@ def test_a_file_that_answers_otherwise_is_not_written(finished, tmp_path, monkey
 
 
 def test_eight_bits_that_cost_too_much_are_not_written():
-    options = export.opts.parse_export(["DIGITS", NAME, "--int8"])
+    options = export.opts.EXPORT.parsed(["DIGITS", NAME, "--int8"])
     with pytest.raises(UserError, match=r"8 bits raise the error on 100 pictures from 3.00 to 4.10"):
         export.check(comparison.Comparison(100, 0.3, 3.0, 4.1, (100,), 0), options, Path("model.onnx"))
     export.check(comparison.Comparison(100, 0.3, 3.0, 4.0, (100,), 0), options, Path("model.onnx"))

@@ -10,18 +10,19 @@ from conftest import PROJECT
 
 FLOORS = (  # from the ground up; a file imports from its own floor and from those below
     ("system",),
-    ("options", "datasets", "models"),
+    ("datasets", "models"),
+    ("options",),
     ("opts", "checkpoints", "reports"),
     ("inference",),
     ("training",),
     ("main", "test", "plot", "calibrate", "predict", "export", "hubconf"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-STRANGERS = ({"models", "datasets"}, {"options", "models"}, {"options", "datasets"})
-TORCH_FREE = ("opts", "options.declaration", "options.values", "options.recipes", "options.stored", "datasets.catalog",
-              "datasets.sizing", "models.names", "models.exits", "reports.log", "reports.cards", "reports.card_plots",
-              "system.errors", "system.files", "system.lock", "system.stopping", "main", "test", "plot", "calibrate",
-              "predict", "export", "hubconf")  # fmt: skip
+STRANGERS = ({"models", "datasets"},)
+TORCH_FREE = ("opts", "options.declaration", "options.values", "options.recipes", "options.stored",
+              "options.rules", "datasets.catalog", "datasets.sizing", "models.names", "models.exits", "reports.log",
+              "reports.cards", "reports.card_plots", "system.errors", "system.files", "system.lock", "system.stopping",
+              "main", "test", "plot", "calibrate", "predict", "export", "hubconf")  # fmt: skip
 
 
 def modules():

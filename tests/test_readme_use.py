@@ -69,6 +69,6 @@ def test_they_are_short():
 
 def test_the_commands_that_need_a_policy_are_legal():
     lines = [line for _, text in ALL if "--policy" in text for line in text.splitlines()]
-    one, bundle = (opts.parse_export(line.split()[2:]) for line in lines if line.startswith("python export.py"))
+    one, bundle = (opts.EXPORT.parsed(line.split()[2:]) for line in lines if line.startswith("python export.py"))
     assert (one.to, one.bundle, bundle.to) == ("early.onnx", None, None)
     assert lines[-1].startswith(f"python {bundle.bundle}/run.py")

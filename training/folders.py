@@ -8,6 +8,7 @@ from pathlib import Path
 
 import checkpoints
 import opts
+from datasets import catalog
 from models import names
 from models.names import Configuration
 from options import stored
@@ -42,7 +43,7 @@ def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
     """
     if options.resume:
         return Path(options.resume)
-    label = opts.label(options.data)
+    label = catalog.label(options.data)
     folder = Path(options.save, names.run_folder(label, configuration))
     if options.resume is None or checkpoints.holds_run(folder):
         return folder
@@ -58,7 +59,7 @@ def _may_be_of(folder: Path, label: str, configuration: Configuration) -> bool:
     """Whether a run recorded this data set and this network, or nothing that can be read."""
     try:
         recorded = stored.recorded(folder, opts.MAIN)
-        return (opts.label(recorded.get("data")), names.of_options(recorded)) == (label, configuration)
+        return (catalog.label(recorded.get("data")), names.of_options(recorded)) == (label, configuration)
     except (TypeError, ValueError):
         return True
 

@@ -17,8 +17,7 @@ import torch
 
 import checkpoints
 import opts
-from datasets import identity, splits
-from datasets.catalog import NAMES
+from datasets import catalog, identity, splits
 from datasets.loaders import Batch, training_batches
 from datasets.transforms import Normalise
 from models.metrics import Result
@@ -129,7 +128,7 @@ class Run:
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
-        title = f"{configuration.name} on {opts.label(options.data)}"
+        title = f"{configuration.name} on {catalog.label(options.data)}"
         self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard, warn)
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         self.crowded = processors.crowded(threads, world.host_size())
@@ -142,7 +141,7 @@ class Run:
     @staticmethod
     def _options_before(saved: dict[str, Any], options: argparse.Namespace) -> argparse.Namespace:
         """The options in a training state. Where it knows its pictures, their folder may have another path by now."""
-        moved = "data" in saved and options.data not in NAMES
+        moved = "data" in saved and options.data not in catalog.NAMES
         return opts.from_saved(saved.get("options"), options.data if moved else None)
 
     def _read_data(self, options: argparse.Namespace) -> splits.TrainingData:
@@ -194,7 +193,7 @@ class Run:
 
     def _introduce(self) -> None:
         options, before, state = self.options, self.options_before, self.state
-        print(introduction.subject(self.configuration, self.data, opts.label(options.data)))
+        print(introduction.subject(self.configuration, self.data, catalog.label(options.data)))
         print(introduction.settings(options, self.chosen_by_auto))
         print(introduction.place(self.files.folder, state, self.plan, resumed=before is not None))
         more = introduction.extension(options, before, state, self.plan) if before else None
@@ -290,7 +289,7 @@ class Run:
         return {
             "name": self.configuration.name,
             "network": asdict(self.configuration),
-            "dataset": opts.label(self.options.data),
+            "dataset": catalog.label(self.options.data),
             "classes": self.data.classes,
             **self.sizing.fields(),
             "mean": self.data.mean,

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-import opts
 from datasets import splits
 from datasets.sizing import FITS, USUAL, Sizing
 from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
 from models import exits, names, networks
 from models.losses import Objective
+from options import rules
 from system import arithmetic, world
 from system.devices import seed
 from system.errors import UserError
@@ -41,7 +41,7 @@ def choose(
     steps are to be compiled and cannot be, a resumed run does without, and says so; a new one raises UserError."""
     precision, compiled = arithmetic.choose_precision(options.precision, devices[0]), options.compile
     if compiled == "auto":
-        compiled = not opts.against_compiling(options) and arithmetic.choose_compile(macs, devices[0])
+        compiled = not rules.against_compiling(options) and arithmetic.choose_compile(macs, devices[0])
     elif compiled and not resumed:
         arithmetic.check_compiles(devices[0])
     elif compiled and not arithmetic.compiles(devices[0]):

@@ -164,7 +164,7 @@ def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):
 )
 def test_mistakes_name_what_is_legal_and_need_no_torch(line, words):
     with pytest.raises(UsageError) as caught:
-        opts.parse_test(["DIGITS", NAME, *line.split()])
+        opts.TEST.parsed(["DIGITS", NAME, *line.split()])
     for word in words:
         assert word in str(caught.value)
     assert len(str(caught.value)) < 250

@@ -109,7 +109,7 @@ WORDS = st.one_of(
 OPTION = st.sampled_from([*BAD, "dataDir", "save", "resume", "help", "unknown"])
 DASHES = st.sampled_from(["-", "--"])
 PARSERS = (
-    opts.parse, opts.parse_test, opts.parse_plot, opts.parse_calibrate, opts.parse_predict, opts.parse_export
+    opts.parse, opts.TEST.parsed, opts.PLOT.parsed, opts.CALIBRATE.parsed, opts.PREDICT.parsed, opts.EXPORT.parsed
 )  # fmt: skip
 ARGUMENT = st.one_of(
     st.builds("{}{}={}".format, DASHES, OPTION, WORDS), st.builds("{}{}".format, DASHES, OPTION), WORDS
@@ -197,7 +197,7 @@ def test_folders_to_train_on_need_pictures_to_judge_by(splits, line, words, tmp_
     [("train", ["data", "test/<class>/ or val/<class>/"]), ("test", []), ("val", []), ("train test val", [])],
 )
 def test_folders_to_test_on_need_no_training_pictures(splits, words, tmp_path):
-    _check_folder(opts.parse_test, splits, "{} ResNet-20", words, tmp_path)
+    _check_folder(opts.TEST.parsed, splits, "{} ResNet-20", words, tmp_path)
 
 
 def _check_folder(parse, splits, line, words, folder):

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import opts
+from datasets import catalog
 from datasets.catalog import NAMES
 from models import names
 from options import stored
@@ -14,11 +15,11 @@ from system.errors import UsageError, UserError
 
 PARSERS = {
     opts.parse: opts.MAIN,
-    opts.parse_test: opts.TEST,
-    opts.parse_plot: opts.PLOT,
-    opts.parse_predict: opts.PREDICT,
-    opts.parse_export: opts.EXPORT,
-    opts.parse_calibrate: opts.CALIBRATE,
+    opts.TEST.parsed: opts.TEST,
+    opts.PLOT.parsed: opts.PLOT,
+    opts.PREDICT.parsed: opts.PREDICT,
+    opts.EXPORT.parsed: opts.EXPORT,
+    opts.CALIBRATE.parsed: opts.CALIBRATE,
 }
 FROZEN = """
 main.py --data: CIFAR10
@@ -148,8 +149,8 @@ def test_help_shows_every_option_with_its_default(parse, capsys):
 
 
 def test_a_folder_with_the_name_of_a_data_set_is_not_taken_for_it(tmp_path):
-    assert opts.label(str(tmp_path / "SVHN")) == "SVHN-folder"
-    assert [opts.label(data) for data in ("SVHN", str(tmp_path / "birds"))] == ["SVHN", "birds"]
+    assert catalog.label(str(tmp_path / "SVHN")) == "SVHN-folder"
+    assert [catalog.label(data) for data in ("SVHN", str(tmp_path / "birds"))] == ["SVHN", "birds"]
 
 
 def test_names_of_recipes_data_sets_and_options_in_the_tables_exist():
@@ -274,10 +275,10 @@ def test_a_run_that_changes_with_progress_is_not_made_longer(more):
 
 
 def test_test_options():
-    options = opts.parse_test("cifar10 AuxResNet-26-2/10 -exit all --datadir D".split())
+    options = opts.TEST.parsed("cifar10 AuxResNet-26-2/10 -exit all --datadir D".split())
     assert (options.data, options.model, options.exit, options.dataDir) == ("CIFAR10", "AuxResNet-26-2/10", "all", "D")
     with pytest.raises(UsageError, match="neither all, ensemble nor a position"):
-        opts.parse_test("CIFAR10 ResNet-20 --exit last".split())
+        opts.TEST.parsed("CIFAR10 ResNet-20 --exit last".split())
 
 
 @pytest.mark.parametrize(
@@ -335,6 +336,6 @@ def test_table_of_everything_lists_every_option_once_and_breaks_none():
 
 
 def test_plot_options():
-    assert vars(opts.parse_plot("a b -OUT c.png".split())) == {"runs": ["a", "b"], "out": "c.png"}
+    assert vars(opts.PLOT.parsed("a b -OUT c.png".split())) == {"runs": ["a", "b"], "out": "c.png"}
     with pytest.raises(UsageError, match="RUN"):
-        opts.parse_plot([])
+        opts.PLOT.parsed([])
