@@ -89,10 +89,10 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
 def _fresh(
     dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int | None
 ) -> "Classifier":
-    from checkpoints import MAX_CLASSES
     from datasets import catalog
     from datasets.sizing import SIDE, SIDES, Sizing
     from datasets.transforms import Normalise
+    from formats.exit_file import MAX_CLASSES
     from inference.classifier import Classifier
     from models import names, networks
     from system.errors import UserError

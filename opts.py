@@ -327,11 +327,11 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
     try:
         return from_saved(stored.load(folder), data)
     except UserError as error:
-        import checkpoints  # imports PyTorch, which other mistakes need not wait for
+        from formats import state_file  # imports PyTorch, which other mistakes need not wait for
 
-        if not checkpoints.holds_state(folder):
+        if not state_file.is_in(folder):
             raise
-        options = from_saved(checkpoints.read_state(folder, lambda text: None).get("options"), data)
+        options = from_saved(state_file.read(folder, lambda text: None).get("options"), data)
         print(f"{error}; going on with the options in the training state", file=sys.stderr)
         return options
 

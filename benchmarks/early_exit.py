@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import checkpoints
 from benchmarks import earlyon
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets import splits
 from datasets.pictures import Pictures
+from formats import exit_file
 from inference import calibration, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
@@ -37,7 +37,7 @@ TURN = {BATCH: 512, 1: 100}  # pictures that one turn of a case takes, by the si
 
 def load() -> SavedModel:
     """The network in pretrained/."""
-    return saved.load(checkpoints.exit_files(RUN))
+    return saved.load(exit_file.files_in(RUN))
 
 
 def halves(root: Path) -> tuple[Pictures, Pictures]:

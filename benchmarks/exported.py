@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import checkpoints
 from benchmarks.timing import Case, interleaved, machine, timed
+from formats import exit_file
 from inference import comparison, exported, quantised, saved
 from inference.classifier import Classifier, card
 from system.devices import CPU
@@ -45,7 +45,7 @@ def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:
 
 def case(form: str, path: Path, count: int) -> Case:
     """A form over `count` pictures, `PASSES` times."""
-    model = saved.load({checkpoints.position_of(path): path})
+    model = saved.load({exit_file.position_of(path): path})
     run, side = built(form, model), model.sizing.side
     images = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
 
@@ -67,7 +67,7 @@ def main() -> None:
     for count in PASSES:
         cases = {form: partial(case, form, arguments.exit, count) for form in FORMS}
         seconds[count] = interleaved(cases, arguments.rounds, warm_up=1)
-    model = saved.load({checkpoints.position_of(arguments.exit): arguments.exit})
+    model = saved.load({exit_file.position_of(arguments.exit): arguments.exit})
     print(f"{model.configuration.name}, {arguments.exit.name}; {machine()}; median of {arguments.rounds}\n")
     print(f"{'form':14}  {'MB':>5}  {'ms, batch 1':>11}  {'images/s, batch 128':>19}")
     for form in FORMS:

@@ -26,15 +26,15 @@ from zipfile import ZipFile
 
 import atheris
 
-READERS = "calibrate checkpoints datasets inference models options opts reports system training".split()
+READERS = "calibrate checkpoints datasets formats inference models options opts reports system training".split()
 LIBRARIES = ("json", "csv", "zipfile", "torch._weights_only_unpickler")
 with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
     import torch
     from safetensors.torch import load_file, save
 
-    import checkpoints
     import opts
     from datasets.transforms import Normalise
+    from formats import exit_file, state_file
     from inference import policies, saved
     from models import names, networks
     from options import stored
@@ -59,7 +59,7 @@ class Harness:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tensors = folder, load_file(EXIT)
-        self.archives = [(run / "latest.pt").read_bytes().rpartition(checkpoints.SEAL)[0] for run in RUNS]
+        self.archives = [(run / "latest.pt").read_bytes().rpartition(state_file.SEAL)[0] for run in RUNS]
         self.trainers = {name: trainer(name) for name in ("sgd", "muon")}
         self.readers: tuple[Callable[[bytes], object], ...] = (
             self.exit_file, self.header, self.state, self.options, self.log, self.policy,
@@ -79,7 +79,7 @@ class Harness:
 
     def state(self, content: bytes) -> None:
         """An archive of PyTorch's, sealed."""
-        self._file("latest.pt", content + checkpoints.SEAL + hashlib.sha256(content).hexdigest().encode())
+        self._file("latest.pt", content + state_file.SEAL + hashlib.sha256(content).hexdigest().encode())
         self.restore()
 
     def pickle(self, archive: bytes, content: bytes) -> None:
@@ -88,7 +88,7 @@ class Harness:
 
     def restore(self) -> None:
         """Read the state, and go on from it as a run does."""
-        found = checkpoints.read_state(self.folder, lambda text: None)
+        found = state_file.read(self.folder, lambda text: None)
         options = opts.from_saved(found.get("options"))
         plan = Plan(options.trainSize or 64, options.batchsize, options.nEpochs, 0, 32, 32)
         State(self.trainers[options.optimizer], "test", False).restore(found, plan)
@@ -114,7 +114,7 @@ class Harness:
 
     def seeds(self) -> Iterator[bytes]:
         """Real files, each for its reader, and nothing at all."""
-        header = json.dumps(checkpoints.read_header(EXIT)).encode()
+        header = json.dumps(exit_file.read_header(EXIT)).encode()
         (self.folder / "policy.json").write_bytes(policies.as_json(POLICY))
         real = [[EXIT.read_bytes()], [header], self.archives]
         real += [[(run / name).read_bytes() for run in RUNS] for name in ("opt.json", "log.csv")]

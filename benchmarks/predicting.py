@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-import checkpoints
 from benchmarks.exported import EXIT
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.sizing import Sizing
+from formats import exit_file
 from inference import evaluation, prediction, saved
 from system.devices import CPU
 
@@ -35,7 +35,7 @@ def written(folder: Path, side: int) -> list[str]:
 
 def case(what: str, exit: Path, paths: list[str]) -> Case:
     """`reading` the files, `classifying` as many pictures in memory, or `both`, as predict.py does it."""
-    model = prediction.of_saved(saved.load({checkpoints.position_of(exit): exit}), [CPU], None)
+    model = prediction.of_saved(saved.load({exit_file.position_of(exit): exit}), [CPU], None)
     side = model.sizing.side
     images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(evaluation.batch_size(side))
     work = {
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = written(Path(folder), Sizing.of(checkpoints.read_header(arguments.exit)).side)
+        paths = written(Path(folder), Sizing.of(exit_file.read_header(arguments.exit)).side)
         cases = {what: partial(case, what, arguments.exit, paths) for what in ("reading", "classifying", "both")}
         seconds = interleaved(cases, arguments.rounds, warm_up=1)
     print(f"{arguments.exit}, {PICTURES:,} PNG files; {machine()}; median of {arguments.rounds}\n")

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-import checkpoints
+from formats import exit_file
 from models import names
 from models.networks import cost
 
@@ -65,8 +65,8 @@ def here() -> dict[str, dict[str, list[Point]]]:
     found: dict[str, dict[str, list[Point]]] = defaultdict(dict)
     for folder in sorted((PROJECT / "pretrained").iterdir()):
         points = []
-        for position, path in checkpoints.exit_files(folder).items():
-            header = checkpoints.read_header(path)
+        for position, path in exit_file.files_in(folder).items():
+            header = exit_file.read_header(path)
             network = names.from_fields(header["network"])
             points.append(Point(cost(network, len(header["classes"]), position, SIDE).macs, header["error"]))
         if points:

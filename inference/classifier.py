@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import checkpoints
 from datasets.decoding import as_pixels, bounded, damage_told, decode_one
 from datasets.sizing import Sizing
+from formats import exit_file
 from inference.evaluation import batch_size
 from models import metrics
 
@@ -121,8 +121,8 @@ def _image(picture: Tensor | np.ndarray | Image.Image) -> Image.Image:
 
 def card(header: dict[str, Any]) -> dict[str, Any]:
     """What a user of an exit has to know, from the header of its file."""
-    fields = {name: header[name] for name in checkpoints.HEADER_FIELDS}
-    return {**fields, "program": f"AuxResNet {checkpoints.VERSION}"}
+    fields = {name: header[name] for name in exit_file.HEADER_FIELDS}
+    return {**fields, "program": f"AuxResNet {exit_file.VERSION}"}
 
 
 def likeliest(probabilities: Tensor, classes: Sequence[str], count: int) -> list[list[tuple[str, float]]]:

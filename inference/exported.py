@@ -23,7 +23,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.nn.utils import parametrize
 
-from checkpoints import HEADER_FIELDS, UNSAID
+from formats.exit_file import HEADER_FIELDS, UNSAID
 from inference import archive
 from inference.classifier import POLICY, Classifier, Model, card
 from inference.saved import SavedModel

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import checkpoints
 import opts
 from datasets import splits
 from datasets.pictures import Pictures
 from datasets.sizing import PADDINGS, Sizing
 from datasets.transforms import Normalise
+from formats import exit_file
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
 from models import exits, metrics, names
@@ -99,8 +99,8 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
     if folder is None:
         path = Path(model)
         if not path.is_dir():
-            return {checkpoints.position_of(path): path}
-        if files := checkpoints.exit_files(path):
+            return {exit_file.position_of(path): path}
+        if files := exit_file.files_in(path):
             return files
         if (path / "card.json").exists():
             raise UserError(
@@ -109,7 +109,7 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
         raise UserError(f"{path} {UNTESTED}")
     for root in roots:
         run = root / folder
-        if files := checkpoints.exit_files(run):
+        if files := exit_file.files_in(run):
             outside = [file for file in files.values() if not real(file).is_relative_to(real(root))]
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
@@ -139,7 +139,7 @@ def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
 def _learnt(files: dict[int, Path]) -> dict[int, Path]:
     """The files of the exits whose losses had a weight; all of them where that is not known, or true of none."""
     path = files[max(files)]
-    header = checkpoints.read_header(path)
+    header = exit_file.read_header(path)
     positions = _configuration(path, header).exits
     weights = stored.known(header.get("options"), opts.MAIN).get("exitWeights") or "sum"
     try:
@@ -168,11 +168,11 @@ def _load(files: dict[int, Path]) -> SavedModel:
     """The same from the files as they are now, shallow to deep."""
     weights: dict[str, Tensor] = {}
     for position, path in files.items():
-        header = checkpoints.read_header(path)
+        header = exit_file.read_header(path)
         if header["position"] != position:
             raise UserError(f"{path} holds exit {header['position']}; it was renamed")
         configuration = _configuration(path, header)
-        tensors = checkpoints.read_weights(path, layout(configuration, len(header["classes"]), position))
+        tensors = exit_file.read_weights(path, layout(configuration, len(header["classes"]), position))
         if any(name in weights and not torch.equal(weights[name], tensor) for name, tensor in tensors.items()):
             raise UserError(f"{path} is of another run or epoch than the exits before it; test it alone")
         weights |= tensors

@@ -65,3 +65,13 @@ def macs_to_exits(configuration: Configuration, network: MultiExit, side: int) -
     passed = itertools.accumulate((head.weight.numel() for head in heads[:-1]), initial=0)
     alone = (cost(configuration, heads[0].out_features, position, side).macs for position in network.exits)
     return [sum(parts) for parts in zip(alone, passed, strict=True)]
+
+
+def odd_values(weights: Mapping[str, Tensor]) -> str | None:
+    """Which of the tensors of a network has values that no training gives, and what is wrong with them; None: none."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            return f"{name} has numbers that are not finite"
+        if name.endswith((".running_var", ".num_batches_tracked")) and (tensor < 0).any():
+            return f"{name} is below 0"
+    return None

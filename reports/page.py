@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import opts
 from datasets import catalog
 from datasets.sizing import Sizing
+from formats import exit_file
 from models import names
 from models.names import Configuration
 from models.networks import cost
@@ -24,8 +24,8 @@ FITTED = {"crop": " (the shorter side scaled, the longer one cropped)", "squeeze
 def of_run(files: Mapping[int, Path]) -> str:
     """The page (Markdown) about a run, from the headers of its exit files by position and from nothing else: it holds
     no path of the machine and no time of day. UserError, naming the file, where one cannot be read."""
-    headers = {position: checkpoints.read_header(path) for position, path in files.items()}
-    header, program = headers[max(files)], checkpoints.written_by(files[max(files)])
+    headers = {position: exit_file.read_header(path) for position, path in files.items()}
+    header, program = headers[max(files)], exit_file.written_by(files[max(files)])
     configuration, options = names.from_fields(header["network"]), stored.known(header.get("options"), opts.MAIN)
     epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
     length = f"{epochs} epoch{'s' * (epochs > 1)}"
@@ -69,7 +69,7 @@ def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configur
     lines = []
     for position, header in headers.items():
         price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
-        file = checkpoints.exit_path(Path(), position).name
+        file = exit_file.path_in(Path(), position).name
         cells = (position, f"{price.parameters:,}", f"{price.macs:,}", percent(header["error"]), file)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"

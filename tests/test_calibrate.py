@@ -12,9 +12,9 @@ from conftest import CPU, assert_one_line_error, script, write_pictures
 from safetensors.torch import load_file
 
 import calibrate
-import checkpoints
 import main
 from datasets import digits, splits
+from formats import exit_file
 from inference import early_exit, evaluation, policies, routing, saved
 from models import names
 from system.errors import UserError
@@ -207,10 +207,10 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
     refused(1, "exit-9.safetensors is one exit only", line=("DIGITS", alone, *budget))
     refused(1, "exit-9.safetensors is one exit only", line=("DIGITS", folder / "exit-9.safetensors", *budget))
     for size, words in (("60", "without held-out pictures"), (5000, "the run held 5,000 out: they are others")):
-        for path in checkpoints.exit_files(folder).values():
-            header = checkpoints.read_header(path)
+        for path in exit_file.files_in(folder).values():
+            header = exit_file.read_header(path)
             header["options"]["valSize"] = size
-            (tmp_path / path.name).write_bytes(checkpoints.exit_content(load_file(path), header))
+            (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), header))
         refused(1, words, line=("DIGITS", tmp_path, *budget))
 
 
@@ -254,10 +254,10 @@ def test_other_pictures_than_those_held_out_are_noticed(validated, tmp_path):
     )
     older = tmp_path / "older"
     older.mkdir()
-    for path in checkpoints.exit_files(validated[1]).values():
-        header = checkpoints.read_header(path)
+    for path in exit_file.files_in(validated[1]).values():
+        header = exit_file.read_header(path)
         assert len(header.pop("heldOut")) == 64
-        (older / path.name).write_bytes(checkpoints.exit_content(load_file(path), header))
+        (older / path.name).write_bytes(exit_file.content(load_file(path), header))
     line = ("DIGITS", older, "--dataDir", tmp_path, "--budgetMACs", "20M")
     assert_one_line_error(script("calibrate.py", *line), 1, "not the pictures that were held out", "--dataDir")
 

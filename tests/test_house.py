@@ -12,7 +12,7 @@ FLOORS = (  # from the ground up; a file imports from its own floor and from tho
     ("system",),
     ("datasets", "models"),
     ("options",),
-    ("opts", "checkpoints", "reports"),
+    ("formats", "opts", "checkpoints", "reports"),
     ("inference",),
     ("training",),
     ("main", "test", "plot", "calibrate", "predict", "export", "hubconf"),

@@ -44,7 +44,7 @@ except ValueError as error:
 assert sys.path == path
 assert all(sys.modules[name] is module for name, module in modules.items())
 names = {name.split(".")[0] for name in sys.modules.keys() - modules.keys()}
-assert not names & {"inference", "checkpoints", "reports", "training", "options", "hubconf"}, names
+assert not names & {"inference", "checkpoints", "formats", "reports", "training", "options", "hubconf"}, names
 assert models.build == "not ours" and datasets.catalog.NAMES == ("not ours",)
 import datasets.catalog as again
 assert again is datasets.catalog

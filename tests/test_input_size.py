@@ -15,6 +15,7 @@ import main
 from benchmarks import tiles
 from datasets.decoding import decode_one
 from datasets.sizing import Sizing
+from formats import exit_file, state_file
 from inference import exported, saved
 from models import names, networks
 from system.errors import UserError
@@ -56,7 +57,7 @@ def model(folder, position=8):
 
 def probabilities(folder, path):
     """What the last exit of a run says of a picture file, by its weights and header alone."""
-    header = checkpoints.read_header(folder / "exit-8.safetensors")
+    header = exit_file.read_header(folder / "exit-8.safetensors")
     pixels = torch.from_numpy(decode_one(str(path), Sizing.of(header))).permute(2, 0, 1)[None].float()
     mean, std = (torch.tensor(header[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
@@ -65,7 +66,7 @@ def probabilities(folder, path):
 
 def test_the_size_is_in_headers_tables_and_cards(trained, pictures):
     folder, printed = trained
-    header = checkpoints.read_header(folder / "exit-8.safetensors")
+    header = exit_file.read_header(folder / "exit-8.safetensors")
     assert (header["input"], header["fit"]) == ([3, 64, 64], "crop")
     assert "inputSize=64" in printed
     macs = networks.cost(names.parse("AuxResNet-8-2"), 3, 8, 64).macs
@@ -86,7 +87,7 @@ def test_pictures_are_predicted_at_the_size_of_the_network(trained, pictures):
     folder, paths = trained[0], sorted((pictures / "test").rglob("*.png"))[::6]
     process = script("predict.py", folder, *paths, "--format", "json", "--top", "3")
     assert process.returncode == 0, process.stderr
-    classes = checkpoints.read_header(folder / "exit-8.safetensors")["classes"]
+    classes = exit_file.read_header(folder / "exit-8.safetensors")["classes"]
     for path, answer in zip(paths, json.loads(process.stdout), strict=True):
         expected = probabilities(folder, path)
         assert answer["classes"][0]["class"] == classes[int(expected.argmax())]
@@ -172,24 +173,24 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     save = tmp_path / "runs"
     run = save / RUN
     main.main([str(word) for word in (*options(pictures, save), "--nEpochs", "1")])
-    state = checkpoints.read_state(run, print)
+    state = state_file.read(run, print)
     assert state.pop("fit") == "crop"
     del state["format"], state["data"]
     del state["options"]["inputSize"]
     checkpoints.RunFiles(run, ()).write_state(state)
     for path in run.glob("exit-*.safetensors"):
-        header = checkpoints.read_header(path)
+        header = exit_file.read_header(path)
         assert header.pop("fit") == "crop"
-        path.write_bytes(checkpoints.exit_content(load_file(path), header))
+        path.write_bytes(exit_file.content(load_file(path), header))
     path = next((pictures / "test").rglob("*.png"))
     assert model(run).sizing == Sizing(32, "squeeze")
     process = script("predict.py", run, path, "--format", "json")
     expected = probabilities(run, path).max().item()
     assert json.loads(process.stdout)[0]["classes"][0]["probability"] == pytest.approx(expected, abs=1e-4)
     main.main(["--resume", str(run), "--nEpochs", "2"])
-    assert checkpoints.read_header(run / "exit-8.safetensors")["fit"] == "squeeze"
-    assert checkpoints.read_state(run, print)["fit"] == "squeeze"
+    assert exit_file.read_header(run / "exit-8.safetensors")["fit"] == "squeeze"
+    assert state_file.read(run, print)["fit"] == "squeeze"
     assert "(both sides scaled)" in (run / "README.md").read_text()
-    checkpoints.RunFiles(run, ()).write_state({**checkpoints.read_state(run, print), "fit": "stretch"})
+    checkpoints.RunFiles(run, ()).write_state({**state_file.read(run, print), "fit": "stretch"})
     with pytest.raises(UserError, match="the training state has the fit stretch; there are: crop, squeeze"):
         main.main(["--resume", str(run)])

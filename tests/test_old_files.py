@@ -6,9 +6,9 @@ import shutil
 import pytest
 from conftest import PROJECT, logged, script, write_pictures
 
-import checkpoints
 import main
 import opts
+from formats import exit_file
 from models import names
 from reports import log
 from system.errors import UserError
@@ -34,7 +34,7 @@ def test_old_exit_files_are_tested(position):
     assert process.returncode == 0, process.stderr
     # Another processor may round otherwise: that turns one or two of the 360 pictures.
     assert abs(float(process.stdout.split()[1]) - ERRORS[position]) < 1
-    header = checkpoints.read_header(FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors")
+    header = exit_file.read_header(FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors")
     assert header["error"] == pytest.approx(ERRORS[position], abs=0.001)
 
 

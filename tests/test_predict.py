@@ -14,9 +14,9 @@ from conftest import PROJECT, assert_one_line_error, script
 from PIL import Image
 from safetensors.torch import load_file
 
-import checkpoints
 import predict
 from datasets import digits
+from formats import exit_file
 from inference import prediction
 from system.errors import UsageError, UserError
 
@@ -132,12 +132,10 @@ def test_a_path_is_printed_as_the_system_has_it(finished, pictures, tmp_path):
 
 def renamed(folder, names, target):
     """The first exit's file of a run, with these names for its first classes."""
-    header = checkpoints.read_header(folder / "exit-5.safetensors")
+    header = exit_file.read_header(folder / "exit-5.safetensors")
     header["classes"] = [*names, *header["classes"][len(names) :]]
     target.mkdir()
-    (target / "exit-5.safetensors").write_bytes(
-        checkpoints.exit_content(load_file(folder / "exit-5.safetensors"), header)
-    )
+    (target / "exit-5.safetensors").write_bytes(exit_file.content(load_file(folder / "exit-5.safetensors"), header))
     return target / "exit-5.safetensors"
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import PROJECT, script
 
-import checkpoints
+from formats import exit_file
 from inference import saved
 from reports import page
 from reports.tables import exit_errors
@@ -21,8 +21,8 @@ def test_there_are_some():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_files_logs_and_tables_agree(folder):
-    files = checkpoints.exit_files(folder)
-    headers = {position: checkpoints.read_header(path) for position, path in files.items()}
+    files = exit_file.files_in(folder)
+    headers = {position: exit_file.read_header(path) for position, path in files.items()}
     last = list(csv.DictReader((folder / "log.csv").open()))[-1]
     for position, header in headers.items():
         assert header["error"] == pytest.approx(float(last[f"{header['errorOn']}_error_{position}"]), abs=0.005)
@@ -33,12 +33,12 @@ def test_files_logs_and_tables_agree(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_page_is_what_the_exit_files_say(folder):
-    assert (folder / "README.md").read_text() == page.of_run(checkpoints.exit_files(folder))
+    assert (folder / "README.md").read_text() == page.of_run(exit_file.files_in(folder))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_no_path_of_a_machine_is_in_them(folder):
-    told = [checkpoints.read_header(path)["options"] for path in checkpoints.exit_files(folder).values()]
+    told = [exit_file.read_header(path)["options"] for path in exit_file.files_in(folder).values()]
     for options in [*told, json.loads((folder / "opt.json").read_text())]:
         assert not [value for value in options.values() if isinstance(value, str) and value.startswith(("/", "~"))]
 
@@ -48,6 +48,6 @@ def test_the_smallest_exit_has_its_error(folder):
     data = folder.name.split("-")[0]
     if not ((DATA / data.lower()).is_dir() or any(DATA.glob(f"cifar-{data.removeprefix('CIFAR')}-*"))):
         pytest.skip(f"{data} is not in {DATA}")
-    path = next(iter(checkpoints.exit_files(folder).values()))
+    path = next(iter(exit_file.files_in(folder).values()))
     error = float(script("test.py", data, path, "--dataDir", DATA).stdout.split()[1])
-    assert error == pytest.approx(checkpoints.read_header(path)["error"], abs=0.03)
+    assert error == pytest.approx(exit_file.read_header(path)["error"], abs=0.03)

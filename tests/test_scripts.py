@@ -12,8 +12,8 @@ import torch
 from conftest import PROJECT, SMALL, assert_one_line_error, script
 from safetensors.torch import load_file, save_file
 
-import checkpoints
 from datasets import digits
+from formats import exit_file
 from inference import saved
 from models.networks import build
 
@@ -41,7 +41,7 @@ def test_exit_files_carry_what_is_needed_to_rebuild_and_judge_them(finished):
     _, folder, _ = finished
     for position in EXITS:
         weights = load_file(folder / f"exit-{position}.safetensors")
-        header = checkpoints.read_header(folder / f"exit-{position}.safetensors")
+        header = exit_file.read_header(folder / f"exit-{position}.safetensors")
         assert (header["name"], header["position"], header["dataset"]) == (NAME, position, "DIGITS")
         assert header["classes"] == [str(digit) for digit in range(10)]
         assert header["network"]["exits"] == list(EXITS)
@@ -88,7 +88,7 @@ def test_an_exit_is_read_from_its_own_file_alone(finished, tmp_path):
 
 def test_exit_files_give_the_bits_of_the_whole_network(finished):
     _, folder, _ = finished
-    files = checkpoints.exit_files(folder)
+    files = exit_file.files_in(folder)
     state = torch.load(folder / "latest.pt", weights_only=True)
     model = saved.load(files)
     network = build(model.configuration, 10)
@@ -106,10 +106,10 @@ def test_files_of_different_runs_are_not_mixed(finished, tmp_path):
     _, folder, _ = finished
     paths = {position: tmp_path / f"exit-{position}.safetensors" for position in (5, 14)}
     for position, path in paths.items():
-        weights, header = load_file(folder / path.name), checkpoints.read_header(folder / path.name)
+        weights, header = load_file(folder / path.name), exit_file.read_header(folder / path.name)
         if position == 5:
             weights["stem.weight"] += 1
-        path.write_bytes(checkpoints.exit_content(weights, header))
+        path.write_bytes(exit_file.content(weights, header))
     with pytest.raises(ValueError, match="another run or epoch"):
         saved.load(paths)
     with pytest.raises(ValueError, match="renamed"):

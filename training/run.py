@@ -20,6 +20,7 @@ import opts
 from datasets import catalog, identity, splits
 from datasets.loaders import Batch, training_batches
 from datasets.transforms import Normalise
+from formats import exit_file, state_file
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
@@ -102,7 +103,7 @@ class Run:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits, check_held)
         resumed = options.resume is not None
-        saved = world.share(lambda: checkpoints.take_up_state(folder, warn)) if resumed else None
+        saved = world.share(lambda: state_file.take_up(folder, warn)) if resumed else None
         self.options_before = self._options_before(saved, options) if saved else None
         if self.options_before:
             options = opts.keep_chosen(options, self.options_before)
@@ -149,7 +150,7 @@ class Run:
         less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
         with memory_for(f"while reading the pictures of {options.data}", less):
             data = splits.shared(world.first_of_host(lambda: setup.data(options, self.sizing)))
-        checkpoints.check_classes(data.classes)
+        exit_file.check_classes(data.classes)
         return data
 
     def _identified(self, saved: dict[str, Any] | None) -> dict[str, Any]:

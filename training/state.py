@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-import checkpoints
-from models import exits
+from models import exits, networks
 from models.metrics import Sums
 from reports import log
 from system import devices
@@ -72,7 +71,7 @@ class State:
         try:
             self._restore_progress(saved, plan)
             weights = like(saved["network"], self.trainer.network.state_dict(), "network")
-            if odd := checkpoints.odd_values(weights):
+            if odd := networks.odd_values(weights):
                 raise ValueError(odd)
             self.trainer.network.load_state_dict(weights)
             self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.step)

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 import checkpoints
+from formats import exit_file
 from inference import saved
 from system.errors import UserError
 
@@ -31,7 +32,7 @@ FIRST = "exit-5.safetensors"
 def genuine(finished):
     """An exit file of a finished run: its tensors, its header."""
     path = finished[1] / FIRST
-    return load_file(path), checkpoints.read_header(path)
+    return load_file(path), exit_file.read_header(path)
 
 
 def load(path):
@@ -95,7 +96,7 @@ def test_headers_that_lie_are_refused_before_memory_is_taken(genuine, tmp_path):
     for index, (lie, (forged, weights, word)) in enumerate(lies(header, tensors).items()):
         folder = tmp_path / str(index)
         folder.mkdir()
-        (folder / FIRST).write_bytes(checkpoints.exit_content(weights, forged))
+        (folder / FIRST).write_bytes(exit_file.content(weights, forged))
         with pytest.raises(UserError, match=word) as caught:
             load(folder / FIRST)
         assert str(folder / FIRST) in str(caught.value), lie
@@ -131,7 +132,7 @@ def test_weights_without_an_answer_give_no_error(genuine, tmp_path):
     tensors, header = genuine
     path = tmp_path / FIRST
     wild = {name: tensor * 1e30 if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
-    path.write_bytes(checkpoints.exit_content(wild, header))
+    path.write_bytes(exit_file.content(wild, header))
     picture = tmp_path / "grey.png"
     Image.new("L", (32, 32), 99).save(picture)
     asked = (("test.py", "DIGITS", path), ("test.py", "DIGITS", path, "--exit", "all"), ("predict.py", path, picture))
@@ -142,7 +143,7 @@ def test_weights_without_an_answer_give_no_error(genuine, tmp_path):
 def test_two_values_under_one_name_are_refused(genuine, tmp_path):
     tensors, header = genuine
     twice = json.dumps(header)[:-1] + ', "error": 0.0}'
-    content = checkpoints._sealed(save(tensors, {"format": "auxresnet-exit", "formatVersion": "1", "header": twice}))
+    content = exit_file._sealed(save(tensors, {"format": "auxresnet-exit", "formatVersion": "1", "header": twice}))
     (tmp_path / FIRST).write_bytes(content)
     with pytest.raises(UserError, match="one name twice"):
         load(tmp_path / FIRST)
@@ -196,12 +197,12 @@ def test_2000_mutated_files_are_read_or_refused_by_name(finished, tmp_path):
 
 
 def test_one_class_and_more_than_a_file_can_name_are_refused():
-    checkpoints.check_classes([f"{index:0250}" for index in range(10_000)])
+    exit_file.check_classes([f"{index:0250}" for index in range(10_000)])
     with pytest.raises(UserError, match="all pictures are of one class, birds; it takes two"):
-        checkpoints.check_classes(["birds"])
+        exit_file.check_classes(["birds"])
     for classes in (["a"] * 100_001, [f"{index:0250}" for index in range(20_000)]):
         with pytest.raises(UserError, match="classes are too many to be kept"):
-            checkpoints.check_classes(classes)
+            exit_file.check_classes(classes)
 
 
 @pytest.mark.parametrize("name", ["../outside", "AuxResNet-14-3/../..", "AuxResNet-14-3\0", ""])
@@ -270,8 +271,8 @@ def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, genuine, t
     shutil.copytree(finished[1], folder)
     tensors, header = genuine
     newer = {name: tensor + 1 for name, tensor in tensors.items()}
-    (folder / FIRST).write_bytes(checkpoints.exit_content(newer, header))
-    files = checkpoints.exit_files(folder)
+    (folder / FIRST).write_bytes(exit_file.content(newer, header))
+    files = exit_file.files_in(folder)
     with pytest.raises(UserError, match="another run or epoch"):
         saved.load(files)
     (folder / ".lock").write_text("process 1 on here\n")

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-import checkpoints
 import opts
 from datasets import digits
+from formats import exit_file
 from inference import card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
 from inference.latency import latency, throughput
@@ -37,7 +37,7 @@ def told(finished, tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(finished):
     """The logits of every exit on the test pictures, by a pass of their own, and the targets."""
-    model = saved.load(checkpoints.exit_files(finished[1]))
+    model = saved.load(exit_file.files_in(finished[1]))
     pictures = digits.load(None, "test")
     with torch.inference_mode():
         return saved.ready(model, CPU)(pictures.images), pictures.targets
@@ -49,7 +49,7 @@ def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers,
     assert (found["network"], found["data"], found["pictures"], found["classes"]) == (NAME, "DIGITS", 360, 10)
     for told_of, logits in zip(found["exits"], answers[0], strict=True):
         path = finished[1] / told_of["file"]
-        header = checkpoints.read_header(path)
+        header = exit_file.read_header(path)
         assert told_of["position"] == header["position"]
         assert told_of["file_bytes"] == path.stat().st_size
         assert told_of["error_percent"] == pytest.approx(header["error"])
@@ -85,7 +85,7 @@ def test_few_classes_have_no_top_5_error():
 
 
 def test_an_ensemble_has_the_mean_probabilities(answers, finished):
-    model = saved.load(checkpoints.exit_files(finished[1]))
+    model = saved.load(exit_file.files_in(finished[1]))
     images = digits.load(None, "test").images
     with torch.inference_mode():
         (logits,) = saved.ready(model, CPU, ensemble=True)(images)
@@ -188,19 +188,17 @@ def test_the_card_names_the_pictures_that_it_was_measured_on(finished, tmp_path)
 def test_without_a_position_it_is_the_deepest_exit_that_learnt(finished, tmp_path):
     """Exit 14 had a weight of 0, as in a training of exit 9 alone."""
     (tmp_path / "run").mkdir()
-    for path in checkpoints.exit_files(finished[1]).values():
-        header = checkpoints.read_header(path)
+    for path in exit_file.files_in(finished[1]).values():
+        header = exit_file.read_header(path)
         options = {**header["options"], "exitWeights": [1.0, 1.0, 0.0]}
-        (tmp_path / "run" / path.name).write_bytes(
-            checkpoints.exit_content(load_file(path), {**header, "options": options})
-        )
-    files = checkpoints.exit_files(tmp_path / "run")
+        (tmp_path / "run" / path.name).write_bytes(exit_file.content(load_file(path), {**header, "options": options}))
+    files = exit_file.files_in(tmp_path / "run")
     assert list(saved.choose(files, None)) == [9]
     assert list(saved.choose(files, 14)) == list(saved.choose({14: files[14]}, None)) == [14]
     assert list(saved.choose(files, "all")) == EXITS
     assert list(saved.choose(files, saved.LEARNT)) == [5, 9]
     files[14].write_bytes(
-        checkpoints.exit_content(load_file(files[14]), {**header, "options": {**options, "exitWeights": "0.5,1,0"}})
+        exit_file.content(load_file(files[14]), {**header, "options": {**options, "exitWeights": "0.5,1,0"}})
     )
     assert list(saved.choose(files, None)) == [9]
     plain, ninth = (script("test.py", "DIGITS", tmp_path / "run", *more) for more in ((), ("--exit", 9)))

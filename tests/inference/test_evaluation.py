@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import CPU, NORMALISE, SMALL, exit_files, logged, network, script, signal_during
 
-import checkpoints
 import main
 from datasets import digits
 from datasets.pictures import balanced_order
+from formats import exit_file, state_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
@@ -36,7 +36,7 @@ def test_every_second_epoch_and_the_last_are_tested(sparse):
     assert [bool(row["test_loss"]) for row in rows] == [False, True, False, True, True]
     assert all(row["train_error_14"] for row in rows)
     assert log.read(sparse / FOLDER)[0]["test_error_5"] is None
-    header = checkpoints.read_header(sparse / FOLDER / "exit-14.safetensors")
+    header = exit_file.read_header(sparse / FOLDER / "exit-14.safetensors")
     assert (header["epochs"], header["error"]) == (5, float(rows[-1]["test_error_14"]))
 
 
@@ -87,10 +87,10 @@ def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, cap
     folder = tmp_path / FOLDER
     assert precisions == [torch.bfloat16, torch.bfloat16, None, *([None, None] if split else [])]
     printed = {line.split()[0]: line for line in capsys.readouterr().out.split("exit  parameters")[1].splitlines()[2:]}
-    for position, path in checkpoints.exit_files(folder).items():
+    for position, path in exit_file.files_in(folder).items():
         result = script("test.py", "DIGITS", path)
         assert f"{result.stdout.split()[1]} %" in printed[str(position)]
-        header = checkpoints.read_header(path)
+        header = exit_file.read_header(path)
         if split:
             assert header["epochs"] < 3
             assert header["error"] == pytest.approx(validation_error(path, 300))
@@ -101,7 +101,7 @@ def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, cap
 
 def validation_error(path, size):
     """An independent forward pass over the split."""
-    model = saved.load({checkpoints.position_of(path): path})
+    model = saved.load({exit_file.position_of(path): path})
     pictures = digits.load(None, "train")
     pictures = pictures.take(balanced_order(pictures.targets)[len(pictures) - size :])
     with torch.inference_mode():
@@ -123,8 +123,8 @@ def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_pa
     with pytest.raises(SystemExit):
         main.main([*line, str(tmp_path / "stopped")])
     monkeypatch.undo()
-    assert checkpoints.read_header(tmp_path / "stopped" / FOLDER / "exit-14.safetensors")["epochs"] == 1
-    states = [checkpoints.read_state(tmp_path / name / FOLDER, pytest.fail) for name in ("whole", "stopped")]
+    assert exit_file.read_header(tmp_path / "stopped" / FOLDER / "exit-14.safetensors")["epochs"] == 1
+    states = [state_file.read(tmp_path / name / FOLDER, pytest.fail) for name in ("whole", "stopped")]
     for name, tensor in states[0]["network"].items():
         assert tensor.equal(states[1]["network"][name]), name
     main.main(["--resume", str(tmp_path / "stopped" / FOLDER)])
@@ -136,7 +136,7 @@ def test_a_run_stopped_in_the_test_after_an_epoch_goes_on_to_the_same_bits(tmp_p
     with pytest.raises(SystemExit):
         main.main([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)])
     monkeypatch.undo()
-    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    state = state_file.read(tmp_path / FOLDER, pytest.fail)
     assert (state["log"], state["sums"]["pictures"]) == ([], 256)  # trained, and not tested
     main.main(["--resume", str(tmp_path / FOLDER)])
     assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])

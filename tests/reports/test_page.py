@@ -13,10 +13,10 @@ from conftest import PROJECT, SMALL, exit_files, script, signal_during
 from PIL import Image
 from safetensors.torch import load_file
 
-import checkpoints
 import main
 import opts
 from datasets import digits
+from formats import exit_file
 from reports import page
 from training.trainer import Trainer
 
@@ -26,10 +26,10 @@ def test_the_page_of_a_run_is_made_from_its_exit_files_alone(finished, tmp_path)
     text = (folder / "README.md").read_text()
     for path in exit_files(folder):
         shutil.copy(folder / path, tmp_path)
-    assert page.of_run(checkpoints.exit_files(tmp_path)) == text
+    assert page.of_run(exit_file.files_in(tmp_path)) == text
     assert str(save) not in text
     assert text.startswith("# AuxResNet-14-3 on DIGITS\n")
-    for part in ("| 14 |", "CC BY 4.0", "arXiv 1611.01773", "test error", f"AuxResNet {checkpoints.VERSION}"):
+    for part in ("| 14 |", "CC BY 4.0", "arXiv 1611.01773", "test error", f"AuxResNet {exit_file.VERSION}"):
         assert part in text
 
 
@@ -50,10 +50,10 @@ def test_the_page_says_how_to_use_the_run(finished, tmp_path):
 
 def test_what_shares_batches_is_on_the_page(finished, tmp_path):
     path = finished[1] / "exit-14.safetensors"
-    header = checkpoints.read_header(path)
+    header = exit_file.read_header(path)
     assert header["shares"] == 1
     assert "divided" not in page.of_run({14: path})
-    (tmp_path / path.name).write_bytes(checkpoints.exit_content(load_file(path), {**header, "shares": 4}))
+    (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), {**header, "shares": 4}))
     assert "At its end each batch was divided among 4 processes or GPUs." in page.of_run({14: tmp_path / path.name})
 
 
@@ -104,10 +104,10 @@ def test_an_interrupted_run_leaves_the_same_page(finished, tmp_path, monkeypatch
 def test_the_page_says_what_was_held_out_and_whose_the_pictures_are(finished, tmp_path):
     path = tmp_path / "exit-14.safetensors"
     source = finished[1] / path.name
-    header = checkpoints.read_header(source)
+    header = exit_file.read_header(source)
     header |= {"dataset": "pets\n#", "errorOn": "validation", "classes": [f"c{n}" for n in range(30)]}
     header["options"] |= {"valSize": 500, "data": "pets\n#"}
-    path.write_bytes(checkpoints.exit_content(load_file(source), header))
+    path.write_bytes(exit_file.content(load_file(source), header))
     text = page.of_run({14: path})
     for part in (
         "on pets�#\n",

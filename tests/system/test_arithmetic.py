@@ -13,6 +13,7 @@ from conftest import PROJECT, SMALL, script
 import checkpoints
 import main
 import opts
+from formats import state_file
 from options.recipes import outside_recipe
 from system import arithmetic
 from system.errors import UsageError
@@ -100,7 +101,7 @@ def test_a_compiled_run_goes_on_without_a_compiler(tmp_path):
     """As on another machine, or in another container."""
     main.main([*TINY, "--nEpochs", "2", "--save", str(tmp_path)])
     (folder,) = tmp_path.iterdir()
-    state = checkpoints.read_state(folder, pytest.fail)
+    state = state_file.read(folder, pytest.fail)
     checkpoints.RunFiles(folder, ()).write_state(
         {**state, "options": {**state["options"], "compile": True, "nEpochs": 3}}
     )

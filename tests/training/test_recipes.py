@@ -5,9 +5,9 @@ import torch
 from conftest import SMALL, exit_files, script, signal_during
 from safetensors.torch import load_file
 
-import checkpoints
 import main
 import opts
+from formats import exit_file, state_file
 from training import setup
 from training.run import Run
 from training.trainer import Trainer
@@ -59,9 +59,9 @@ def test_the_exit_files_hold_what_was_tested(uninterrupted):
     """The averaged weights, with statistics of their own."""
     result = script("test.py", "DIGITS", FOLDER.removeprefix("DIGITS-"), "--exit", "all", "--save", uninterrupted)
     for position in (5, 9, 14):
-        header = checkpoints.read_header(uninterrupted / FOLDER / f"exit-{position}.safetensors")
+        header = exit_file.read_header(uninterrupted / FOLDER / f"exit-{position}.safetensors")
         assert f"{header['error']:.2f} %" in result.stdout
-    state = checkpoints.read_state(uninterrupted / FOLDER, pytest.fail)
+    state = state_file.read(uninterrupted / FOLDER, pytest.fail)
     kept = load_file(uninterrupted / FOLDER / "exit-14.safetensors")
     average = state["training"]["average"]["weights"]
     assert kept["stem.weight"].equal(average["stem.weight"])
@@ -84,7 +84,7 @@ def test_the_parts_of_a_recipe_are_printed_and_kept(tmp_path):
     process = script("main.py", *main_line, "--save", tmp_path)
     assert process.returncode == 0, process.stderr
     assert {"recipe=fast", "optimizer=muon", "schedule=onecycle"} <= set(process.stdout.split())
-    header = checkpoints.read_header(tmp_path / "DIGITS-AuxResNet-14-3" / "exit-14.safetensors")
+    header = exit_file.read_header(tmp_path / "DIGITS-AuxResNet-14-3" / "exit-14.safetensors")
     assert (header["options"]["recipe"], header["options"]["optimizer"]) == ("fast", "muon")
 
 

@@ -23,6 +23,7 @@ import checkpoints
 import main
 from benchmarks.soak import soak
 from datasets import splits
+from formats import exit_file, state_file
 from reports import plots
 from system.errors import UserError
 
@@ -60,7 +61,7 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, status, tmp_p
     assert text.splitlines()[-1].endswith(f"python main.py --resume {folder}")
     assert not (folder / ".lock").exists()
     assert (folder / "latest.pt").read_bytes() != before
-    checkpoints.read_state(folder, pytest.fail)
+    state_file.read(folder, pytest.fail)
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -117,7 +118,7 @@ def test_a_damaged_state_is_noticed_and_the_one_before_it_used(damage, run_copy,
     resume(save)
     assert f"{latest} is damaged" in capsys.readouterr().err
     for name in ("exit-5.safetensors", "exit-14.safetensors"):
-        ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (folder, finished[1]))
+        ours, theirs = (exit_file.read_header(path / name)["error"] for path in (folder, finished[1]))
         assert ours == theirs
 
 
@@ -125,12 +126,12 @@ def test_a_damaged_state_takes_no_good_one_s_place(run_copy, monkeypatch):
     """A run that went on from the state before it is killed in its next save, before the new state is in its place."""
     _, folder = run_copy
     (folder / "latest.pt").write_bytes(torn((folder / "latest.pt").read_bytes()))
-    state = checkpoints.take_up_state(folder, lambda text: None)
+    state = state_file.take_up(folder, lambda text: None)
     real = Path.replace
     monkeypatch.setattr(Path, "replace", lambda path, to: sys.exit(9) if path.suffix == ".tmp" else real(path, to))
     with pytest.raises(SystemExit):
         checkpoints.RunFiles(folder, ()).write_state(state)
-    assert checkpoints.read_state(folder, lambda text: None)["log"] == state["log"]
+    assert state_file.read(folder, lambda text: None)["log"] == state["log"]
 
 
 def test_a_crash_between_the_two_renames_of_a_save(run_copy, capsys):
@@ -169,10 +170,10 @@ def test_a_state_that_another_program_or_another_moment_can_read_is_not_put_asid
         raise UserError(f"{path} cannot be read: Input/output error") from OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patched, pytest.raises(UserError, match=r"latest\.pt cannot be read: Input/output"):
-        patched.setattr(checkpoints, "read", failing)
-        checkpoints.take_up_state(folder, pytest.fail)
+        patched.setattr(state_file.files, "read", failing)
+        state_file.take_up(folder, pytest.fail)
     assert not (folder / "damaged.pt").exists()
-    assert checkpoints.take_up_state(folder, pytest.fail)
+    assert state_file.take_up(folder, pytest.fail)
 
 
 def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, monkeypatch):
@@ -198,10 +199,10 @@ def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, 
             assert "could not be written: No space left on device" in str(error)
         assert not list(tmp_path.rglob("*.tmp"))
         if begun:
-            checkpoints.read_state(folder, lambda text: None)
+            state_file.read(folder, lambda text: None)
     assert fail_at > 8
     for name in ("exit-5.safetensors", "exit-14.safetensors"):
-        ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (folder, finished[1]))
+        ours, theirs = (exit_file.read_header(path / name)["error"] for path in (folder, finished[1]))
         assert ours == theirs
 
 
@@ -250,7 +251,7 @@ def test_exits_of_a_finished_run_that_are_missing_or_damaged_are_made_anew(run_c
 
 def of_epoch(path, epoch):
     """Make an exit file one of another epoch, as a crash between two files would leave it."""
-    path.write_bytes(checkpoints.exit_content(load_file(path), {**checkpoints.read_header(path), "epochs": epoch}))
+    path.write_bytes(exit_file.content(load_file(path), {**exit_file.read_header(path), "epochs": epoch}))
 
 
 def test_exits_of_two_epochs_do_not_stay_together(run_copy, finished, capsys):
@@ -265,7 +266,7 @@ def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path, capsys):
     path = tmp_path / FOLDER / "exit-5.safetensors"
     run = ["--valSize", "100", "--nEpochs", "3", "--LR", "1e-9", "--nThreads", "0"]
     main.main([*SMALL, *run, "--save", str(tmp_path)])
-    kept = checkpoints.read_header(path)["epochs"]
+    kept = exit_file.read_header(path)["epochs"]
     assert kept < 3  # of which nothing else is left
     of_epoch(path, 3)
     before = exit_files(tmp_path / FOLDER)
@@ -291,7 +292,7 @@ def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw_run", killed)
     with pytest.raises(KeyboardInterrupt):
         main.main([*SMALL, "--nEpochs", "1", "--save", str(tmp_path)])
-    assert len(checkpoints.read_state(tmp_path / FOLDER, pytest.fail)["log"]) == 1
+    assert len(state_file.read(tmp_path / FOLDER, pytest.fail)["log"]) == 1
 
 
 def workers(process):
@@ -378,7 +379,7 @@ def test_without_workers_to_be_had_a_run_goes_on(tmp_path, finished, monkeypatch
     main.main([*SMALL, "--nEpochs", "2", "--nThreads", "2", "--save", str(tmp_path)])
     assert "no loader workers (Resource temporarily unavailable): batches are made" in capsys.readouterr().err
     for name in ("exit-5.safetensors", "exit-14.safetensors"):
-        ours, theirs = (checkpoints.read_header(path / name)["error"] for path in (tmp_path / FOLDER, finished[1]))
+        ours, theirs = (exit_file.read_header(path / name)["error"] for path in (tmp_path / FOLDER, finished[1]))
         assert ours == theirs
 
 
@@ -407,7 +408,7 @@ def test_memory_that_does_not_suffice_for_a_step_is_one_line_and_the_run_can_go_
     for word in ("training", "--batchsize than 1024", "--shareGradInput true", "--resume"):
         assert word in line
     (folder,) = tmp_path.iterdir()
-    checkpoints.read_state(folder, pytest.fail)
+    state_file.read(folder, pytest.fail)
 
 
 def test_memory_that_is_short_is_not_taken_for_damage(run_copy, monkeypatch):

@@ -9,6 +9,7 @@ from conftest import PROJECT, assert_one_line_error, exit_files, script, write_p
 
 import checkpoints
 import main
+from formats import exit_file, state_file
 from reports import log
 from system.errors import UserError
 
@@ -22,7 +23,7 @@ def run(tmp_path):
     """A copy of a run that was interrupted in its second epoch, and its state."""
     folder = tmp_path / FIXTURE.name
     shutil.copytree(FIXTURE, folder)
-    return folder, checkpoints.read_state(folder, pytest.fail)
+    return folder, state_file.read(folder, pytest.fail)
 
 
 def resume(folder, state):
@@ -184,7 +185,7 @@ def test_tensors_that_share_memory_part(run):
     momenta = state["training"]["optimizers"][1]["state"]
     momenta[1]["momentum"] = momenta[0]["momentum"]
     resume(folder, state)
-    after = checkpoints.read_state(folder, pytest.fail)["training"]["optimizers"][1]["state"]
+    after = state_file.read(folder, pytest.fail)["training"]["optimizers"][1]["state"]
     assert not after[0]["momentum"].equal(after[1]["momentum"])
 
 
@@ -198,7 +199,7 @@ def test_without_options_a_run_goes_on_with_those_in_its_state(content, run, cap
     main.main(["--resume", str(folder)])
     assert "going on with the options in the training state" in capsys.readouterr().err
     assert json.loads((folder / "opt.json").read_text())["depth"] == 8
-    assert checkpoints.read_header(folder / "exit-8.safetensors")["epochs"] == 3
+    assert exit_file.read_header(folder / "exit-8.safetensors")["epochs"] == 3
 
 
 def test_data_that_changed_are_noticed_and_data_that_moved_are_not(tmp_path):

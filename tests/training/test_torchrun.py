@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT, exit_files, logged, points, script, together
 
-import checkpoints
 import main
+from formats import exit_file, state_file
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
     assert [epoch for epoch, _ in points(tmp_path / FOLDER / "tensorboard")["error/test_8"]] == [1, 2, 3, 4, 5, 6]
     for path in whole.glob("exit-*.safetensors"):
         tested = script("test.py", "DIGITS", path, "--nGPU", "0").stdout
-        assert f"error {checkpoints.read_header(path)['error']:.2f}" in tested
+        assert f"error {exit_file.read_header(path)['error']:.2f}" in tested
 
 
 @pytest.mark.parametrize("whom", ["one process", "torchrun"])
@@ -82,7 +82,7 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
     assert errors.count("stopped by SIGTERM; the state is saved; go on with: torchrun --nproc_per_node 2 ") == 1, errors
     assert (tmp_path / FOLDER / "latest.pt").read_bytes() != before
     assert not (tmp_path / FOLDER / ".lock").exists()
-    state = checkpoints.read_state(tmp_path / FOLDER, pytest.fail)
+    state = state_file.read(tmp_path / FOLDER, pytest.fail)
     assert state["sums"]["pictures"] == min(state["step"] * 36, 320)
     if whom == "torchrun":
         return

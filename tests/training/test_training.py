@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import SMALL, exit_files, logged, signal_during
 
-import checkpoints
 import main
+from formats import exit_file
 from reports import log
 from training.run import Run
 from training.schedules import LearningRate
@@ -84,7 +84,7 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
     main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--LR", "0.5"])
     rows = logged(tmp_path / FOLDER)
     errors = [float(row["validation_error_14"]) for row in rows]
-    header = checkpoints.read_header(tmp_path / FOLDER / "exit-14.safetensors")
+    header = exit_file.read_header(tmp_path / FOLDER / "exit-14.safetensors")
     assert header["epochs"] == errors.index(min(errors)) + 1
     assert (header["error"], header["errorOn"]) == (min(errors), "validation")
     assert not any(key.startswith("test_") for key in rows[0])
@@ -94,7 +94,7 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
 def test_an_exit_that_does_not_learn_chooses_no_epoch(tmp_path):
     main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--LR", "0.5", "--exitWeights", "1,1,0"])
     errors = [float(row["validation_error_9"]) for row in logged(tmp_path / FOLDER)]
-    header = checkpoints.read_header(tmp_path / FOLDER / "exit-9.safetensors")
+    header = exit_file.read_header(tmp_path / FOLDER / "exit-9.safetensors")
     assert (header["epochs"], header["error"]) == (errors.index(min(errors)) + 1, min(errors))
     assert header["epochs"] > 1
 
@@ -105,7 +105,7 @@ def test_exits_and_weights_given_by_hand(tmp_path):
                "--save", str(tmp_path)])  # fmt: skip
     options = json.loads((tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B" / "opt.json").read_text())
     assert (options["exits"], options["shortcutType"]) == ([3, 14], "B")
-    assert set(checkpoints.exit_files(tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B")) == {3, 14}
+    assert set(exit_file.files_in(tmp_path / "DIGITS-AuxResNet-14-2-exits-3-14-shortcut-B")) == {3, 14}
 
 
 def test_resume_auto_begins_a_network_beside_another_of_its_name(tmp_path):
