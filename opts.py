@@ -152,8 +152,8 @@ OPTIONS = (
     ),
     *group(
         "run",
-        Option("save", str, "./", "folder that holds the folders of runs; test.py looks there, then in pretrained/",
-               "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
+        Option("save", str, "./", "folder that holds the folders of runs; networks are looked for there, then in "
+               "pretrained/", "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
         Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder; "

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.utils import disp_len  # columns on a terminal: a Chinese character takes two
-
 from models.names import Configuration
 from system.output import printable
 
@@ -92,6 +90,8 @@ def table(columns: Mapping[str, Sequence[str]], words: Collection[str] = ()) -> 
 
 
 def _column(title: str, cells: Sequence[str], left: bool) -> list[str]:
+    from tqdm.utils import disp_len  # columns on a terminal: a Chinese character takes two; not needed for --help
+
     width = max(map(disp_len, [title, *cells]))
     spaces = {text: " " * (width - disp_len(text)) for text in (title, *cells)}
     lines = [text + spaces[text] if left else spaces[text] + text for text in (title, *cells)]
