@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     from system.devices import CPU
     from system.machine import Machine
 
-    if target.suffix != ".pt2":
+    if options.bundle or target.suffix != ".pt2":
         exported.require_packages(target)
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     rule = policies.find(Path(options.policy), model) if options.policy else early_exit.only(*model.files)

@@ -121,8 +121,8 @@ def _about(dataset: str, classes: int | None, data_dir: str, sizing: "Sizing") -
     from datasets import catalog, splits
 
     if classes is None:
-        data = splits.for_training(dataset, Path(data_dir), extra=False, train_size=None, val_size=0, sizing=sizing)
-        return {"classes": list(data.classes), "mean": data.mean, "std": data.std}
+        names, mean, std = splits.classes_and_levels(dataset, Path(data_dir), sizing)
+        return {"classes": list(names), "mean": mean, "std": std}
     row = catalog.row(dataset)
     mean, std = row.mean or (0.0,) * 3, row.std or (255.0,) * 3  # what has none of its own is brought to 0 … 1
     return {"classes": list(map(str, range(classes))), "mean": mean, "std": std}

@@ -14,10 +14,11 @@ from typing import Any
 
 from datasets.catalog import ENDINGS, NAMES, TESTED_ON, label
 from datasets.sizing import PADDINGS, SIDE, SIDES
+from models import names
 from models.names import DROPOUT, MAX_WIDEN
 from options import rules, stored, values
 from options.declaration import Option, Program, Rule, as_text, group
-from options.listing import listing
+from options.listing import listing, shown
 from options.recipes import BY_DATASET, RECIPES
 from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
 from system.errors import UsageError, UserError
@@ -321,11 +322,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+class PicturesMoved(UserError):
+    """The folder of pictures that a run was trained on is no longer where it was."""
+
+
 def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
     """The options of a run that is to be resumed: those of opt.json, or, where that is missing or damaged, those that
     its training state has. `data` is as for `from_saved`."""
     try:
         return from_saved(stored.load(folder), data)
+    except PicturesMoved:
+        raise
     except UserError as error:
         from formats import state_file  # imports PyTorch, which other mistakes need not wait for
 
@@ -337,8 +344,8 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
 
 
 def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
-    """The options of a run from what it saved, checked like a command line; UserError where they are none. `data` is
-    where a folder of pictures is now, if not where it was."""
+    """The options of a run from what it saved, checked like a command line; UserError where they are none,
+    PicturesMoved where their pictures are not there. `data` is where a folder of them is now, if not where it was."""
     if not stored.are_of(saved, MAIN) or "depth" not in saved:
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
@@ -346,7 +353,8 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     if place.upper() not in NAMES:
         named["data"] = place = data or place
         if not values.holds(place, "train"):
-            raise UserError(f"the run's pictures are no longer in {printable(place)}; give --data with their folder")
+            where = printable(place)
+            raise PicturesMoved(f"the run's pictures are no longer in {where}; give --data with their folder")
     try:
         return _complete(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
     except UsageError as error:
@@ -403,19 +411,22 @@ def keep_chosen(options: argparse.Namespace, before: argparse.Namespace) -> argp
 
 def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:
     """Raise UserError naming every option that contradicts those before; more epochs are no contradiction."""
+    now, then = vars(options), vars(before)
     differences = [
-        f"{name} is {as_text(value)}, was {as_text(getattr(before, name))}"
-        for name, value in vars(options).items()
-        if name not in FREE_ON_RESUME and value != getattr(before, name) and not _may_change(name, options, before)
+        f"{option.name} is {shown(option, now[option.name])}, was {shown(option, then[option.name])}"
+        for option in MAIN.options
+        if now[option.name] != then[option.name] and not _may_change(option.name, options, before)
     ]
     if differences:
         raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")
 
 
 def _may_change(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
-    """Whether a resumed run may have another value, though the result depends on it. Compiled steps round differently,
-    but a machine without a compiler must be able to go on. Only an epoch that is tested can be kept."""
-    if name in ("compile", "testEvery"):
+    """Whether a resumed run may have another value. The same network may be told in other words. Compiled steps round
+    differently, but a machine without a compiler must be able to go on. Only an epoch that is tested can be kept."""
+    if name in (*FREE_ON_RESUME, "compile", "testEvery"):
         return True
+    if name in names.NETWORK:
+        return names.of_options(vars(options)) == names.of_options(vars(before))
     steady = options.startSize == options.inputSize and options.exitSchedule == "constant"
     return name == "nEpochs" and options.schedule in EXTENDABLE and steady and options.nEpochs >= before.nEpochs

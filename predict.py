@@ -27,10 +27,6 @@ def main(argv: Sequence[str]) -> None:
     """Find the model and the pictures, ask the one about the others, print."""
     options = opts.PREDICT.parsed(argv)
     pattern = run_pattern(options.model)
-    if Path(options.model).suffix in EXPORTED and options.precision != "float":
-        raise UsageError(f"--precision {options.precision}: {options.model} computes as it was exported; leave it out")
-    if Path(options.model).suffix in EXPORTED and options.policy:
-        raise UsageError(f"--policy {options.policy}: {options.model} has its policy in it, or none; leave it out")
     if options.out:
         files.check_target(Path(options.out))
 
@@ -109,7 +105,9 @@ def only(pattern: str, roots: Sequence[Path]) -> str:
     Raises UserError where several data sets have one. Where there is none, the network's name is returned.
     """
     name = pattern.removeprefix("*-")
-    runs = {path.parent.name for root in roots for path in root.glob("*/exit-*.safetensors")}
+    from inference import saved
+
+    runs = {folder.name for folder in saved.runs(roots)}
     fitting = sorted(run for run in runs if run == pattern or (name != pattern and run.endswith(f"-{name}")))
     if len(fitting) > 1:
         raise UserError(f"{name} was trained on several data sets; give one of {', '.join(fitting)}")

@@ -9,7 +9,6 @@ import torch
 
 from datasets.pictures import Pictures
 from datasets.splits import TrainingData
-from system.errors import UserError
 from system.output import printable
 from system.strict import is_number
 
@@ -42,16 +41,13 @@ def digest(pictures: Pictures) -> str:
     return found.hexdigest()
 
 
-def check_same(now: Mapping[str, Any], before: Any) -> None:
-    """Raise UserError, naming what differs, where data are not those that a run remembers."""
+def difference(now: Mapping[str, Any], others: Any) -> str | None:
+    """In what data, as `describe` tells them, differ from others, which may be from a file; None: in nothing."""
     try:
-        found = [] if now == before else list(_differences(now, before))
+        found = [] if now == others else list(_differences(now, others))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # tensors, too, may be in a state
-        found = ["what the state says of them cannot be read"]
-    if found:
-        raise UserError(
-            f"the data are not those that the run began with: {'; '.join(found)}; bring them back, or start a new run"
-        )
+        return "what the state says of them cannot be read"
+    return "; ".join(found) or None
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:

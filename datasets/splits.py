@@ -65,8 +65,8 @@ def for_training(
     `train_size` (None: all that are left) are trained on and the last `val_size` are held out.
 
     `root` is the folder of data sets; `data`, `extra`, `sizing` and `padding` are as for `catalog.find`. Raises
-    UserError where there are not that many pictures, none to test on, where a class is not both in training and in
-    test, or where the pictures take more memory than there is.
+    UserError where there are not that many pictures, none to test on, one class only, where a class is not both in
+    training and in test, or where the pictures take more memory than there is.
     """
     source, folder = find(data, root, extra, sizing, padding)
     train_split, test_split = _load_training(source, folder), _load(source, folder, "test")
@@ -75,6 +75,10 @@ def for_training(
     if test_split is not None and test_split.classes != train_split.classes:
         odd = sorted(set(test_split.classes) ^ set(train_split.classes))
         raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
+    if len(train_split.classes) == 1:
+        raise UserError(
+            f"all pictures of {data} are of one class, {train_split.classes[0]}; it takes two to tell apart"
+        )
     train_size = _check_sizes(train_split, data, train_size, val_size)
     _announce_memory(folder, sizing, train_split, train_size, val_size, test_split)
     train, validation = _divide(train_split, train_size, val_size)
@@ -82,6 +86,20 @@ def for_training(
     evaluated = tested if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
     return TrainingData(source, train, evaluated, validation is not None, test_split, mean, std)
+
+
+def classes_and_levels(
+    data: str, root: Path, sizing: Sizing = USUAL
+) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+    """What a network has to know of a data set before it is trained: the names of the classes, the mean and the
+    standard deviation of each channel, on the 0 … 255 scale. Pictures are read only where these have to be measured.
+
+    Raises UserError where there are no training pictures.
+    """
+    source, folder = find(data, root, extra=False, sizing=sizing)
+    split = _load_training(source, folder)
+    mean, std = (source.mean, source.std) if source.mean else _read(folder, split, sizing).statistics()
+    return split.classes, mean, std
 
 
 def shared(data: TrainingData | None) -> TrainingData:
@@ -191,7 +209,7 @@ def _counted(folder: Path, count: int, sizing: Sizing) -> str:
 
 
 def _read(folder: Path, split: Split, sizing: Sizing, indices: np.ndarray | None = None) -> Pictures:
-    """The pictures of a split that are not trained on, all of them or some, announced if they take much memory."""
+    """The pictures of a split, all of them or some, for anything but training; announced if they take much memory."""
     count = len(split.targets) if indices is None else len(indices)
     advice = "end other programs, or give fewer pictures"
     memory.announce(_counted(folder, count, sizing), count * split.picture_bytes, advice)

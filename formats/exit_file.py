@@ -22,7 +22,6 @@ from models.networks import odd_values
 from system import strict
 from system.errors import UserError
 from system.files import regular
-from system.output import printable
 from system.strict import is_number
 
 VERSION = "0.1"
@@ -30,7 +29,7 @@ FORMAT = 1
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
-EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)
+PATTERN, NAME = "exit-*.safetensors", re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # the first for a glob
 # Half of a character, which JSON can name and nothing can write. (What lies between stands for a byte of a name that is
 # not UTF-8, and is written as that.)
 HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
@@ -74,9 +73,7 @@ UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1}
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Raise UserError where there is nothing to tell apart, or more classes than an exit file can name."""
-    if len(classes) == 1:
-        raise UserError(f"all pictures are of one class, {printable(classes[0], 40)}; it takes two to tell apart")
+    """Raise UserError where there are more classes than an exit file can name."""
     if len(classes) > MAX_CLASSES or len(json.dumps(classes)) > MAX_HEADER // 2:  # the other half is for the rest
         raise UserError(
             f"{len(classes):,} classes are too many to be kept: there may be {MAX_CLASSES:,}, their names together of "
@@ -198,13 +195,13 @@ def files_in(folder: Path) -> dict[int, Path]:
     the folder may not be read."""
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"{folder} cannot be read: Permission denied")
-    files = (path for path in folder.glob("exit-*.safetensors") if EXIT_NAME.fullmatch(path.name))
+    files = (path for path in folder.glob(PATTERN) if NAME.fullmatch(path.name))
     return dict(sorted((position_of(path), path) for path in files))
 
 
 def position_of(path: Path) -> int:
     """The position in an exit file's name; UserError where it is not of the form exit-<position>.safetensors."""
-    name = EXIT_NAME.fullmatch(path.name)
+    name = NAME.fullmatch(path.name)
     if not name:
         raise UserError(f"{path} is not named exit-<position>.safetensors")
     return int(name[1])

@@ -120,10 +120,6 @@ def read(path: Path, position: int | None, gpus: int | None) -> Model:
     """
     if path.suffix == ".onnx":
         require_packages(path, ("onnxruntime",))
-        if gpus:
-            raise UserError(f"--nGPU {gpus}: {path} runs on the CPU; leave it out, or export a .pt2 file")
-    if (gpus or 0) > 1:
-        raise UserError(f"--nGPU {gpus}: {path} runs on one GPU; give --nGPU 1 or less")
     content = files.read(path)
     device = devices.choose(gpus)[0] if path.suffix == ".pt2" else CPU
     model = runnable(content, path, device)

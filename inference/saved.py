@@ -90,6 +90,12 @@ def roots(save: str) -> list[Path]:
     return [Path(save), PRETRAINED]
 
 
+def runs(roots: Sequence[Path]) -> set[Path]:
+    """The folders under the roots that have exit files in them."""
+    files = (file for root in roots for file in root.glob(f"*/{exit_file.PATTERN}"))
+    return {file.parent for file in files if exit_file.NAME.fullmatch(file.name)}
+
+
 def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
     """The exit files, by position, that `model` stands for: the path of one or of a run, or, with `folder` given, those
     of the first of `roots` that holds a run in a folder of that name.
@@ -116,9 +122,9 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
             return files
         if (run / "opt.json").exists():
             raise UserError(f"{run} {UNTESTED}")
-    runs = sorted({str(file.parent) for root in roots for file in root.glob("*/exit-*.safetensors")})
+    found = sorted(map(str, runs(roots)))
     places = " or ".join(f"{root}/" for root in roots)
-    raise UserError(f"no exit files of {folder} in {places}; runs found there: {', '.join(runs) or 'none'}")
+    raise UserError(f"no exit files of {folder} in {places}; runs found there: {', '.join(found) or 'none'}")
 
 
 def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:

@@ -35,8 +35,12 @@ def _default(option: Option, others: Mapping[str, Any]) -> Any:
 
 
 def _pair(option: Option, value: Any) -> str:
-    text = f"({option.default.text})" if value is None else printable(as_text(value))
-    return f"{option.name}={text}"
+    return f"{option.name}={shown(option, value)}"
+
+
+def shown(option: Option, value: Any) -> str:
+    """The value of an option, or in parentheses what the help says of its default."""
+    return f"({option.default.text})" if value is None else printable(as_text(value))
 
 
 def _row(title: str, pairs: list[str]) -> str:

@@ -5,6 +5,7 @@ Each raises UsageError, which names the options, what they are, and what to give
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from datasets import catalog
@@ -12,7 +13,7 @@ from datasets.catalog import NAMES, TESTED_ON
 from datasets.sizing import SIDE
 from models import exits, names
 from options.declaration import as_text
-from options.values import CONFIDENCE, GOALS, holds
+from options.values import CONFIDENCE, EXPORTED, GOALS, holds
 from system.errors import UsageError
 
 
@@ -119,9 +120,23 @@ def mirroring(data: str) -> None:
 
 def predicting(options: argparse.Namespace) -> None:
     """The rules of `predict.py`."""
+    if Path(options.model).suffix in EXPORTED:
+        _exported(options)
     if options.policy:
         _one_chooses(options)
         _one_device(options)
+
+
+def _exported(options: argparse.Namespace) -> None:
+    """What predicts is a file of `export.py`."""
+    if options.precision != "float":
+        raise UsageError(f"--precision {options.precision}: {options.model} computes as it was exported; leave it out")
+    if options.policy:
+        raise UsageError(f"--policy {options.policy}: {options.model} has its policy in it, or none; leave it out")
+    if options.nGPU and Path(options.model).suffix == ".onnx":
+        raise UsageError(f"--nGPU {options.nGPU}: {options.model} runs on the CPU; leave it out, or export a .pt2 file")
+    if reason := _against_several_gpus(options):
+        raise UsageError(f"{options.model} {reason}")
 
 
 def calibrating(options: argparse.Namespace) -> None:

@@ -55,6 +55,16 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, dura
 
     Raises UserError where the disk is full or the folder gone.
     """
+    try:
+        _put(path, *parts, keep=keep, durable=durable)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written: {error.strerror}; what was saved before is still there"
+        ) from error
+
+
+def _put(path: Path, *parts: bytes | memoryview, keep: Path | None = None, durable: bool = True) -> None:
+    """The same; raises OSError."""
     temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:  # a name that is there already, were it a link, would be an error
@@ -70,12 +80,10 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None, dura
         _move(temporary, path, identity)
         if durable:
             _sync_folder(path.parent)
-    except BaseException as error:  # a signal, too
+    except BaseException:  # a signal, too
         with suppress(OSError):
             temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise UserError(f"{path} could not be written: {error.strerror}; what was saved before is untouched") from error
+        raise
 
 
 def _temporary(path: Path) -> Path:
@@ -93,8 +101,9 @@ def sweep(folder: Path, before: float = math.inf) -> None:
 
 
 def _move(source: Path, target: Path, identity: int | None = None) -> None:
-    """`os.replace`, which network file systems may refuse for a moment, or may have done where they say that there is
-    no `source`: then the target has its `identity`."""
+    """Rename a file or a folder, over what is there. A network file system may refuse that for a moment, and is asked
+    again. It may also say that there is no `source` because it has moved it already: then the target has its
+    `identity`, its inode."""
     for pause in PAUSES:
         try:
             source.replace(target)
@@ -137,7 +146,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     try:
         temporary.mkdir()
         for name, content in contents.items():
-            write(temporary / name, content)
+            _put(temporary / name, content)
         _move(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT
+from conftest import PROJECT, write_pictures
 from PIL import Image
 
 from datasets import digits
@@ -120,6 +120,12 @@ def test_a_fresh_network_has_the_classes_of_the_data_set():
     assert model.card["dataset"] == "DIGITS"
     assert model.network.exits == (9,)
     assert len(model.predict(np.zeros((8, 8, 3), np.uint8))) == 1
+
+
+def test_a_fresh_network_needs_no_test_pictures(tmp_path):
+    write_pictures(tmp_path / "pets" / "train", {"cat": 3, "dog": 3})
+    model = load(dataset=tmp_path / "pets", name="ResNet-8", pretrained=False)
+    assert (model.classes, model.card["dataset"]) == (("cat", "dog"), "pets")
 
 
 def test_what_is_pretrained_is_found_without_more_words():

@@ -207,6 +207,8 @@ MISTAKES = [
     ([NAME, "x.png", "--exit", "all"], UsageError, "--exit"),
     (["model.onnx", "x.png", "--precision", "bf16"], UsageError, "--precision bf16: model.onnx"),
     ([NAME, "x.png", "--exit", "5", "--policy", "policy.json"], UsageError, "--policy excludes --exit 5"),
+    (["model.onnx", "x.png", "--nGPU", "1"], UsageError, "model.onnx runs on the CPU"),
+    (["model.pt2", "x.png", "--nGPU", "2"], UsageError, "model.pt2 is for one device, --nGPU is 2"),
     (["model.onnx", "x.png", "--policy", "policy.json"], UsageError, "model.onnx has its policy in it, or none"),
     ([NAME, "x.png", "--policy", "none.json"], UserError, "none.json cannot be read"),
     ([NAME, "x.png", "--exit", "7"], UserError, "no exit 7 in .*; there are: 5, 9, 14"),

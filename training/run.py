@@ -157,9 +157,12 @@ class Run:
         """By what the pictures are known again. Raises UserError where another process, or the run before it was
         interrupted, has others."""
         described = identity.describe(self.data)
-        identity.check_same(described, world.share(lambda: described))
-        if saved and "data" in saved:
-            identity.check_same(described, saved["data"])
+        if odd := identity.difference(described, world.share(lambda: described)):
+            raise UserError(f"the data of this host are not those of the first one: {odd}; give all hosts the same")
+        if saved and "data" in saved and (odd := identity.difference(described, saved["data"])):
+            raise UserError(
+                f"the data are not those that the run began with: {odd}; bring them back, or start a new run"
+            )
         return described
 
     @property

@@ -94,6 +94,14 @@ def test_classes_that_only_one_split_has_are_named(val_size, tmp_path):
         splits.for_training(str(tmp_path), tmp_path, True, None, val_size)
 
 
+def test_one_class_is_refused_before_its_pictures_are_read(tmp_path):
+    write_pictures(tmp_path / "train", {"birds": 2})
+    for picture in (tmp_path / "train" / "birds").iterdir():
+        picture.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="are of one class, birds; it takes two to tell apart"):
+        splits.for_training(str(tmp_path), tmp_path, True, None, 1)
+
+
 def test_the_program_says_in_one_line_what_a_folder_lacks(tmp_path):
     write_pictures(tmp_path / "train", {"a": 3, "b": 3})
     process = script("main.py", "--data", tmp_path, "--depth", "8", "--save", tmp_path, "--nGPU", "0")

@@ -204,7 +204,7 @@ def test_where_one_file_cannot_be_written_there_is_no_folder(tmp_path, monkeypat
         real(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(UserError, match="a could not be written: No space left on device"):
+    with pytest.raises(UserError, match="new/ could not be written: No space left on device"):
         files.write_folder(tmp_path / "new", CONTENTS)
     assert not list(tmp_path.iterdir())
 
