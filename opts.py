@@ -7,7 +7,6 @@ hang on recipes, files and the run that it goes on with, by `parse`.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from options.recipes import BY_DATASET, RECIPES
 from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
 from system.errors import UsageError, UserError
 from system.files import real
-from system.output import printable, quoted
+from system.output import printable, quoted, warn
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
@@ -338,8 +337,9 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
 
         if not state_file.is_in(folder):
             raise
-        options = from_saved(state_file.read(folder, lambda text: None).get("options"), data)
-        print(f"{error}; going on with the options in the training state", file=sys.stderr)
+        state, _ = state_file.read(folder)
+        options = from_saved(state.get("options"), data)
+        warn(f"{error}; going on with the options in the training state")
         return options
 
 

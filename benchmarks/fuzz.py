@@ -88,7 +88,7 @@ class Harness:
 
     def restore(self) -> None:
         """Read the state, and go on from it as a run does."""
-        found = state_file.read(self.folder, lambda text: None)
+        found, _ = state_file.read(self.folder)
         options = opts.from_saved(found.get("options"))
         plan = Plan(options.trainSize or 64, options.batchsize, options.nEpochs, 0, 32, 32)
         State(self.trainers[options.optimizer], "test", False).restore(found, plan)

@@ -1,6 +1,5 @@
 """The stream of training batches: workers for the whole run, one random stream for every batch."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, augment, shrink
+from system.output import warn
 from system.workers import Workers
 
 FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2  # in seeds, stand where the number of an epoch does; no run has as many
@@ -90,7 +90,7 @@ def _crew(make: AugmentedBatches, workers: int) -> Workers:
     try:
         return Workers(make, workers)
     except OSError as error:
-        print(f"no loader workers ({error.strerror}): batches are made in this process", file=sys.stderr)
+        warn(f"no loader workers ({error.strerror}): batches are made in this process")
         return Workers(make, 0)
 
 

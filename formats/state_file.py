@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from system import files
 from system.errors import UserError, is_shortage
+from system.output import warn
 
 FORMAT = 3
 LAST, BEFORE, DAMAGED = "latest.pt", "previous.pt", "damaged.pt"
@@ -41,33 +42,27 @@ def content(state: Mapping[str, Any]) -> memoryview:
     return file.getbuffer()
 
 
-def read(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
-    """The training state of a run, on the CPU; where the last one is missing or damaged, the one before it, and `warn`
-    is told so. Raises UserError where neither can be read."""
-    return _last_readable(folder, warn)[1]
-
-
-def take_up(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]:
-    """The same for the run that goes on, which has the folder to itself: a damaged last state gets another name, lest
-    the next write should put it in the place of the good one before it."""
-    path, state = _last_readable(folder, warn)
-    last = folder / LAST
-    if path != last and os.path.lexists(last):
-        last.replace(folder / DAMAGED)
-        warn(f"the damaged one is kept as {folder / DAMAGED}")
-    return state
-
-
-def _last_readable(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    last, before = folder / LAST, folder / BEFORE
+def read(folder: Path) -> tuple[dict[str, Any], Damaged | None]:
+    """The training state of a run, on the CPU; where the last one is missing or damaged, the one before it, and what is
+    wrong with the last. Raises UserError where neither can be read."""
     try:
-        return last, _checked(last)
+        return _checked(folder / LAST), None
     except Damaged as error:
-        if not before.exists():
+        if not (folder / BEFORE).exists():
             raise
-        state = _checked(before)
-        warn(f"{error}; going on from the state before it, {before}")
-        return before, state
+        return _checked(folder / BEFORE), error
+
+
+def take_up(folder: Path) -> dict[str, Any]:
+    """The state for the run that goes on, which has the folder to itself. What is wrong with the last one is told, and
+    a damaged one gets another name, lest the next write should put it in the place of the good one before it."""
+    state, wrong = read(folder)
+    if wrong:
+        warn(f"{wrong}; going on from the state before it, {folder / BEFORE}")
+        if os.path.lexists(folder / LAST):
+            (folder / LAST).replace(folder / DAMAGED)
+            warn(f"the damaged one is kept as {folder / DAMAGED}")
+    return state
 
 
 def _checked(path: Path) -> dict[str, Any]:

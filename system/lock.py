@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -13,7 +12,7 @@ from typing import BinaryIO
 
 from system.errors import UserError
 from system.files import NOT_THERE, sweep
-from system.output import LONGEST, printable
+from system.output import LONGEST, printable, warn
 
 try:
     import fcntl
@@ -25,12 +24,12 @@ ATTEMPTS = 5  # to make the folder and the file in it
 
 
 @contextmanager
-def locked(folder: Path, warn: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Make the folder, if need be, and keep every other process from opening it here until the block ends. Yields what
     raises UserError once the folder has another place than here, where another run may be at work by then.
 
     The lock file names the process and its host. The system drops the lock of a process that dies; who finds its
-    name takes the folder over, and `warn` is told so, and also where the file system has no locks. Raises UserError
+    name takes the folder over and tells the user so, as it does where the file system has no locks. Raises UserError
     where another run is at work, and where the lock file is not one.
     """
     existed = folder.exists()
@@ -69,7 +68,7 @@ def in_turn(folder: Path, doing: str) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"waiting for another program that is {doing} {folder}/", file=sys.stderr)
+                warn(f"waiting for another program that is {doing} {folder}/")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

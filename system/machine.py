@@ -1,11 +1,11 @@
 """What a trained network runs on: devices, and the arithmetic that they compute in."""
 
-import sys
 from typing import NamedTuple
 
 import torch
 
 from system import arithmetic, devices
+from system.output import warn
 
 
 class Machine(NamedTuple):
@@ -31,5 +31,5 @@ def choose(count: int | None, precision: str) -> Machine:
     chosen = devices.choose(count)
     precision = arithmetic.choose_precision(precision, chosen[0])
     if note := arithmetic.slow(precision, chosen[0]):
-        print(note, file=sys.stderr)
+        warn(note)
     return Machine(chosen, precision)

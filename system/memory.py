@@ -1,13 +1,12 @@
 """How much memory there is, and one word about it before much of it is taken."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from system.containers import groups
 from system.errors import UserError
-from system.output import printable
+from system.output import printable, warn
 
 MUCH = 1e9  # bytes
 LIMITS = (  # control groups of version 2 and 1: the files of what may be used and of what is; how much of it is cache
@@ -23,7 +22,7 @@ def announce(what: str, size: int, advice: str) -> None:
     if there is not None and size > there:
         raise UserError(f"{what} take {_gigabytes(size)} of memory, of which {_gigabytes(there)} are free; {advice}")
     if size >= MUCH:
-        print(f"{what}: {_gigabytes(size)} of memory", file=sys.stderr)
+        warn(f"{what}: {_gigabytes(size)} of memory")
 
 
 def free() -> int | None:

@@ -32,6 +32,11 @@ def one_line(text: object) -> str:
     return printable(" ".join(line.strip() for line in str(text).splitlines()), LONGEST_MESSAGE)
 
 
+def warn(text: object) -> None:
+    """Tell the user something that is no reason to stop, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def quoted(text: str) -> str:
     """A word for a command line that works when it is pasted into a shell, on one line whatever is in it."""
     if text.isprintable():
@@ -108,4 +113,4 @@ class _Lasting:
         if self._raises:
             raise OSError(error.errno, error.strerror, "standard output") from error
         if self is sys.stdout and not isinstance(error, BrokenPipeError):
-            print(f"standard output: {error.strerror}; what is printed from here on is lost", file=sys.stderr)
+            warn(f"standard output: {error.strerror}; what is printed from here on is lost")

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from datasets.transforms import Normalise
+from formats import state_file
 from inference.calibration import Answered
 from models import names, networks
 from reports.log import TIMES
@@ -130,6 +131,13 @@ def exit_files(folder):
     files = {path.name: path.read_bytes() for path in sorted(folder.glob("exit-*.safetensors"))}
     assert files
     return files
+
+
+def last_state(folder):
+    """The training state of a run, which is the last one that was written, and whole."""
+    state, wrong = state_file.read(folder)
+    assert wrong is None
+    return state
 
 
 def logged(folder):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, logged, script
+from conftest import PROJECT, assert_one_line_error, exit_files, last_state, logged, script
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -15,7 +15,7 @@ import main
 from benchmarks import tiles
 from datasets.decoding import decode_one
 from datasets.sizing import Sizing
-from formats import exit_file, state_file
+from formats import exit_file
 from inference import exported, saved
 from models import names, networks
 from system.errors import UserError
@@ -173,7 +173,7 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     save = tmp_path / "runs"
     run = save / RUN
     main.main([str(word) for word in (*options(pictures, save), "--nEpochs", "1")])
-    state = state_file.read(run, print)
+    state = last_state(run, print)
     assert state.pop("fit") == "crop"
     del state["format"], state["data"]
     del state["options"]["inputSize"]
@@ -189,8 +189,8 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     assert json.loads(process.stdout)[0]["classes"][0]["probability"] == pytest.approx(expected, abs=1e-4)
     main.main(["--resume", str(run), "--nEpochs", "2"])
     assert exit_file.read_header(run / "exit-8.safetensors")["fit"] == "squeeze"
-    assert state_file.read(run, print)["fit"] == "squeeze"
+    assert last_state(run, print)["fit"] == "squeeze"
     assert "(both sides scaled)" in (run / "README.md").read_text()
-    checkpoints.RunFiles(run, ()).write_state({**state_file.read(run, print), "fit": "stretch"})
+    checkpoints.RunFiles(run, ()).write_state({**last_state(run, print), "fit": "stretch"})
     with pytest.raises(UserError, match="the training state has the fit stretch; there are: crop, squeeze"):
         main.main(["--resume", str(run)])

@@ -1,7 +1,7 @@
 """What shows the log of a run: `curves.png`, and TensorBoard's files."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,16 +9,14 @@ from checkpoints import RunFiles
 from reports import plots, scalars
 from system import world
 from system.errors import UserError
+from system.output import warn
 
 
 class Display:
-    """Shows the log of a run in its folder. It is no reason to stop: where it cannot be made, `warn` is told so, once,
-    and the run goes on."""
+    """Shows the log of a run in its folder. Where it cannot be made, that is said once, and the run goes on."""
 
-    def __init__(
-        self, title: str, files: RunFiles, evaluated_name: str, tensorboard: bool, warn: Callable[[str], None]
-    ) -> None:
-        self.title, self.files, self.evaluated_name, self.warn = title, files, evaluated_name, warn
+    def __init__(self, title: str, files: RunFiles, evaluated_name: str, tensorboard: bool) -> None:
+        self.title, self.files, self.evaluated_name = title, files, evaluated_name
         self.scalars = scalars.Scalars(files.folder / "tensorboard") if tensorboard else None
         self.due = 0.0  # when curves may be drawn again
         self.unmade: set[str] = set()  # what was told to be so
@@ -44,7 +42,7 @@ class Display:
             yield
         except UserError as error:
             if what not in self.unmade:
-                self.warn(f"{error}; the run goes on")
+                warn(f"{error}; the run goes on")
             self.unmade.add(what)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from system.lock import check_free, locked
 
 def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
     """The options, in which `--resume auto` is decided by whether the first process finds a run on its disk; and the
-    folder of the run. Raises UserError where its path is no text."""
+    folder of the run. Raises UserError where its path is not valid UTF-8."""
     if options.resume == opts.AUTO_RESUME:
         options = argparse.Namespace(**{**vars(options), "resume": ""})
         if not world.share(lambda: checkpoints.holds_run(_folder(options, configuration))):
@@ -65,11 +65,9 @@ def _may_be_of(folder: Path, label: str, configuration: Configuration) -> bool:
 
 
 @contextmanager
-def kept_for_this_run(
-    folder: Path, options: argparse.Namespace, warn: Callable[[str], None]
-) -> Iterator[Callable[[], None]]:
-    """The folder of a run, checked and locked by the first process; the others never look into it. Yields what raises
-    UserError once the folder is no longer there. What is odd and no reason to stop, `warn` is told."""
+def kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """The folder of a run, checked and locked by the first process; the others never look into it. Yields a check that
+    raises UserError if the folder has been moved."""
     if not world.is_first():
         yield lambda: None
         return
@@ -79,6 +77,6 @@ def kept_for_this_run(
     except UserError:
         check_free(folder)  # a run that is at work there is not to be renamed
         raise
-    with locked(folder, warn) as check_held:
+    with locked(folder) as check_held:
         checkpoints.check_folder(folder, resumed)  # again, now that it is this run's alone
         yield check_held

@@ -29,7 +29,7 @@ from reports import log, page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
-from system.output import quoted
+from system.output import quoted, warn
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
@@ -41,11 +41,6 @@ from training.testing import Evaluator
 PROGRAM = Path(__file__).parents[1] / "main.py"
 
 
-def warn(text: str) -> None:
-    """Tell the user something on standard error."""
-    print(text, file=sys.stderr)
-
-
 @contextmanager
 def started(options: argparse.Namespace, configuration: Configuration) -> Iterator["Run"]:
     """A run, new or resumed, in a folder that it has to itself; stopped by a signal, it saves its state, says how to
@@ -54,7 +49,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         scalars.require_package()
     options, folder = folders.settle(options, configuration)
     stopped = None
-    with stoppable() as stop, folders.kept_for_this_run(folder, options, warn) as check_held:
+    with stoppable() as stop, folders.kept_for_this_run(folder, options) as check_held:
         try:
             with stop.breaking():
                 run = Run(options, configuration, folder, stop, check_held)
@@ -103,7 +98,7 @@ class Run:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits, check_held)
         resumed = options.resume is not None
-        saved = world.share(lambda: state_file.take_up(folder, warn)) if resumed else None
+        saved = world.share(lambda: state_file.take_up(folder)) if resumed else None
         self.options_before = self._options_before(saved, options) if saved else None
         if self.options_before:
             options = opts.keep_chosen(options, self.options_before)
@@ -130,7 +125,7 @@ class Run:
         if saved:
             self.state.restore(saved, self.plan)
         title = f"{configuration.name} on {catalog.label(options.data)}"
-        self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard, warn)
+        self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard)
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         self.crowded = processors.crowded(threads, world.host_size())
         self.waiting = processors.Waiting(0 if self.crowded else threads)

@@ -1,7 +1,6 @@
 """From the options of a command line to the parts of a training."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from options import rules
 from system import arithmetic, world
 from system.devices import seed
 from system.errors import UserError
-from system.output import printable
+from system.output import printable, warn
 from system.stopping import Stop
 from training.optimizers import Optimization
 from training.plan import Plan
@@ -46,7 +45,7 @@ def choose(
         arithmetic.check_compiles(devices[0])
     elif compiled and not arithmetic.compiles(devices[0]):
         text = "PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently"
-        print(text, file=sys.stderr)
+        warn(text)
         compiled = False
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 

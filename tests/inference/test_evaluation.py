@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, exit_files, logged, network, script, signal_during
+from conftest import CPU, NORMALISE, SMALL, exit_files, last_state, logged, network, script, signal_during
 
 import main
 from datasets import digits
 from datasets.pictures import balanced_order
-from formats import exit_file, state_file
+from formats import exit_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
@@ -124,7 +124,7 @@ def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_pa
         main.main([*line, str(tmp_path / "stopped")])
     monkeypatch.undo()
     assert exit_file.read_header(tmp_path / "stopped" / FOLDER / "exit-14.safetensors")["epochs"] == 1
-    states = [state_file.read(tmp_path / name / FOLDER, pytest.fail) for name in ("whole", "stopped")]
+    states = [last_state(tmp_path / name / FOLDER) for name in ("whole", "stopped")]
     for name, tensor in states[0]["network"].items():
         assert tensor.equal(states[1]["network"][name]), name
     main.main(["--resume", str(tmp_path / "stopped" / FOLDER)])
@@ -136,7 +136,7 @@ def test_a_run_stopped_in_the_test_after_an_epoch_goes_on_to_the_same_bits(tmp_p
     with pytest.raises(SystemExit):
         main.main([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)])
     monkeypatch.undo()
-    state = state_file.read(tmp_path / FOLDER, pytest.fail)
+    state = last_state(tmp_path / FOLDER)
     assert (state["log"], state["sums"]["pictures"]) == ([], 256)  # trained, and not tested
     main.main(["--resume", str(tmp_path / FOLDER)])
     assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])

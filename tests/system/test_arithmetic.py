@@ -8,12 +8,11 @@ import sys
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, script
+from conftest import PROJECT, SMALL, last_state, script
 
 import checkpoints
 import main
 import opts
-from formats import state_file
 from options.recipes import outside_recipe
 from system import arithmetic
 from system.errors import UsageError
@@ -101,7 +100,7 @@ def test_a_compiled_run_goes_on_without_a_compiler(tmp_path):
     """As on another machine, or in another container."""
     main.main([*TINY, "--nEpochs", "2", "--save", str(tmp_path)])
     (folder,) = tmp_path.iterdir()
-    state = state_file.read(folder, pytest.fail)
+    state = last_state(folder)
     checkpoints.RunFiles(folder, ()).write_state(
         {**state, "options": {**state["options"], "compile": True, "nEpochs": 3}}
     )

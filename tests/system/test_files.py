@@ -71,7 +71,7 @@ def test_a_lock_that_is_none_is_named_and_left_alone(kind, tmp_path):
         lock.symlink_to(tmp_path / "nothing")
     else:
         (os.mkfifo if kind == "pipe" else os.mkdir)(lock)
-    with pytest.raises(UserError, match=f"{lock} is no lock file.*remove it"), locked(lock.parent, pytest.fail):
+    with pytest.raises(UserError, match=f"{lock} is no lock file.*remove it"), locked(lock.parent):
         pass
     assert precious.read_text() == "mine"
     assert not (tmp_path / "nothing").exists()
@@ -85,7 +85,7 @@ def test_something_else_in_the_place_of_a_folder_is_named_and_left_alone(kind, t
     else:
         (os.mkfifo if kind == "pipe" else Path.touch)(folder)
     wanted = folder / "below" if kind == "below" else folder
-    with pytest.raises(UserError, match=f"{wanted} cannot be made.*remove"), locked(wanted, pytest.fail):
+    with pytest.raises(UserError, match=f"{wanted} cannot be made.*remove"), locked(wanted):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -99,36 +99,36 @@ def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch):
         return real(path, *arguments)
 
     monkeypatch.setattr(os, "open", removed_first)
-    with locked(folder, pytest.fail):
+    with locked(folder):
         assert (folder / ".lock").exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
-def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypatch):
+def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypatch, capsys):
     def lockf(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
     (tmp_path / ".lock").write_text("process 1 on elsewhere\n")
-    heard = []
-    with locked(tmp_path, heard.append):
+    with locked(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    assert heard == [f"{tmp_path} is on a file system without locks: see to it that no second run uses it"]
+    told = f"{tmp_path} is on a file system without locks: see to it that no second run uses it\n"
+    assert capsys.readouterr().err == told
 
 
-def test_a_lock_full_of_escapes_is_printed_as_one_short_line(tmp_path):
+def test_a_lock_full_of_escapes_is_printed_as_one_short_line(tmp_path, capsys):
     (tmp_path / ".lock").write_bytes(b"\x1b[2J\n\xff" * 10**6)
-    heard = []
-    with locked(tmp_path, heard.append):
+    with locked(tmp_path):
         pass
-    assert heard[0].isprintable()
-    assert len(heard[0]) < 400
+    told = capsys.readouterr().err.rstrip("\n")
+    assert told.isprintable()
+    assert 0 < len(told) < 400
 
 
 def test_what_cut_off_writes_left_is_removed(tmp_path):
     for name in (".auxresnet-0123.tmp", ".latest.pt.tmp", "mine.tmp"):
         (tmp_path / name).write_text("half")
-    with locked(tmp_path, pytest.fail):
+    with locked(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.tmp"]
 
 

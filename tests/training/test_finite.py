@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL, network
+from conftest import SMALL, last_state, network
 
 import main
-from formats import exit_file, state_file
+from formats import exit_file
 from training.finite import FiniteWatch, NotFinite
 from training.plan import Plan
 from training.testing import Evaluator
@@ -44,7 +44,7 @@ def test_numbers_that_are_not_finite_stop_the_training(gradients, words, tmp_pat
     monkeypatch.setattr(Trainer, "step", spoilt)
     with pytest.raises(NotFinite, match=f"{words} is not finite in epoch 2, batch 3"):
         main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path)])
-    state = state_file.read(tmp_path / FOLDER, pytest.fail)
+    state = last_state(tmp_path / FOLDER)
     assert len(state["log"]) == 1
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
@@ -70,7 +70,7 @@ def test_a_state_is_not_saved_after_such_a_step(tmp_path, monkeypatch):
     monkeypatch.setattr(FiniteWatch, "add", lambda self, step, losses: real(self, step, losses * float("nan")))
     with pytest.raises(NotFinite, match="epoch 1, batch 1"):
         main.main([*SMALL, "--nEpochs", "3", "--save", str(tmp_path), "--saveEvery", "0"])
-    state = state_file.read(tmp_path / FOLDER, pytest.fail)
+    state = last_state(tmp_path / FOLDER)
     assert state["step"] == 0
 
 
@@ -86,7 +86,7 @@ def test_statistics_that_are_not_finite_stop_the_training(tmp_path, monkeypatch)
     monkeypatch.setattr(Trainer, "step", spoilt)
     with pytest.raises(NotFinite, match=r"heads\.5\.norm\.running_var is not finite in epoch 1; try a lower --LR"):
         main.main([*SMALL, "--save", str(tmp_path)])
-    state = state_file.read(tmp_path / FOLDER, pytest.fail)
+    state = last_state(tmp_path / FOLDER)
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
     assert not exit_file.files_in(tmp_path / FOLDER)
 
@@ -96,4 +96,4 @@ def test_a_test_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch
     monkeypatch.setattr(Evaluator, "evaluate", lambda *arguments: replace(real(*arguments), loss=math.nan))
     with pytest.raises(NotFinite, match="the test loss is not finite after epoch 1; try a lower --LR"):
         main.main([*SMALL, "--save", str(tmp_path)])
-    assert state_file.read(tmp_path / FOLDER, pytest.fail)["log"] == []
+    assert last_state(tmp_path / FOLDER)["log"] == []

@@ -28,18 +28,17 @@ def test_two_runs_on_one_folder(tmp_path):
     process.communicate(timeout=60)
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, capsys):
     (tmp_path / ".lock").write_text("process 4194304 on elsewhere\n")
-    heard = []
-    with locked(tmp_path, heard.append):
+    with locked(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    assert "process 4194304 on elsewhere" in heard[0]
+    assert "process 4194304 on elsewhere" in capsys.readouterr().err
     assert tmp_path.exists()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_that_is_removed_stops_no_run_but_one_of_another_does(tmp_path):
-    with locked(tmp_path / "run", pytest.fail) as check_held:
+    with locked(tmp_path / "run") as check_held:
         (tmp_path / "run" / ".lock").unlink()
         check_held()
         (tmp_path / "run" / ".lock").write_text("process 1 on elsewhere\n")

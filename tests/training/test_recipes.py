@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import SMALL, exit_files, script, signal_during
+from conftest import SMALL, exit_files, last_state, script, signal_during
 from safetensors.torch import load_file
 
 import main
 import opts
-from formats import exit_file, state_file
+from formats import exit_file
 from training import setup
 from training.run import Run
 from training.trainer import Trainer
@@ -61,7 +61,7 @@ def test_the_exit_files_hold_what_was_tested(uninterrupted):
     for position in (5, 9, 14):
         header = exit_file.read_header(uninterrupted / FOLDER / f"exit-{position}.safetensors")
         assert f"{header['error']:.2f} %" in result.stdout
-    state = state_file.read(uninterrupted / FOLDER, pytest.fail)
+    state = last_state(uninterrupted / FOLDER)
     kept = load_file(uninterrupted / FOLDER / "exit-14.safetensors")
     average = state["training"]["average"]["weights"]
     assert kept["stem.weight"].equal(average["stem.weight"])

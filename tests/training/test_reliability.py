@@ -16,7 +16,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, script, signal_during, start, write_pictures
+from conftest import (
+    PROJECT,
+    SMALL,
+    assert_one_line_error,
+    exit_files,
+    last_state,
+    script,
+    signal_during,
+    start,
+    write_pictures,
+)
 from safetensors.torch import load_file
 
 import checkpoints
@@ -61,7 +71,7 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, status, tmp_p
     assert text.splitlines()[-1].endswith(f"python main.py --resume {folder}")
     assert not (folder / ".lock").exists()
     assert (folder / "latest.pt").read_bytes() != before
-    state_file.read(folder, pytest.fail)
+    last_state(folder)
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -126,12 +136,12 @@ def test_a_damaged_state_takes_no_good_one_s_place(run_copy, monkeypatch):
     """A run that went on from the state before it is killed in its next save, before the new state is in its place."""
     _, folder = run_copy
     (folder / "latest.pt").write_bytes(torn((folder / "latest.pt").read_bytes()))
-    state = state_file.take_up(folder, lambda text: None)
+    state = state_file.take_up(folder)
     real = Path.replace
     monkeypatch.setattr(Path, "replace", lambda path, to: sys.exit(9) if path.suffix == ".tmp" else real(path, to))
     with pytest.raises(SystemExit):
         checkpoints.RunFiles(folder, ()).write_state(state)
-    assert state_file.read(folder, lambda text: None)["log"] == state["log"]
+    assert last_state(folder, lambda text: None)["log"] == state["log"]
 
 
 def test_a_crash_between_the_two_renames_of_a_save(run_copy, capsys):
@@ -171,9 +181,9 @@ def test_a_state_that_another_program_or_another_moment_can_read_is_not_put_asid
 
     with monkeypatch.context() as patched, pytest.raises(UserError, match=r"latest\.pt cannot be read: Input/output"):
         patched.setattr(state_file.files, "read", failing)
-        state_file.take_up(folder, pytest.fail)
+        state_file.take_up(folder)
     assert not (folder / "damaged.pt").exists()
-    assert state_file.take_up(folder, pytest.fail)
+    assert state_file.take_up(folder)
 
 
 def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, monkeypatch):
@@ -199,7 +209,7 @@ def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, 
             assert "could not be written: No space left on device" in str(error)
         assert not list(tmp_path.rglob("*.tmp"))
         if begun:
-            state_file.read(folder, lambda text: None)
+            state_file.read(folder)
     assert fail_at > 8
     for name in ("exit-5.safetensors", "exit-14.safetensors"):
         ours, theirs = (exit_file.read_header(path / name)["error"] for path in (folder, finished[1]))
@@ -292,7 +302,7 @@ def test_a_state_is_saved_before_its_picture_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw_run", killed)
     with pytest.raises(KeyboardInterrupt):
         main.main([*SMALL, "--nEpochs", "1", "--save", str(tmp_path)])
-    assert len(state_file.read(tmp_path / FOLDER, pytest.fail)["log"]) == 1
+    assert len(last_state(tmp_path / FOLDER)["log"]) == 1
 
 
 def workers(process):
@@ -408,7 +418,7 @@ def test_memory_that_does_not_suffice_for_a_step_is_one_line_and_the_run_can_go_
     for word in ("training", "--batchsize than 1024", "--shareGradInput true", "--resume"):
         assert word in line
     (folder,) = tmp_path.iterdir()
-    state_file.read(folder, pytest.fail)
+    last_state(folder)
 
 
 def test_memory_that_is_short_is_not_taken_for_damage(run_copy, monkeypatch):

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, script, write_pictures
+from conftest import PROJECT, assert_one_line_error, exit_files, last_state, script, write_pictures
 
 import checkpoints
 import main
-from formats import exit_file, state_file
+from formats import exit_file
 from reports import log
 from system.errors import UserError
 
@@ -23,7 +23,7 @@ def run(tmp_path):
     """A copy of a run that was interrupted in its second epoch, and its state."""
     folder = tmp_path / FIXTURE.name
     shutil.copytree(FIXTURE, folder)
-    return folder, state_file.read(folder, pytest.fail)
+    return folder, last_state(folder)
 
 
 def resume(folder, state):
@@ -185,7 +185,7 @@ def test_tensors_that_share_memory_part(run):
     momenta = state["training"]["optimizers"][1]["state"]
     momenta[1]["momentum"] = momenta[0]["momentum"]
     resume(folder, state)
-    after = state_file.read(folder, pytest.fail)["training"]["optimizers"][1]["state"]
+    after = last_state(folder)["training"]["optimizers"][1]["state"]
     assert not after[0]["momentum"].equal(after[1]["momentum"])
 
 

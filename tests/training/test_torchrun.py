@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, exit_files, logged, points, script, together
+from conftest import PROJECT, exit_files, last_state, logged, points, script, together
 
 import main
-from formats import exit_file, state_file
+from formats import exit_file
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
     assert errors.count("stopped by SIGTERM; the state is saved; go on with: torchrun --nproc_per_node 2 ") == 1, errors
     assert (tmp_path / FOLDER / "latest.pt").read_bytes() != before
     assert not (tmp_path / FOLDER / ".lock").exists()
-    state = state_file.read(tmp_path / FOLDER, pytest.fail)
+    state = last_state(tmp_path / FOLDER)
     assert state["sums"]["pictures"] == min(state["step"] * 36, 320)
     if whom == "torchrun":
         return

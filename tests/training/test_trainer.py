@@ -6,14 +6,13 @@ import signal
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, network, signal_during
+from conftest import CPU, NORMALISE, SMALL, last_state, network, signal_during
 from safetensors.torch import load_file
 
 import main
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation
-from formats import state_file
 from models import multiexit
 from models.metrics import Sums
 from system.arithmetic import DTYPES
@@ -58,7 +57,7 @@ def test_16_bit_training(precision, tmp_path):
     folder = tmp_path / "DIGITS-AuxResNet-8-2"
     weights = load_file(folder / "exit-8.safetensors").values()
     assert {tensor.dtype for tensor in weights} == {torch.float32, torch.int64}
-    state = state_file.read(folder, pytest.fail)
+    state = last_state(folder)
     assert bool(state["training"]["scaler"]) == (precision == "half")
     assert state["log"][-1]["train_loss"] < state["log"][0]["train_loss"]
 
