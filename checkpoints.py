@@ -5,14 +5,13 @@ one or the new one, whole. The training state is written before the exits of its
 following, they are made of it when the run goes on.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from formats import exit_file, state_file
 from models.multiexit import MultiExit
-from system import world
+from system import strict, world
 from system.errors import UserError
 from system.files import write
 
@@ -44,7 +43,7 @@ class RunFiles:
     @world.first_only
     def write_options(self, options: Mapping[str, Any]) -> None:
         """Write `opt.json`."""
-        self._write(self.folder / "opt.json", (json.dumps(options, indent=2) + "\n").encode())
+        self._write(self.folder / "opt.json", strict.dumps(options))
 
     @world.first_only
     def write_log(self, rows: bytes) -> None:

@@ -16,7 +16,7 @@ from datasets.sizing import PADDINGS, SIDE, SIDES
 from models import names
 from models.names import DROPOUT, MAX_WIDEN
 from options import rules, stored, values
-from options.declaration import Option, Program, Rule, as_text, group
+from options.declaration import Default, Option, Program, as_text, group
 from options.listing import listing, shown
 from options.recipes import BY_DATASET, RECIPES
 from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
@@ -54,7 +54,7 @@ OPTIONS = (
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True),
-        Option("exit", values.exit_position, Rule("the last exit that learnt"),
+        Option("exit", values.exit_position, Default("the last exit that learnt"),
                "a position; all for the card of all exits; ensemble for the mean of their probabilities", "P"),
         programs=("test.py",),
     ),
@@ -62,12 +62,12 @@ OPTIONS = (
         "how to test it, and what to tell",
         _switch("mirror", False, "average the logits with those of each picture's mirror image", alone=True),
         _switch("perClass", False, "the error of each class, the worst first", alone=True),
-        Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
-               "for in the run's folder, too, and time that; with --exit all and --plot: draw it", "FILE"),
+        Option("policy", text, Default("none"), "let pictures leave early by this file of calibrate.py, which is "
+               "looked for in the run's folder, too, and time that; with --exit all and --plot: draw it", "FILE"),
         _switch("compile", False, "with --policy: batches by compiled code, after a wait of a minute; torch.compile",
                 alone=True),
-        Option("json", values.file(".json"), Rule("none"), "file for the card of --exit all", "FILE"),
-        Option("plot", values.file(".png"), Rule("none"), "file for a plot: with --exit all of error against "
+        Option("json", values.file(".json"), Default("none"), "file for the card of --exit all", "FILE"),
+        Option("plot", values.file(".png"), Default("none"), "file for a plot: with --exit all of error against "
                "multiply-adds, early exit beside it where the run has a policy.json; with --perClass of which class "
                "is taken for which", "FILE"),
         programs=("test.py",),
@@ -79,16 +79,16 @@ OPTIONS = (
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True),
-        Option("exit", number(int, 1, 99999), Rule("the last exit that learnt"), "a position", "P"),
-        Option("policy", text, Rule("none"), "write the whole network, which pictures leave early by this file of "
+        Option("exit", number(int, 1, 99999), Default("the last exit that learnt"), "a position", "P"),
+        Option("policy", text, Default("none"), "write the whole network, which pictures leave early by this file of "
                "calibrate.py; it is looked for in the run's folder, too", "FILE"),
         Option("to", values.exported,
-               Rule("model.onnx, without --bundle", lambda others: None if others["bundle"] else "model.onnx"),
+               Default("model.onnx, without --bundle", lambda others: None if others["bundle"] else "model.onnx"),
                "file to write, .onnx or .pt2", "FILE"),
-        Option("bundle", values.new_folder, Rule("none"), "with --policy: folder to make, with an ONNX file for each "
-               "segment and a run.py that sends batches of pictures through them", "DIR"),
-        Option("check", number(int, 0, 10**7), Rule("all"), "compare on N test pictures; 0: on noise, which needs no "
-               "data", "N"),
+        Option("bundle", values.new_folder, Default("none"), "with --policy: folder to make, with an ONNX file for "
+               "each segment and a run.py that sends batches of pictures through them", "DIR"),
+        Option("check", number(int, 0, 10**7), Default("all"), "compare on N test pictures; 0: on noise, which needs "
+               "no data", "N"),
         _switch("half", False, "keep the weights in 16 bits", alone=True),
         _switch("int8", False, "ONNX: compute in 8 bits, their ranges measured on training pictures", alone=True),
         programs=("export.py",),
@@ -99,13 +99,13 @@ OPTIONS = (
                positional=True),
         Option("pictures", text, None, "files, folders, or - for a list of them on standard input", "PICTURE",
                positional=True, several=True),
-        Option("exit", number(int, 1, 99999), Rule("the last exit that learnt"), "a position", "P"),
-        Option("policy", text, Rule("none"), "let pictures leave early by this file of calibrate.py, which is looked "
-               "for in the run's folder, too, and tell the exit of each", "FILE"),
+        Option("exit", number(int, 1, 99999), Default("the last exit that learnt"), "a position", "P"),
+        Option("policy", text, Default("none"), "let pictures leave early by this file of calibrate.py, which is "
+               "looked for in the run's folder, too, and tell the exit of each", "FILE"),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K"),
-        Option("format", str.lower, Rule("by the name of --out, else text", _format), "of what is told",
+        Option("format", str.lower, Default("by the name of --out, else text", _format), "of what is told",
                choices=TOLD_AS),
-        Option("out", values.answers(*ENDINGS, ".gif"), Rule("standard output"), "file to write it into", "FILE"),
+        Option("out", values.answers(*ENDINGS, ".gif"), Default("standard output"), "file to write it into", "FILE"),
         programs=("predict.py",),
     ),
     *group(
@@ -114,20 +114,21 @@ OPTIONS = (
                f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run", positional=True),
-        Option("budgetMACs", values.multiply_adds, Rule("none"),
+        Option("budgetMACs", values.multiply_adds, Default("none"),
                "multiply-adds that a picture may take on average, such as 60M", "MACS"),
-        Option("budgetMs", number(float, 1e-6, 1e6), Rule("none"), "milliseconds that it may take on average, if each "
-               "exit takes what its model takes for one picture on this machine", "MS"),
-        Option("maxErrorIncrease", number(float, 1e-6, 100), Rule("none"), "percentage points that the error may be "
+        Option("budgetMs", number(float, 1e-6, 1e6), Default("none"), "milliseconds that it may take on average, if "
+               "each exit takes what its model takes for one picture on this machine", "MS"),
+        Option("maxErrorIncrease", number(float, 1e-6, 100), Default("none"), "percentage points that the error may be "
                "above the last exit's; the policy is the fastest for which that is assured", "POINTS"),
         Option("confidence", number(float, 0.01, 0.999999),
-               Rule("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
+               Default("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
                "with which that is assured", "C"),
         _choice("protocol", PROTOCOLS, CONFIDENCE, "thresholds: one of confidence for all exits; or, for a budget, "
                 "those by which a geometric law's shares of the pictures leave, as in MSDNet"),
-        Option("heldOut", values.folder, Rule("the pictures that --valSize held out in training"), "a folder with "
+        Option("heldOut", values.folder, Default("the pictures that --valSize held out in training"), "a folder with "
                "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR"),
-        Option("out", text, Rule("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png", "DIR"),
+        Option("out", text, Default("the run's folder"), "folder for policy.json, adaptive.csv and adaptive.png",
+               "DIR"),
         programs=("calibrate.py",),
     ),
     *group(
@@ -143,7 +144,7 @@ OPTIONS = (
         Option("dataDir", str, "./data", "where data sets are, or are downloaded to", "DIR",
                free="on resume", programs=(*TRAIN_AND_TEST, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
-        Option("trainSize", number(int, 1, 10**7), Rule("all"),
+        Option("trainSize", number(int, 1, 10**7), Default("all"),
                "train on the first N pictures of a seeded, class-balanced order", "N"),
         Option("inputSize", values.one_of(SIDES), SIDE, "folders: side in pixels of the square that pictures are "
                "brought to, the shorter side scaled, the longer one cropped; a multiple of "
@@ -156,9 +157,9 @@ OPTIONS = (
                "pretrained/", "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
-        Option("resume", str, Rule("start anew"), "go on with the run in DIR, or in this command's own folder; "
+        Option("resume", str, Default("start anew"), "go on with the run in DIR, or in this command's own folder; "
                "auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume", once=True),
-        Option("config", values.old_file, Rule("none"), "file of options, TOML such as depth = 56, or a run's "
+        Option("config", values.old_file, Default("none"), "file of options, TOML such as depth = 56, or a run's "
                "opt.json; what the command line gives wins over it, it wins over --recipe", "FILE",
                free="on resume", once=True),
         _switch("tensorboard", False, "write the numbers of log.csv for TensorBoard, too; needs its package",
@@ -170,16 +171,16 @@ OPTIONS = (
         "network",
         Option("depth", number(int, 1, 99999), 26, "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", "D"),
         Option("nOutputs", number(int, 1, 99999),
-               Rule("number of --exits, else 2", lambda others: len(others["exits"]) if others["exits"] else 2),
+               Default("number of --exits, else 2", lambda others: len(others["exits"]) if others["exits"] else 2),
                "number of exits; 1 is the plain ResNet", "K"),
-        Option("exits", values.positions, Rule("published, or evenly spread"),
+        Option("exits", values.positions, Default("published, or evenly spread"),
                "positions of the exits, such as 15,35,56", "P,P,..."),
         Option("widen", number(int, 1, MAX_WIDEN),
-               Rule("10 at depth 26, else 1", lambda others: 10 if others["depth"] == 26 else 1),
+               Default("10 at depth 26, else 1", lambda others: 10 if others["depth"] == 26 else 1),
                "widen factor k", "K"),
         Option("dropout", number(float, 0, 0.95), 0.0, f"dropout rate in the blocks; {DROPOUT} without a value", "P",
                alone=DROPOUT),
-        Option("shortcutType", str.upper, Rule("A if k is 1, else B"), "A: zero-padded identity, B: 1x1 convolution",
+        Option("shortcutType", str.upper, Default("A if k is 1, else B"), "A: zero-padded identity, B: 1x1 convolution",
                choices=("A", "B")),
     ),
     *group(
@@ -219,14 +220,14 @@ OPTIONS = (
         _switch("alternateFlip", False, "mirror in every second epoch, not by chance"),
         Option("cutout", number(int, 0, SIDES[-1] - 1), 0, "paint over a square of so many pixels; 0: none", "PX"),
         Option("mixup", number(float, 0, 100), 0.0, "mix pictures and classes in pairs, by Beta(A, A); 0: not", "A"),
-        Option("startSize", number(int, 8, SIDES[-1]), Rule("inputSize", lambda others: others["inputSize"]),
+        Option("startSize", number(int, 8, SIDES[-1]), Default("inputSize", lambda others: others["inputSize"]),
                "side in pixels to begin with, growing by 8 up to inputSize in the first half", "PX"),
     ),
     *group(
         "machine",
-        Option("nGPU", number(int, 0, 1024), Rule("1 if there is one"), "GPUs to share each batch among; 0: CPU", "N",
-               free="on resume", programs=(*TRAIN_AND_TEST, "predict.py", "calibrate.py")),
-        Option("cpuThreads", number(int, 1, 1024), Rule("as PyTorch finds best"), "threads of each process that "
+        Option("nGPU", number(int, 0, 1024), Default("1 if there is one"), "GPUs to share each batch among; 0: CPU",
+               "N", free="on resume", programs=(*TRAIN_AND_TEST, "predict.py", "calibrate.py")),
+        Option("cpuThreads", number(int, 1, 1024), Default("as PyTorch finds best"), "threads of each process that "
                "compute on the CPU; another number rounds differently", "N",
                free="on resume", programs=(*TRAIN_AND_TEST, "predict.py", "calibrate.py")),
         Option("nThreads", number(int, 0, 256), 2, "loader workers; 0: none", "N", free="on resume"),

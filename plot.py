@@ -11,10 +11,11 @@ from typing import Any
 
 import opts
 from datasets import catalog
+from formats import log_file
 from models import names
 from options import stored
 from options.listing import written
-from reports import log, plots
+from reports import plots
 from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
@@ -37,7 +38,7 @@ class Run:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the log with errors on held-out pictures, shallow to deep."""
-        return tuple(name for name in self.log[0] if name.startswith(("test_error_", "validation_error_")))
+        return log_file.evaluated_errors(self.log[0])
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def read_run(folder: Path) -> Run:
     options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
     options["trainSize"] = options["trainSize"] or "all"
     shaping = {name: value for name, value in options.items() if name not in (*NAMED, *opts.FREE_BETWEEN_RUNS)}
-    return Run(configuration.name, data, shaping, log.read(folder))
+    return Run(configuration.name, data, shaping, log_file.read(folder))
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:

@@ -34,11 +34,10 @@ with atheris.instrument_imports(include=[*READERS, *LIBRARIES]):
 
     import opts
     from datasets.transforms import Normalise
-    from formats import exit_file, state_file
+    from formats import exit_file, log_file, state_file
     from inference import policies, saved
     from models import names, networks
     from options import stored
-    from reports import log
     from system.errors import UserError
     from training.optimizers import Optimization
     from training.plan import Plan
@@ -101,7 +100,7 @@ class Harness:
     def log(self, content: bytes) -> None:
         """log.csv."""
         self._file("log.csv", content)
-        log.read(self.folder)
+        log_file.read(self.folder)
 
     def policy(self, content: bytes) -> None:
         """policy.json."""

@@ -46,7 +46,7 @@ def main() -> None:
     data = splits.for_training(how["data"], arguments.dataDir, how["svhnExtra"], how["trainSize"], how["valSize"])
     cases = {f"as trained, {how['padding']}": None, "not cropped": Augmentation(flip=True)}
     for padding in PADDINGS:
-        cases[f"cropped, {padding}"] = Augmentation(data.source.pad, padding, flip=True, fill=data.mean)
+        cases[f"cropped, {padding}"] = Augmentation(data.pad, padding, flip=True, fill=data.mean)
     print(f"{'statistics':20}  {'  '.join(f'exit {position:2}' for position in network.exits)}")
     for name, crops in cases.items():
         print(f"{name:20}  {'  '.join(f'{error:7.2f}' for error in errors(network, data, crops))}", flush=True)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from reports.log import TIMES
+from formats.log_file import TIMES
 
 OPTIONS = "--data DIGITS --depth 8 --nOutputs 2 --trainSize 320 --batchsize 16 --nEpochs 4 --dropout 0.2 --nGPU 0"
 FOLDER = "DIGITS-AuxResNet-8-2-dropout-0.2"

@@ -22,16 +22,17 @@ class TrainingData:
     `evaluated` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
     pictures. `test_split` is None for a data set without test pictures, and for who need not read them; it is read
     once before the training, so that what is missing or damaged is named in time. `mean` and `std` are per channel, on
-    the 0 … 255 scale.
+    the 0 … 255 scale; `pad` is the margin of the random crop in pixels, `flip` whether pictures may be mirrored.
     """
 
-    source: Source
     train: Pictures
     evaluated: Pictures
     validates: bool
     test_split: Split | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pad: int
+    flip: bool
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class TrainingData:
         if not self.validates:
             return self.evaluated
         found = world.first_of_host(lambda: self.test_split and vars(self.test_split.whole()))
-        shared = world.share_on_host(found)
+        shared = world.broadcast_on_host(found)
         return shared and Pictures(**shared)
 
 
@@ -85,7 +86,8 @@ def for_training(
     tested = test_split.whole() if test_split else None  # read in any case, so that a damaged one is named now
     evaluated = tested if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
-    return TrainingData(source, train, evaluated, validation is not None, test_split, mean, std)
+    validates = validation is not None
+    return TrainingData(train, evaluated, validates, test_split, mean, std, source.pad, source.flip)
 
 
 def classes_and_levels(
@@ -105,16 +107,15 @@ def classes_and_levels(
 def shared(data: TrainingData | None) -> TrainingData:
     """The data that the first process of this host has, and none of the others, for all of them: their pictures are in
     memory once. Test pictures that are still to be read are left to the first."""
-    told = world.share_on_host(_plain(data) if data else None)
+    told = world.broadcast_on_host(_plain(data) if data else None)
     whole = {name: Pictures(**told[name]) for name in ("train", "evaluated")}
     test_split = data.test_split if data and data.validates else None
-    return TrainingData(**{**told, **whole, "source": Source(**told["source"]), "test_split": test_split})
+    return TrainingData(**{**told, **whole, "test_split": test_split})
 
 
 def _plain(data: TrainingData) -> dict[str, Any]:
-    """All but what is still to be read, as processes can tell each other. Where its source reads is not told."""
-    parts = {name: vars(getattr(data, name)) for name in ("train", "evaluated", "source")}
-    return {**vars(data), **parts, "source": {**parts["source"], "arguments": {}}, "test_split": None}
+    """All but what is still to be read, as processes can tell each other."""
+    return {**vars(data), "train": vars(data.train), "evaluated": vars(data.evaluated), "test_split": None}
 
 
 def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:

@@ -17,7 +17,7 @@ from zipfile import ZipFile
 import torch
 
 from system import files
-from system.errors import UserError, is_shortage
+from system.errors import UserError, is_shortage, reason
 from system.output import warn
 
 FORMAT = 3
@@ -85,10 +85,10 @@ def _checked(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load answers a strange file with many kinds of error
         if is_shortage(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        odd = reason(error)
         if isinstance(error, UnpicklingError):  # PyTorch's own words recommend to unpickle whatever it is
-            reason = "it has something else in it than tensors and plain values"
-        raise Damaged(f"{path} cannot be read as a training state: {reason}") from error
+            odd = "it has something else in it than tensors and plain values"
+        raise Damaged(f"{path} cannot be read as a training state: {odd}") from error
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
     if type(found) is not int or found != FORMAT:
         raise UserError(f"{path} is a training state of format {found}; this program reads {FORMAT}")

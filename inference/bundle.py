@@ -15,6 +15,7 @@ from inference.exported import INPUT
 from inference.policies import Policy
 from inference.saved import SavedModel
 from models.folding import folded
+from system import strict
 
 LOGITS = "logits"
 ROUTER = Path(__file__).with_name("bundle_run.py")
@@ -51,7 +52,7 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
         with torch.no_grad():
             x, taken = stretch(x)[-1], left
     about = {**card(header), "model": policy.model, "files": list(files)}
-    files["card.json"] = (json.dumps(about, indent=2) + "\n").encode()
+    files["card.json"] = strict.dumps(about)
     return {**files, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 
 

@@ -1,7 +1,6 @@
 """Policies: rules by which pictures leave early, with what they were fitted on, as JSON in `policy.json`."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -50,7 +49,7 @@ def fingerprint(network: MultiExit) -> str:
 def as_json(policy: Policy) -> bytes:
     """The content of a policy's file."""
     content = {"format": FORMAT, "formatVersion": FORMAT_VERSION, **asdict(policy)}
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return strict.dumps(content)
 
 
 def read(path: Path) -> Policy:

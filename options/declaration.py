@@ -16,9 +16,9 @@ SPELLING = "Options may be written -likeThis, in any case."
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A default that depends on something, and the help's words for it. `value` finds it from the other options;
-    without one it is None, and whoever uses the option does what the words say."""
+class Default:
+    """A default that depends on something, in the words of the help. `value` finds it from the other options; without
+    one it is None, and whoever uses the option does what the words say."""
 
     text: str
     value: Callable[[Mapping[str, Any]], Any] = lambda others: None
@@ -30,7 +30,7 @@ class Option:
 
     name: str
     kind: Callable[[str], Any]  # text -> value; an ArgumentTypeError says what is legal
-    default: Any  # a value or a Rule; None for what has to be given
+    default: Any  # a value or a Default; None for what has to be given
     help: str
     metavar: str | None = None
     choices: tuple[str, ...] | None = None
@@ -39,7 +39,7 @@ class Option:
     several: bool = False  # of a positional one: one value or more
     auto: bool = False  # whether `auto` leaves the value to the machine
     free: Literal["never", "between runs", "on resume"] = "never"  # see `free_between_runs`
-    once: bool = False  # what a command line is for, not what a run is; what files say of it is not obeyed
+    once: bool = False  # of one command, not of a run: a file of options may not have it, a run's record is not asked
     programs: tuple[str, ...] = ()  # those of its group, unless it says otherwise
     group: str = ""
 
@@ -94,16 +94,16 @@ class Program:
         return options
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A value for every option: one of these, or its default. Rules come last: they look at the others."""
-        rules = {option.name: option.default for option in self.options if isinstance(option.default, Rule)}
-        plain = {option.name: None if option.name in rules else option.default for option in self.options}
+        """A value for every option: one of these, or its default. Those that depend on others come last."""
+        derived = {option.name: option.default for option in self.options if isinstance(option.default, Default)}
+        plain = {option.name: None if option.name in derived else option.default for option in self.options}
         result = {**plain, **values}
-        found = {name: rule.value(result) for name, rule in rules.items() if result[name] is None}
+        found = {name: default.value(result) for name, default in derived.items() if result[name] is None}
         return {**result, **found}
 
     def shown(self, option: Option) -> str:
         """The default in words, with those of the presets that have another: `400; fast: 30; DIGITS: 8`."""
-        default = option.default.text if isinstance(option.default, Rule) else as_text(option.default)
+        default = option.default.text if isinstance(option.default, Default) else as_text(option.default)
         presets = [f"{name}: {as_text(of[option.name])}" for name, of in self.presets.items() if option.name in of]
         return "; ".join([default, *presets])
 

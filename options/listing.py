@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from options.declaration import Option, Program, Rule, as_text
+from options.declaration import Default, Option, Program, as_text
 from system.output import printable
 
 WIDTH = 110  # columns of the table
@@ -31,7 +31,7 @@ def listing(program: Program, options: argparse.Namespace, verbose: bool, withou
 
 
 def _default(option: Option, others: Mapping[str, Any]) -> Any:
-    return option.default.value(others) if isinstance(option.default, Rule) else option.default
+    return option.default.value(others) if isinstance(option.default, Default) else option.default
 
 
 def _pair(option: Option, value: Any) -> str:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from options.declaration import Option, Program, Rule, as_text
+from options.declaration import Default, Option, Program, as_text
 from system import strict
 from system.errors import UsageError, UserError
 from system.files import read, regular
@@ -84,7 +84,7 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
             near = get_close_matches(name, [option.name for option in known.values()], 1)
             meant = f"; is {near[0]} meant?" if near else ""
             raise UserError(f"{printable(name, 40)} is no option of {program.name}{meant} (see --help)")
-        if recorded and (option.once or (value is None and not isinstance(option.default, Rule))):
+        if recorded and (option.once or (value is None and not isinstance(option.default, Default))):
             continue
         if option.once:
             raise UserError(f"{name} is for the command line alone; leave it out")

@@ -1,11 +1,11 @@
 """Cards: what the exits of a network cost and give, for a terminal and as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reports.tables import amount, near, percent, table
+from system import strict
 from system.output import printable
 
 
@@ -50,7 +50,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def as_json(card: Card) -> bytes:
     """A card as JSON."""
-    return (json.dumps(asdict(card), indent=2) + "\n").encode()
+    return strict.dumps(asdict(card))
 
 
 def exit_card(card: Card, folder: Path) -> str:

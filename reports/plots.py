@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from formats.log_file import error_column
 from system.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def draw_run(title: str, rows: Rows, exits: Sequence[int], evaluated_name: str) 
     groups = [
         _Group(
             f"{name} error",
-            [averaged(f"exit {position}", [rows], f"{column}_error_{position}") for position in exits],
+            [averaged(f"exit {position}", [rows], error_column(pictures, position)) for position in exits],
             colours,
             style,
         )
-        for name, column, style in ((evaluated_name, evaluated_name, "-"), ("training", "train", "--"))
+        for name, pictures, style in ((evaluated_name, evaluated_name, "-"), ("training", "train", "--"))
     ]
     return png(_figure(title, groups))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from system import world
-from system.errors import UserError
+from system.errors import UserError, reason
 from system.output import warn
 
 CPU = torch.device("cpu")
@@ -51,8 +51,7 @@ def check_works(device: torch.device) -> None:
     try:
         torch.ones(1, device=device).add(1).item()
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{device} cannot be used: {reason}; give --nGPU 0 for the CPU") from error
+        raise UserError(f"{device} cannot be used: {reason(error)}; give --nGPU 0 for the CPU") from error
 
 
 def seed(number: int, devices: Sequence[torch.device]) -> None:

@@ -47,6 +47,11 @@ def is_shortage(error: BaseException) -> bool:
     )
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what an error says; its type, where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
     """Turn a shortage of memory into a UserError that says what the memory was for, and what helps."""

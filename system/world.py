@@ -38,8 +38,8 @@ Arguments = ParamSpec("Arguments")
 
 @dataclass(frozen=True)
 class _Place:
-    """Where this process stands, and the groups in which processors, not GPUs, tell each other things: in one of them
-    they wait for each other as long as pictures may take to be read."""
+    """Where this process stands among the others. The groups are those in which processes tell each other things
+    through the CPU; in the patient one they wait for each other as long as pictures may take to be read."""
 
     rank: int = 0
     size: int = 1
@@ -137,7 +137,7 @@ def first_only(work: Callable[Arguments, None]) -> Callable[Arguments, None]:
     return done_once
 
 
-def share(find: Callable[[], Result]) -> Result:
+def broadcast(find: Callable[[], Result]) -> Result:
     """What the first process finds, for all: tensors on the CPU, plain values, and containers of these."""
     if size() == 1:
         return find()
@@ -161,13 +161,13 @@ def first_of_host(find: Callable[[], Result]) -> Result | None:
     return found
 
 
-def share_on_host(found: Result | None) -> Result:
-    """What the first process of each host has found, for all on its host: as with `share`, but their tensors are in
+def broadcast_on_host(found: Result | None) -> Result:
+    """What the first process of each host has found, for all on its host: as with `broadcast`, but their tensors are in
     memory once. A process that writes into one has a copy of what it changes."""
     if size() == 1:
         return found
     if not hasattr(os, "memfd_create"):  # which only Linux has; elsewhere each process has its own
-        return share(lambda: found)
+        return broadcast(lambda: found)
     import torch
 
     memory = os.memfd_create("shared")  # a file without a name or a disk, gone when no process has it any more

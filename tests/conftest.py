@@ -24,9 +24,9 @@ from PIL import Image
 
 from datasets.transforms import Normalise
 from formats import state_file
+from formats.log_file import TIMES
 from inference.calibration import Answered
 from models import names, networks
-from reports.log import TIMES
 from system import world
 
 PROJECT = Path(__file__).parent.parent

@@ -173,7 +173,7 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     save = tmp_path / "runs"
     run = save / RUN
     main.main([str(word) for word in (*options(pictures, save), "--nEpochs", "1")])
-    state = last_state(run, print)
+    state = last_state(run)
     assert state.pop("fit") == "crop"
     del state["format"], state["data"]
     del state["options"]["inputSize"]
@@ -189,8 +189,8 @@ def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):
     assert json.loads(process.stdout)[0]["classes"][0]["probability"] == pytest.approx(expected, abs=1e-4)
     main.main(["--resume", str(run), "--nEpochs", "2"])
     assert exit_file.read_header(run / "exit-8.safetensors")["fit"] == "squeeze"
-    assert last_state(run, print)["fit"] == "squeeze"
+    assert last_state(run)["fit"] == "squeeze"
     assert "(both sides scaled)" in (run / "README.md").read_text()
-    checkpoints.RunFiles(run, ()).write_state({**last_state(run, print), "fit": "stretch"})
+    checkpoints.RunFiles(run, ()).write_state({**last_state(run), "fit": "stretch"})
     with pytest.raises(UserError, match="the training state has the fit stretch; there are: crop, squeeze"):
         main.main(["--resume", str(run)])

@@ -8,9 +8,8 @@ from conftest import PROJECT, logged, script, write_pictures
 
 import main
 import opts
-from formats import exit_file
+from formats import exit_file, log_file
 from models import names
-from reports import log
 from system.errors import UserError
 from training import folders
 
@@ -52,7 +51,7 @@ def test_an_old_state_within_an_epoch_is_gone_on_with(how, old):
     assert [row["epoch"] for row in after] == ["1", "2", "3"]
     assert [float(after[0][column]) for column in before[0]] == pytest.approx([float(v) for v in before[0].values()])
     assert float(after[2]["train_loss"]) < float(after[0]["train_loss"])
-    rows = log.read(old)
+    rows = log_file.read(old)
     assert [row["learning_rate"] is None for row in rows] == [True, False, False]  # that version did not log it
     assert [row["images_per_second"] is None for row in rows] == [True, False, False]
     script("plot.py", old, "--out", old / "both.png").check_returncode()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from reports.log import MAX_SECONDS, PARTS
+from formats.log_file import MAX_SECONDS, PARTS
 from system.strict import is_number
 
 

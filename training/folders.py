@@ -23,7 +23,7 @@ def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[a
     folder of the run. Raises UserError where its path is not valid UTF-8."""
     if options.resume == opts.AUTO_RESUME:
         options = argparse.Namespace(**{**vars(options), "resume": ""})
-        if not world.share(lambda: checkpoints.holds_run(_folder(options, configuration))):
+        if not world.broadcast(lambda: checkpoints.holds_run(_folder(options, configuration))):
             options.resume = None
     folder = _folder(options, configuration)
     if str(folder) != os.fsencode(folder).decode(errors="replace"):

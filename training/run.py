@@ -17,15 +17,15 @@ import torch
 
 import checkpoints
 import opts
-from datasets import catalog, identity, splits
+from datasets import catalog
 from datasets.loaders import Batch, training_batches
 from datasets.transforms import Normalise
-from formats import exit_file, state_file
+from formats import log_file, state_file
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
 from options.recipes import outside_recipe
-from reports import log, page, scalars, tables
+from reports import page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
@@ -60,7 +60,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
             run.begin()
             yield run
         except Stopped as reason:
-            world.share(run.save_state)
+            world.broadcast(run.save_state)
             stopped = reason
         except WorkerDied as error:
             text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
@@ -98,19 +98,19 @@ class Run:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits, check_held)
         resumed = options.resume is not None
-        saved = world.share(lambda: state_file.take_up(folder)) if resumed else None
-        self.options_before = self._options_before(saved, options) if saved else None
+        saved = world.broadcast(lambda: state_file.take_up(folder)) if resumed else None
+        self.options_before = setup.options_before(options, saved) if saved else None
         if self.options_before:
             options = opts.keep_chosen(options, self.options_before)
             opts.check_resumable(options, self.options_before)
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
-        self.data = self._read_data(options)
-        self.identity = self._identified(saved)
+        self.data = setup.data(options, self.sizing)
+        self.identity = setup.identified(self.data, saved)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
-        chosen = world.share(lambda: vars(setup.choose(options, self.macs, self.devices, resumed)))
+        chosen = world.broadcast(lambda: vars(setup.choose(options, self.macs, self.devices, resumed)))
         self.options = options = argparse.Namespace(**chosen)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
@@ -133,32 +133,6 @@ class Run:
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
-
-    @staticmethod
-    def _options_before(saved: dict[str, Any], options: argparse.Namespace) -> argparse.Namespace:
-        """The options in a training state. Where it knows its pictures, their folder may have another path by now."""
-        moved = "data" in saved and options.data not in catalog.NAMES
-        return opts.from_saved(saved.get("options"), options.data if moved else None)
-
-    def _read_data(self, options: argparse.Namespace) -> splits.TrainingData:
-        """The pictures; those of a host are in its memory once."""
-        less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
-        with memory_for(f"while reading the pictures of {options.data}", less):
-            data = splits.shared(world.first_of_host(lambda: setup.data(options, self.sizing)))
-        exit_file.check_classes(data.classes)
-        return data
-
-    def _identified(self, saved: dict[str, Any] | None) -> dict[str, Any]:
-        """By what the pictures are known again. Raises UserError where another process, or the run before it was
-        interrupted, has others."""
-        described = identity.describe(self.data)
-        if odd := identity.difference(described, world.share(lambda: described)):
-            raise UserError(f"the data of this host are not those of the first one: {odd}; give all hosts the same")
-        if saved and "data" in saved and (odd := identity.difference(described, saved["data"])):
-            raise UserError(
-                f"the data are not those that the run began with: {odd}; bring them back, or start a new run"
-            )
-        return described
 
     @property
     def resume_command(self) -> str:
@@ -257,12 +231,12 @@ class Run:
 
     def save(self, epoch: int, trained: Result, evaluated: Result | None) -> None:
         """Log the epoch and write the files: the log, the state to resume from, the exits, if they were tested (with a
-        validation split: if this epoch is the best so far), and then the curves. What a crash keeps from following the
-        state is made of it when the run goes on."""
+        validation split: if this epoch is the best so far), and then the curves. After a crash in between, the exits
+        that are missing are made from the state when the run goes on."""
         state, exits, name = self.state, self.configuration.exits, self.data.evaluated_name
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
         pictures, seconds = len(self.data.train), state.clock.seconds()
-        state.log.append(log.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
+        state.log.append(log_file.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
         self.files.write_log(tables.as_csv(state.log))
         self.save_state()
@@ -304,7 +278,7 @@ class Run:
         """What the run has kept: with a validation split the best epoch, which is tested now, else the last one. Mends
         the log, if that has come to harm, and writes the page about the run."""
         self._mend_log()
-        errors = world.share(self.files.read_errors)
+        errors = world.broadcast(self.files.read_errors)
         kept = self._best_epoch(errors) if self.data.validates else Kept(errors, "test error")
         if world.is_first():
             self.files.write_page(page.of_run(self.files.exits))
@@ -313,23 +287,24 @@ class Run:
     @world.first_only
     def _mend_log(self) -> None:
         """Write the log anew if its file is missing, or has other rows than the training state."""
-        if not log.holds(self.files.folder, self.state.log):
+        if not log_file.holds(self.files.folder, self.state.log):
             self.files.write_log(tables.as_csv(self.state.log))
-            warn(f"{self.files.folder / log.FILE} was missing or damaged; it is written anew from the training state")
+            path = self.files.folder / log_file.FILE
+            warn(f"{path} was missing or damaged; it is written anew from the training state")
 
     def _mend_exits(self) -> None:
-        """Write the exits of the epoch that was done last anew if they are to be kept, and a file of theirs is missing,
-        damaged, or of another epoch: the training state has its weights, the log its errors. Of an earlier epoch that
-        did best nothing else is kept: then it is only said."""
+        """Where the exits of the epoch that was done last are to be kept, and a file is missing, damaged, or of another
+        epoch, write all of them anew: the training state has the weights, the log the errors. The weights of an earlier
+        epoch that did best are in no other file; then the user is only told."""
         state, name = self.state, self.data.evaluated_name
         if state.log and state.kept_epoch() == state.epochs_done and not state.step:
-            if damage := world.share(partial(self.files.damage, state.epochs_done)):
+            if damage := world.broadcast(partial(self.files.damage, state.epochs_done)):
                 warn(f"{damage}; the exits are written anew from the training state")
                 network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
-                errors = [last[log.error_column(name, position)] for position in self.configuration.exits]
+                errors = [last[log_file.error_column(name, position)] for position in self.configuration.exits]
                 self.files.write_exits(network, self._header(), errors)
         elif self.data.validates and state.kept_epoch():
-            damage = world.share(partial(self.files.damage, state.kept_epoch()))
+            damage = world.broadcast(partial(self.files.damage, state.kept_epoch()))
             if damage:
                 warn(f"the exits of the best epoch so far are missing or damaged: {damage}")
 
@@ -338,7 +313,7 @@ class Run:
         too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
         network = copy.deepcopy(self.trainer.network)  # a state that is saved now needs its own
-        network.load_state_dict(world.share(lambda: self.files.read_exits(network).state_dict()))
+        network.load_state_dict(world.broadcast(lambda: self.files.read_exits(network).state_dict()))
         if self.trainer.dtype:
             errors = self.evaluator.evaluate(network, self.data.evaluated).errors
             self.files.write_errors(network, errors)

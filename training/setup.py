@@ -7,16 +7,18 @@ from typing import Any
 
 import torch
 
-from datasets import splits
+import opts
+from datasets import catalog, identity, splits
 from datasets.sizing import FITS, USUAL, Sizing
 from datasets.splits import TrainingData
 from datasets.transforms import Augmentation, Normalise
+from formats import exit_file
 from models import exits, names, networks
 from models.losses import Objective
 from options import rules
 from system import arithmetic, world
 from system.devices import seed
-from system.errors import UserError
+from system.errors import UserError, memory_for
 from system.output import printable, warn
 from system.stopping import Stop
 from training.optimizers import Optimization
@@ -59,8 +61,22 @@ def sizing(options: argparse.Namespace, saved: Mapping[str, Any] | None) -> Sizi
     return Sizing(options.inputSize, fit)
 
 
+def options_before(options: argparse.Namespace, saved: Mapping[str, Any]) -> argparse.Namespace:
+    """The options in a training state. Where it knows its pictures, their folder may have another path by now."""
+    moved = "data" in saved and options.data not in catalog.NAMES
+    return opts.from_saved(saved.get("options"), options.data if moved else None)
+
+
 def data(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
-    """The pictures to train on and to test on."""
+    """The pictures to train on and to test on; those of a host are in its memory once."""
+    less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"
+    with memory_for(f"while reading the pictures of {options.data}", less):
+        found = splits.shared(world.first_of_host(lambda: _read(options, sizing)))
+    exit_file.check_classes(found.classes)
+    return found
+
+
+def _read(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
     return splits.for_training(
         options.data,
         Path(options.dataDir),
@@ -72,13 +88,24 @@ def data(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
     )
 
 
+def identified(data: TrainingData, saved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """By what the pictures are known again. Raises UserError where another process, or the run before it was
+    interrupted, has others."""
+    described = identity.describe(data)
+    if odd := identity.difference(described, world.broadcast(lambda: described)):
+        raise UserError(f"the data of this host are not those of the first one: {odd}; give all hosts the same")
+    if saved and "data" in saved and (odd := identity.difference(described, saved["data"])):
+        raise UserError(f"the data are not those that the run began with: {odd}; bring them back, or start a new run")
+    return described
+
+
 def augmentation(options: argparse.Namespace, data: TrainingData) -> Augmentation:
     """How training pictures are varied."""
     return Augmentation(
-        pad=data.source.pad,
+        pad=data.pad,
         padding=options.padding,
         with_margin=data.train.margin > 0,
-        flip=data.source.flip,
+        flip=data.flip,
         alternate=options.alternateFlip,
         cutout=options.cutout,
         fill=data.mean,

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
+from formats import log_file
 from models import exits, networks
 from models.metrics import Sums
-from reports import log
 from system import devices
-from system.errors import UserError, is_shortage
+from system.errors import UserError, is_shortage, reason
 from system.strict import is_number
 from training.clock import Clock
 from training.likeness import like
@@ -46,7 +46,7 @@ class State:
         validation split, the first that did best; None where none was tested. Epochs are compared by the deepest exit
         that learns: one whose loss weighs 0 stays as it was drawn."""
         learning = exits.learning(self.trainer.exit_weights.weights, self.trainer.network.exits)
-        column = log.error_column(self.evaluated_name, learning[-1])
+        column = log_file.error_column(self.evaluated_name, learning[-1])
         tested = {row["epoch"]: row[column] for row in self.log if row[column] is not None}
         return min(tested, key=tested.get, default=None) if self.validates else max(tested, default=None)
 
@@ -82,15 +82,14 @@ class State:
         except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
             if is_shortage(e):
                 raise
-            reason = (str(e).splitlines() or [type(e).__name__])[0]
-            raise UserError(f"the training state does not fit the options of its run: {reason}") from e
+            raise UserError(f"the training state does not fit the options of its run: {reason(e)}") from e
 
     def _restore_progress(self, saved: dict[str, Any], plan: Plan) -> None:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""
         if odd := saved.keys() - {*FIELDS, *ELSEWHERE, *FORMERLY}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
-        columns = log.columns(self.trainer.network.exits, self.evaluated_name)
-        self.log, self.step = log.checked(saved["log"], columns), saved["step"]
+        columns = log_file.columns(self.trainer.network.exits, self.evaluated_name)
+        self.log, self.step = log_file.checked(saved["log"], columns), saved["step"]
         left = plan.epochs - len(self.log)
         if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")

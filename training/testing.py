@@ -24,8 +24,8 @@ STATISTICS = 2500  # training pictures to measure batch norm statistics on, wher
 
 
 class Evaluator:
-    """What tests the networks of a trainer, on all its devices and in all processes, and stops between batches where it
-    would."""
+    """What tests the networks of a trainer, on all its devices and in all processes. It stops between two batches where
+    the trainer would stop between two steps."""
 
     def __init__(self, trainer: Trainer, data: TrainingData, plan: Plan, augmentation: Augmentation) -> None:
         self.trainer, self.data, self.plan, self.augmentation = trainer, data, plan, augmentation
@@ -58,7 +58,7 @@ class Evaluator:
             return evaluation.evaluate(model, batches, trainer.exit_weights.weights, trainer.device, dtype)
 
     def _shared_out(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items that this process takes, one of as many as there are processes; before each the work may stop."""
+        """The items of this process; the processes take them in turn. Before each of them the work may stop."""
         for turn in world.turns(items):
             self.trainer.stop.check()
             yield from turn

@@ -100,7 +100,7 @@ def test_svhn_files(tmp_path, monkeypatch):
     assert data.evaluated.images.equal(torch.from_numpy(pixels["test"].copy()))
     assert splits.for_testing("SVHN", tmp_path).images.equal(data.evaluated.images)
     assert len(splits.for_training("SVHN", tmp_path, False, None, 0).train) == 5
-    assert (data.source.pad, data.source.flip) == (0, False)
+    assert (data.pad, data.flip) == (0, False)
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1
 
 

@@ -84,8 +84,8 @@ def write_smooth(root, size=(96, 64)):
 def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_reaches(padding, tmp_path):
     write_smooth(tmp_path)
     data = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 0, Sizing(64), padding)
-    assert (data.train.images.shape, data.source.pad) == ((40, 80, 80, 3), 8)
-    how = Augmentation(pad=data.source.pad, with_margin=True)
+    assert (data.train.images.shape, data.pad) == ((40, 80, 80, 3), 8)
+    how = Augmentation(pad=data.pad, with_margin=True)
     steps = [Step(epoch, 0, 0.0, 64, np.arange(40), range(40), 40) for epoch in range(10)]
     batches = [AugmentedBatches(data.train, 0, how)(step).images for step in steps]
     red = torch.cat(batches)[:, 32, :, 0].int()
@@ -147,7 +147,7 @@ def test_archives_have_one_size_and_folders_in_their_place_any(tmp_path):
         write_pictures(tmp_path / "cifar10" / split, {"cat": 2, "dog": 2})
     assert splits.for_testing("CIFAR10", tmp_path, Sizing(64)).images.shape == (4, 64, 64, 3)
     data = splits.for_training("CIFAR10", tmp_path, True, None, 0, padding="black")
-    assert (data.train.images.shape, data.source.pad) == ((4, 32, 32, 3), 4)  # no memory for black margins
+    assert (data.train.images.shape, data.pad) == ((4, 32, 32, 3), 4)  # no memory for black margins
 
 
 @pytest.mark.parametrize("fit", ["crop", "squeeze"])

@@ -9,11 +9,11 @@ from conftest import CPU, NORMALISE, SMALL, exit_files, last_state, logged, netw
 import main
 from datasets import digits
 from datasets.pictures import balanced_order
-from formats import exit_file
+from formats import exit_file, log_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
-from reports import log, tables
+from reports import tables
 from training.run import Run
 from training.trainer import Trainer
 
@@ -35,7 +35,7 @@ def test_every_second_epoch_and_the_last_are_tested(sparse):
     assert [bool(row["test_error_14"]) for row in rows] == [False, True, False, True, True]
     assert [bool(row["test_loss"]) for row in rows] == [False, True, False, True, True]
     assert all(row["train_error_14"] for row in rows)
-    assert log.read(sparse / FOLDER)[0]["test_error_5"] is None
+    assert log_file.read(sparse / FOLDER)[0]["test_error_5"] is None
     header = exit_file.read_header(sparse / FOLDER / "exit-14.safetensors")
     assert (header["epochs"], header["error"]) == (5, float(rows[-1]["test_error_14"]))
 
@@ -54,16 +54,16 @@ def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(owner, method, ca
 
 
 def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
-    rows = log.read(sparse / FOLDER)
+    rows = log_file.read(sparse / FOLDER)
     young = tmp_path / FOLDER
     young.mkdir()
     (young / "opt.json").write_bytes((sparse / FOLDER / "opt.json").read_bytes())
-    (young / log.FILE).write_bytes(tables.as_csv(rows[:3]))
+    (young / log_file.FILE).write_bytes(tables.as_csv(rows[:3]))
     both = script("plot.py", sparse / FOLDER, young, "--out", tmp_path / "p.png")
     assert both.returncode == 0, both.stderr
     (row,) = [line.split() for line in both.stdout.splitlines() if line.split()[1:2] == ["14"]]
     assert row[2:4] == ["2", "2"]  # two runs, both tested after the second epoch
-    (young / log.FILE).write_bytes(tables.as_csv(rows[:1]))
+    (young / log_file.FILE).write_bytes(tables.as_csv(rows[:1]))
     alone = script("plot.py", young, "--out", tmp_path / "p.png")
     assert alone.returncode == 0, alone.stderr
     assert "none yet" in alone.stdout

@@ -2,10 +2,10 @@
 
 import pytest
 
-from options.declaration import Option, Program, Rule, as_text, group
+from options.declaration import Default, Option, Program, as_text, group
 from system.errors import UsageError
 
-DOUBLE = Rule("twice --size", lambda others: 2 * others["size"])
+DOUBLE = Default("twice --size", lambda others: 2 * others["size"])
 PROGRAM = Program(
     "cut.py",
     (
@@ -16,7 +16,7 @@ PROGRAM = Program(
             Option("maxSide", int, DOUBLE, "largest side"),
             Option("shape", str.lower, "round", "outline", choices=("round", "square")),
             Option("border", float, 0.0, "width", alone=0.5),
-            Option("seed", int, Rule("by chance"), "of randomness"),
+            Option("seed", int, Default("by chance"), "of randomness"),
         ),
     ),
     "Cut pictures.",

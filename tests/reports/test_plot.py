@@ -8,7 +8,8 @@ from conftest import assert_one_line_error, script
 from PIL import Image
 
 import plot
-from reports import log, plots, tables
+from formats import log_file
+from reports import plots, tables
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ def make(folder, kind="test", positions=(5, 9, 14), last=10.0, epochs=2, **optio
     for row in rows:
         row |= {f"{part}_error_{position}": 50.0 for part in ("train", kind) for position in positions}
     rows[-1][f"{kind}_error_{positions[-1]}"] = last
-    (folder / log.FILE).write_bytes(tables.as_csv(rows))
+    (folder / log_file.FILE).write_bytes(tables.as_csv(rows))
     return folder
 
 
@@ -144,9 +145,9 @@ def test_a_run_that_is_not_done_shortens_its_group(runs, printed, tmp_path):
 
 
 def test_a_run_that_was_not_tested_yet_has_no_error(runs, printed):
-    rows = log.read(runs[0])
+    rows = log_file.read(runs[0])
     untested = [{n: None if n.startswith("test") else v for n, v in rows[0].items()}]
-    (runs[0] / log.FILE).write_bytes(tables.as_csv(untested))
+    (runs[0] / log_file.FILE).write_bytes(tables.as_csv(untested))
     (row,) = at(14, printed(runs[0]))
     assert (row["test error"], row["epochs"]) == ("none yet", "0")
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, signal_during
 
 import main
-from reports import log
+from formats import log_file
 from reports.scalars import Scalars, tag
 from system.errors import UserError
 from training.run import Run
@@ -90,8 +90,8 @@ def test_a_run_that_was_stopped_has_each_epoch_once(finished, tmp_path, monkeypa
     monkeypatch.undo()
     main.main(["--resume", str(tmp_path / FOLDER)])
     expected = {
-        tag(column): [(row["epoch"], pytest.approx(row[column])) for row in log.read(tmp_path / FOLDER)]
-        for column in log.columns((5, 9, 14), "test")
+        tag(column): [(row["epoch"], pytest.approx(row[column])) for row in log_file.read(tmp_path / FOLDER)]
+        for column in log_file.columns((5, 9, 14), "test")
         if column != "epoch"
     }
     assert points(tmp_path / FOLDER / "tensorboard") == expected

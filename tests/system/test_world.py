@@ -33,7 +33,7 @@ def told():
         "place": (world.rank(), world.size(), world.host_rank(), world.host_size(), world.is_first()),
         "own": list(world.own(range(8))),
         "turns": [list(turn) for turn in world.turns(iter("abcde"))],
-        "share": world.share(lambda: {"rank": world.rank(), "tensor": torch.arange(3), "plain": (1, [None, "x"])}),
+        "share": world.broadcast(lambda: {"rank": world.rank(), "tensor": torch.arange(3), "plain": (1, [None, "x"])}),
         "total": world.total(numbers).tolist(),
         "highest": world.highest(world.rank()),
         "combine": (sums[0].item(), sums[1].tolist(), means[0].tolist()),
@@ -62,7 +62,7 @@ def test_three_processes_tell_each_other():
 def host_told():
     """What the first process of a host has for all, after another one wrote into it, and the file that has it."""
     found = world.first_of_host(lambda: {"tensor": torch.zeros(10**5), "plain": ("x", None), "rank": world.rank()})
-    shared = world.share_on_host(found)
+    shared = world.broadcast_on_host(found)
     if world.rank() == 1:
         shared["tensor"][0] = 1
     world.total(torch.zeros(1))  # after that
@@ -102,8 +102,8 @@ def test_alone_a_process_is_the_world(monkeypatch):
     tensor = torch.tensor([3])
     assert (world.rank(), world.size(), world.is_first()) == (0, 1, True)
     assert world.total(tensor) is tensor
-    assert world.share(lambda: tensor) is tensor
-    assert world.share_on_host(world.first_of_host(lambda: tensor)) is tensor
+    assert world.broadcast(lambda: tensor) is tensor
+    assert world.broadcast_on_host(world.first_of_host(lambda: tensor)) is tensor
     assert world.highest(3) == 3
     assert list(world.own("abc")) == ["a", "b", "c"]
     assert list(world.turns("ab")) == [["a"], ["b"]]

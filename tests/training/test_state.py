@@ -9,8 +9,7 @@ from conftest import PROJECT, assert_one_line_error, exit_files, last_state, scr
 
 import checkpoints
 import main
-from formats import exit_file
-from reports import log
+from formats import exit_file, log_file
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -48,7 +47,7 @@ def put(path, value):
     return change
 
 
-COURSE = dict.fromkeys(log.COURSE, 1.0)  # columns that the version which wrote this state did not know
+COURSE = dict.fromkeys(log_file.COURSE, 1.0)  # columns that the version which wrote this state did not know
 
 
 def course(**values):
@@ -122,7 +121,7 @@ OTHERS = {
     "a loss of 400 digits": (put(("log", 0, "train_loss"), 10**400), "value of train_loss"),
     "a format that is a tensor": (put(("format",), torch.zeros(3)), "training state of format"),
     "seconds of other parts": (put(("seconds",), {"training": 1.0}), "seconds are not those of the parts"),
-    "seconds of no part": (put(("seconds",), dict.fromkeys(log.PARTS)), "seconds is no time"),
+    "seconds of no part": (put(("seconds",), dict.fromkeys(log_file.PARTS)), "seconds is no time"),
     "no seconds": (put(("seconds",), None), "seconds are not those of the parts"),
     "negative seconds": (put(("seconds",), -1.0), "seconds"),
     "sums of fewer pictures": (put(("sums", "pictures"), 0), "sums are not those of 3 steps"),

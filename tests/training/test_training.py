@@ -8,8 +8,7 @@ import torch
 from conftest import SMALL, exit_files, logged, signal_during
 
 import main
-from formats import exit_file
-from reports import log
+from formats import exit_file, log_file
 from training.run import Run
 from training.schedules import LearningRate
 from training.trainer import Trainer
@@ -34,11 +33,11 @@ def test_same_seed_same_bits_whatever_the_number_of_workers(uninterrupted, tmp_p
 
 
 def test_the_log_tells_the_learning_rate_the_pace_and_where_the_time_went(uninterrupted):
-    rows = log.read(uninterrupted / FOLDER)
+    rows = log_file.read(uninterrupted / FOLDER)
     rate = LearningRate(0.1, "onecycle")
     for number, row in enumerate(rows):
         assert row["learning_rate"] == rate((number + 3 / 4) / 3)  # that of the last of four steps
-        parts = [row[f"seconds_{part}"] for part in log.PARTS]
+        parts = [row[f"seconds_{part}"] for part in log_file.PARTS]
         assert sum(parts) == pytest.approx(row["seconds"], abs=0.07)  # rounded
         assert 256 / row["images_per_second"] == pytest.approx(row["seconds_training"], abs=0.006)  # rounded
 

@@ -54,6 +54,11 @@ def error_column(pictures: str, position: int) -> str:
     return f"{pictures}_error_{position}"
 
 
+def evaluated_errors(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of a row with errors on held-out pictures, shallow to deep."""
+    return tuple(name for name in row if re.match("(test|validation)_error_", name))
+
+
 def checked(rows: Any, expected: Sequence[str]) -> list[dict[str, Any]]:
     """Rows that `row` gave, from the first epoch on, with the columns `expected`; those of older versions with None in
     the columns that these did not have. Raises ValueError where they are none."""
@@ -92,7 +97,7 @@ def read(folder: Path) -> list[dict[str, float | None]]:
     if wrong:
         what = "an error that is not a number from 0 to 100" if "_error_" in wrong[0] else f"an odd {wrong[0]}"
         raise UserError(f"{path} has {what}")
-    if not rows or "seconds" not in rows[0] or not any(re.match("(test|validation)_error_", name) for name in rows[0]):
+    if not rows or "seconds" not in rows[0] or not evaluated_errors(rows[0]):
         raise UserError(f"{path} holds no epoch of a run")
     return rows
 
