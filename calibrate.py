@@ -80,7 +80,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to calibrate on: those that the run held out, or those of --heldOut. Raises UserError where there
     are none, too few, or where they have other classes than the network."""
     from datasets import identity, splits
-    from inference import saved
+    from inference import asking
 
     if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
         trained_on = model.header["dataset"]
@@ -88,7 +88,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     if options.heldOut:
         check_unseen(options)
         pictures = splits.of_folder(Path(options.heldOut), model.sizing)
-        saved.check_same_classes(model, pictures, options.heldOut)
+        asking.check_same_classes(model, pictures, options.heldOut)
     else:
         size = model.options.get("valSize")
         if not size:
@@ -98,7 +98,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
             )
         root, extra = Path(options.dataDir), model.svhn_extra
         pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
-        saved.check_same_classes(model, pictures, options.data)
+        asking.check_same_classes(model, pictures, options.data)
         found = identity.digest(pictures)
         if model.header.get("heldOut", found) != found:
             raise UserError(
@@ -127,10 +127,10 @@ def check_unseen(options: Namespace) -> None:
 
 def ask(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> "Answered":
     """What the exits say of the pictures. Raises UserError where these cannot be those that the run held out."""
-    from inference import saved
+    from inference import asking
     from inference.calibration import Answered
 
-    logits, targets = saved.collect(model, pictures, runs_on)
+    logits, targets = asking.collect(model, pictures, runs_on)
     where = catalog.label(options.heldOut) if options.heldOut else f"{model.header['dataset']} validation"
     held = Answered([z.cpu() for z in logits], targets.cpu(), where)
     if not options.heldOut and "heldOut" not in model.header:  # of an older version: nothing better is known
@@ -140,10 +140,10 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: 
 
 def milliseconds(model: "SavedModel", runs_on: "Machine") -> list[float]:
     """How many milliseconds the standalone model of each exit takes for one picture."""
-    from inference import latency, saved
+    from inference import asking, latency, saved
 
     side, device = model.sizing.side, runs_on.device
-    quick = (saved.ready(saved.standalone(model, position), [device]) for position in model.files)
+    quick = (asking.ready(saved.standalone(model, position), [device]) for position in model.files)
     return [latency.latency(one, side, device, runs_on.dtype).median for one in quick]
 
 

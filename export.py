@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     # These import PyTorch, which --help and mistakes need not wait for.
-    from inference import comparison, early_exit, exported, latency, policies, routing, saved
+    from inference import asking, comparison, early_exit, exported, latency, policies, routing, saved
     from system.devices import CPU
     from system.machine import Machine
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     rule = policies.find(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
     content, answers = made(options, model, rule)
     pictures = to_compare(options, model)
-    compared = comparison.compare(model, rule, answers, saved.under_a_bar(pictures))
+    compared = comparison.compare(model, rule, answers, asking.under_a_bar(pictures))
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
     some = pictures.sample(TIMED).images
@@ -87,11 +87,11 @@ def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes 
 
 def to_compare(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to compare on: those of the test, `--check` N of them of all classes, or, where N is 0, noise."""
-    from inference import comparison, saved
+    from inference import asking, comparison
 
     if options.check == 0:
         return comparison.noise(model)
-    pictures = saved.pictures(model, options.data, Path(options.dataDir))
+    pictures = asking.pictures(model, options.data, Path(options.dataDir))
     return pictures if options.check is None else pictures.sample(options.check)
 
 

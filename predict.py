@@ -94,9 +94,7 @@ def load(options: Namespace, pattern: str | None) -> "Model":
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     policy = policies.find(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
-    if policy:
-        return prediction.of_policy(model, policy, runs_on)
-    return prediction.of_saved(model, runs_on.devices, runs_on.dtype)
+    return prediction.of_policy(model, policy, runs_on) if policy else prediction.of_saved(model, runs_on)
 
 
 def only(pattern: str, roots: Sequence[Path]) -> str:

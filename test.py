@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
         check_target(Path(file))
     folder = names.folder_called(catalog.label(options.data), options.model)
 
-    from inference import saved  # imports PyTorch, which --help and mistakes need not wait for
+    from inference import asking, saved  # imports PyTorch, which --help and mistakes need not wait for
     from system import devices, machine
 
     together = options.exit == "ensemble" or (options.policy and not options.exit)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         rules.mirroring(model.header["dataset"])
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
-    pictures = saved.pictures(model, options.data, Path(options.dataDir))
+    pictures = asking.pictures(model, options.data, Path(options.dataDir))
     if options.policy and not options.exit:
         tell_policy(options, model, pictures, runs_on)
     elif options.exit == "all":
@@ -62,13 +62,13 @@ def main(argv: Sequence[str]) -> None:
 
 def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the card of all exits; write it and draw it where that is asked for."""
-    from inference import card, saved
+    from inference import asking, card, saved
     from inference.calibration import Answered
     from reports import card_plots, cards
 
     learnt = saved.standalone(model, *saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
     policy = policy_to_draw(options, learnt)
-    logits, targets = saved.collect(model, pictures, runs_on, options.mirror)
+    logits, targets = asking.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, catalog.label(options.data), logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
     if options.json:
@@ -115,12 +115,12 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered"
 
 def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the error of one exit, or of the ensemble of those that learnt, and, where asked for, of each class."""
-    from inference import saved
+    from inference import asking
     from models import metrics
     from reports import card_plots, cards
 
     ensemble = options.exit == "ensemble"
-    (logits,), targets = saved.collect(model, pictures, runs_on, options.mirror, ensemble)
+    (logits,), targets = asking.collect(model, pictures, runs_on, options.mirror, ensemble)
     print(f"error {metrics.top_error(logits, targets):.2f}")
     if options.perClass:
         confusion = metrics.confusion(logits, targets)

@@ -22,7 +22,7 @@ from benchmarks.timing import Case, interleaved, machine, timed
 from datasets import splits
 from datasets.pictures import Pictures
 from formats import exit_file
-from inference import calibration, routing, saved
+from inference import asking, calibration, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import amount, table
@@ -48,7 +48,7 @@ def halves(root: Path) -> tuple[Pictures, Pictures]:
 
 def fitted(model: SavedModel, pictures: Pictures, budget: float) -> Policy:
     """A policy of this many multiply-adds."""
-    held = calibration.Answered(*saved.collect(model, pictures, CPU), "CIFAR10 test")
+    held = calibration.Answered(*asking.collect(model, pictures, CPU), "CIFAR10 test")
     macs = model.macs_to_exits
     return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
 
@@ -66,7 +66,7 @@ def last_exit(images: Tensor, size: int) -> Case:
 
 def by_earlyon(policy: Policy, images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, routed by earlyon."""
-    normalise, network = saved.parts(load(), CPU.device)
+    normalise, network = asking.parts(load(), CPU.device)
     return each(earlyon.router(normalise, network, policy, size == 1), images, size)
 
 

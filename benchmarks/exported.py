@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.timing import Case, interleaved, machine, timed
 from formats import exit_file
-from inference import comparison, exported, quantised, saved
+from inference import asking, comparison, exported, quantised, saved
 from inference.classifier import Classifier, card
 from system.devices import CPU
 
@@ -39,7 +39,7 @@ def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:
         network = model.network.to(memory_format=torch.contiguous_format)
         return Classifier(network, model.normalise, card(model.header)).eval()
     if form == "folded":
-        return saved.ready(model, [CPU])
+        return asking.ready(model, [CPU])
     return exported.runnable(content(form, model), Path(f"model{form.split()[0]}")).probabilities
 
 

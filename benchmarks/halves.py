@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.early_exit import CPU, halves, load
 from datasets import splits
 from datasets.pictures import Pictures
-from inference import calibration, early_exit, saved
+from inference import asking, calibration, early_exit
 from inference.calibration import Answered, Goal
 from inference.early_exit import Rule
 from models import metrics
@@ -58,7 +58,7 @@ def main() -> None:
         return
     pictures = splits.for_testing("CIFAR10", arguments.dataDir)
     model = load()
-    answers = Answered(*saved.collect(model, pictures, CPU), "CIFAR10 test")
+    answers = Answered(*asking.collect(model, pictures, CPU), "CIFAR10 test")
     macs = model.macs_to_exits
     draw = torch.Generator().manual_seed(0)
     parted = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]

@@ -20,6 +20,7 @@ from datasets.sizing import Sizing
 from formats import exit_file
 from inference import evaluation, prediction, saved
 from system.devices import CPU
+from system.machine import Machine
 
 PICTURES = 2000
 
@@ -35,7 +36,7 @@ def written(folder: Path, side: int) -> list[str]:
 
 def case(what: str, exit: Path, paths: list[str]) -> Case:
     """`reading` the files, `classifying` as many pictures in memory, or `both`, as predict.py does it."""
-    model = prediction.of_saved(saved.load({exit_file.position_of(exit): exit}), [CPU], None)
+    model = prediction.of_saved(saved.load({exit_file.position_of(exit): exit}), Machine([CPU], "float"))
     side = model.sizing.side
     images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(evaluation.batch_size(side))
     work = {

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference import latency, saved
+from inference import asking, latency, saved
 from inference.saved import SavedModel
 from models import metrics
 from models.networks import cost
@@ -66,7 +66,7 @@ def _cost(model: SavedModel, position: int, mirror: bool) -> dict[str, Any]:
 
 def _speed(alone: SavedModel, device: torch.device, dtype: torch.dtype | None, mirror: bool) -> dict[str, float]:
     """The fields of an exit's card that are times, of its standalone model."""
-    model, side = saved.ready(alone, [device], mirror), alone.sizing.side
+    model, side = asking.ready(alone, [device], mirror), alone.sizing.side
     one = latency.latency(model, side, device, dtype)
     return {
         "latency_median_ms": one.median,

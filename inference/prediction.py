@@ -14,7 +14,7 @@ from datasets.catalog import ENDINGS
 from datasets.decoding import decode_one, decoders
 from datasets.folder import picture_files
 from datasets.sizing import Sizing
-from inference import evaluation, routing, saved
+from inference import asking, evaluation, routing
 from inference.classifier import POLICY, Model, card, likeliest
 from inference.policies import Policy
 from inference.saved import SavedModel
@@ -52,14 +52,14 @@ def _within(folder: str) -> list[str]:
     return pictures
 
 
-def of_saved(model: SavedModel, devices: Sequence[torch.device], dtype: torch.dtype | None) -> Model:
-    """The last exit of a saved model on its devices, computed in `dtype` (None: float32)."""
-    network = saved.ready(model, devices)
+def of_saved(model: SavedModel, machine: Machine) -> Model:
+    """The last exit of a saved model on the machine's devices."""
+    network = asking.ready(model, machine.devices)
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(devices[0], dtype):
-            probabilities = network(images.to(devices[0]))[-1].float().softmax(1).cpu()
+        with autocast(machine.device, machine.dtype):
+            probabilities = network(images.to(machine.device))[-1].float().softmax(1).cpu()
         return probabilities, torch.full((len(images),), model.header["position"])
 
     return Model(ask, card(model.header))

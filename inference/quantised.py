@@ -11,7 +11,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from datasets import splits
-from inference import evaluation, saved
+from inference import asking, evaluation
 from inference.exported import INPUT, quiet
 from inference.saved import SavedModel
 
@@ -21,7 +21,7 @@ PICTURES, BATCH = 512, 64
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
     """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
     found = splits.some(data, root, model.svhn_extra, PICTURES, model.sizing)
-    saved.check_same_classes(model, found, data)
+    asking.check_same_classes(model, found, data)
     return found.images
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.pictures import Pictures
-from inference import early_exit, evaluation, latency, saved
+from inference import asking, early_exit, evaluation, latency, saved
 from inference.classifier import Answers
 from inference.early_exit import Routing, Rule
 from inference.policies import Policy
@@ -87,10 +87,10 @@ def _networks(model: SavedModel, device: torch.device, compiled: bool) -> tuple[
     Only the latter is compiled, because the way into compiled code takes longer than it saves for one picture. Segments
     and heads are compiled each by itself, for any size of a batch from two on, and no code is made for one picture.
     """
-    normalise, network = saved.parts(model, device)
+    normalise, network = asking.parts(model, device)
     if not compiled:
         return normalise, network, network
-    _, several = saved.parts(model, device)
+    _, several = asking.parts(model, device)
     parts = [*several.segments, *several.heads.values()]
     torch._dynamo.config.recompile_limit += GRAPHS * len(parts)  # parts of all networks share it
     for part in parts:
@@ -108,7 +108,7 @@ def compare(
     parts = [route(images) for images, _ in evaluation.batches(pictures)]
     whole = Routing(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
     figures = whole.figures(pictures.targets, macs)
-    logits, targets = saved.collect(model, pictures, machine)
+    logits, targets = asking.collect(model, pictures, machine)
     errors = [metrics.top_error(z, targets) for z in logits]
     as_good = next((i for i, error in enumerate(errors) if error <= figures["error"]), -1)
     chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}

@@ -1,31 +1,25 @@
-"""Saved models: found, rebuilt from the files of one or several exits, made ready to be tested."""
+"""Saved models: found, and rebuilt from the files of one or several exits."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 import opts
-from datasets import splits
-from datasets.pictures import Pictures
 from datasets.sizing import PADDINGS, Sizing
 from datasets.transforms import Normalise
 from formats import exit_file
-from inference import evaluation
-from inference.combining import Ensemble, Mirrored
-from models import exits, metrics, names
+from models import exits, names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout, macs_to_exits
 from options import stored
 from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
-from system.machine import Machine
 from system.output import printable
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
@@ -199,69 +193,6 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
         found = f"{printable(header['name'])} with an exit {header['position']}"
         raise UserError(f"{path}: the header describes {configuration.name}, and calls it {found}")
     return configuration
-
-
-def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
-    """The test pictures of a data set; UserError where its classes are not those of the model."""
-    found = splits.for_testing(data, root, model.sizing)
-    check_same_classes(model, found, data)
-    return found
-
-
-def check_same_classes(model: SavedModel, pictures: Pictures, where: str) -> None:
-    """Raise UserError where pictures have other classes than the model."""
-    trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
-    if pictures.classes != classes:
-        raise UserError(
-            f"{where} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
-            f"give {trained_on}, or pictures of the same classes"
-        )
-
-
-def under_a_bar(pictures: Pictures) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of pictures and targets that are tested, under a bar on a terminal."""
-    with tqdm(total=len(pictures), desc="testing", unit="img", leave=False, disable=None) as bar:
-        for images, targets in evaluation.batches(pictures):
-            yield images, targets
-            bar.update(len(targets))  # when the next batch is asked for
-
-
-def collect(
-    model: SavedModel, pictures: Pictures, machine: Machine, mirror: bool = False, ensemble: bool = False
-) -> tuple[list[Tensor], Tensor]:
-    """The logits of each exit, or of the ensemble alone, N×classes, and the N targets of all pictures, on the machine's
-    first device; under a bar on a terminal. `mirror` and `ensemble` are as for `ready`.
-
-    Raises UserError where an exit answers with numbers that are not finite.
-    """
-    network = ready(model, machine.devices, mirror, ensemble)
-    logits, targets = evaluation.collect(network, under_a_bar(pictures), machine.device, machine.dtype)
-    told = ["the ensemble"] if ensemble else [f"exit {position}" for position in model.files]
-    for name, of_exit in zip(told, logits, strict=True):
-        metrics.check_finite(of_exit, name)
-    return logits, targets
-
-
-def _some(classes: Sequence[str]) -> str:
-    shown = ", ".join(printable(name, 40) for name in classes[:3]) + (", …" if len(classes) > 3 else "")
-    return f"{len(classes)} classes ({shown})"
-
-
-def ready(
-    model: SavedModel, devices: Sequence[torch.device], mirror: bool = False, ensemble: bool = False
-) -> nn.Module:
-    """What turns N×side×side×3 uint8 pictures into the logits of each exit, as fast as can be, on its devices: with
-    `mirror` from each picture and its mirror image, with `ensemble` from all exits, as if they were one."""
-    whole = evaluation.ready(model.network, model.normalise, devices)
-    whole = Mirrored(whole) if mirror else whole
-    return Ensemble(whole) if ensemble else whole
-
-
-def parts(model: SavedModel, device: torch.device) -> tuple[nn.Module, MultiExit]:
-    """What normalises N×side×side×3 uint8 pictures, and the network, made fast for evaluation, that can be run on them
-    exit by exit; both on a device."""
-    normalise, network = evaluation.ready(model.network, model.normalise, [device])
-    return normalise, network
 
 
 def standalone(model: SavedModel, *positions: int) -> SavedModel:

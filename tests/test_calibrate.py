@@ -15,7 +15,7 @@ import calibrate
 import main
 from datasets import digits, splits
 from formats import exit_file
-from inference import early_exit, evaluation, policies, routing, saved
+from inference import asking, early_exit, evaluation, policies, routing, saved
 from models import names
 from system.errors import UserError
 
@@ -59,7 +59,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     held = splits.held_out("DIGITS", Path(), True, 300)
     assert held.images.equal(data.evaluated.images)
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
-    logits, targets = evaluation.collect(saved.ready(model, CPU), held.batches(250), CPU[0])
+    logits, targets = evaluation.collect(asking.ready(model, CPU), held.batches(250), CPU[0])
     policy = policies.read(folder / "policy.json")
     figures = early_exit.simulate(logits, policy).figures(targets, model.macs_to_exits)
     assert figures == {name: getattr(policy, name) for name in figures}
@@ -79,7 +79,7 @@ def test_test_py_routes_by_a_policy(calibrated):
     assert "against exit 14, the policy is" in process.stdout
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     pictures = digits.load(None, "test")
-    logits, targets = evaluation.collect(saved.ready(model, CPU), pictures.batches(128), CPU[0])
+    logits, targets = evaluation.collect(asking.ready(model, CPU), pictures.batches(128), CPU[0])
     simulated = early_exit.simulate(logits, policies.read(folder / "policy.json"))
     wrong = (simulated.classes != targets).sum().item()
     assert abs(float(first.split()[1]) - 100 * wrong / 360) < 0.3  # one picture may lie within rounding of a threshold

@@ -33,7 +33,7 @@ def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
     return f"{table}\nchosen for this machine: {written(choices)}" if choices else table
 
 
-def place(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
+def where(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
     """The folder, and from where a resumed run goes on."""
     if not resumed:
         return f"folder: {folder}/"

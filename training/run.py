@@ -168,7 +168,7 @@ class Run:
         options, before, state = self.options, self.options_before, self.state
         print(introduction.subject(self.configuration, self.data, catalog.label(options.data)))
         print(introduction.settings(options, self.chosen_by_auto))
-        print(introduction.place(self.files.folder, state, self.plan, resumed=before is not None))
+        print(introduction.where(self.files.folder, state, self.plan, resumed=before is not None))
         more = introduction.extension(options, before, state, self.plan) if before else None
         quicker = introduction.hint(options, self.macs, self.devices[0]) if not before else None
         for note in filter(None, (more, quicker)):

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 import opts
 from datasets import digits
 from formats import exit_file
-from inference import card, evaluation, saved
+from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
 from inference.latency import latency, throughput
 from models import metrics
@@ -40,7 +40,7 @@ def answers(finished):
     model = saved.load(exit_file.files_in(finished[1]))
     pictures = digits.load(None, "test")
     with torch.inference_mode():
-        return saved.ready(model, CPU)(pictures.images), pictures.targets
+        return asking.ready(model, CPU)(pictures.images), pictures.targets
 
 
 def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers, finished):
@@ -88,7 +88,7 @@ def test_an_ensemble_has_the_mean_probabilities(answers, finished):
     model = saved.load(exit_file.files_in(finished[1]))
     images = digits.load(None, "test").images
     with torch.inference_mode():
-        (logits,) = saved.ready(model, CPU, ensemble=True)(images)
+        (logits,) = asking.ready(model, CPU, ensemble=True)(images)
     mean = torch.stack([z.softmax(1) for z in answers[0]]).mean(0)
     torch.testing.assert_close(logits.softmax(1), mean)
     error = 100 * (mean.argmax(1) != answers[1]).double().mean()

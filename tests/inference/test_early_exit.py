@@ -6,7 +6,7 @@ from conftest import CPU, network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets import digits
-from inference import early_exit, latency, routing, saved
+from inference import asking, early_exit, latency, routing, saved
 from inference.calibration import Answered
 from inference.early_exit import NEVER, Rule
 from models import names, networks
@@ -22,7 +22,7 @@ EXITS = (5, 9, 14)
 def trained(validated):
     """The network of a small trained run, the normalised test pictures of DIGITS, the logits of each exit, targets."""
     model = saved.load({p: validated[1] / f"exit-{p}.safetensors" for p in EXITS})
-    normalise, quick = saved.parts(model, *CPU)
+    normalise, quick = asking.parts(model, *CPU)
     pictures = digits.load(None, "test")
     with torch.inference_mode():
         images = normalise(pictures.images)
@@ -120,7 +120,7 @@ def exact(model, machine, compiled, sizes):
     the same precision."""
     pictures = digits.load(None, "test")
     with torch.inference_mode(), arithmetic.autocast(machine.device, machine.dtype):
-        logits = saved.ready(model, machine.devices)(pictures.images)
+        logits = asking.ready(model, machine.devices)(pictures.images)
     policy = list(rules(logits))[2]
     route = routing.router(model, policy, machine, compiled)
     simulated = early_exit.simulate(logits, policy)
