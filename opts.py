@@ -17,12 +17,12 @@ from models import names
 from models.names import DROPOUT, MAX_WIDEN
 from options import rules, stored, values
 from options.declaration import Default, Option, Program, as_text, group
-from options.listing import listing, shown
+from options.listing import in_words, listing
 from options.recipes import BY_DATASET, RECIPES
 from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
 from system.errors import UsageError, UserError
 from system.files import real
-from system.output import printable, quoted, warn
+from system.output import printable, quoted, tell
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
@@ -328,7 +328,7 @@ class PicturesMoved(UserError):
 
 def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
     """The options of a run that is to be resumed: those of opt.json, or, where that is missing or damaged, those that
-    its training state has. `data` is as for `from_saved`."""
+    its training state has. `data` is as for `from_saved`; pictures that moved are told, whatever the state says."""
     try:
         return from_saved(stored.load(folder), data)
     except PicturesMoved:
@@ -340,7 +340,7 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
             raise
         state, _ = state_file.read(folder)
         options = from_saved(state.get("options"), data)
-        warn(f"{error}; going on with the options in the training state")
+        tell(f"{error}; going on with the options in the training state")
         return options
 
 
@@ -403,31 +403,29 @@ def table(options: argparse.Namespace, verbose: bool) -> str:
     return listing(MAIN, options, verbose, without=("resume", "verbose"))
 
 
-def keep_chosen(options: argparse.Namespace, before: argparse.Namespace) -> argparse.Namespace:
-    """The options with what the machine chose before in place of `auto`. Raises UsageError where the other options do
-    not allow that any more."""
-    chosen = {name: getattr(before, name) for name in AUTO if getattr(options, name) == "auto"}
-    return MAIN.checked({**vars(options), **chosen})
-
-
-def check_resumable(options: argparse.Namespace, before: argparse.Namespace) -> None:
-    """Raise UserError naming every option that contradicts those before; more epochs are no contradiction."""
+def resumed(options: argparse.Namespace, before: argparse.Namespace) -> argparse.Namespace:
+    """The options with which a run goes on: what the machine chose before in place of `auto`, and what describes the
+    same network in other words in the words of before. Raises UserError naming every option that contradicts those
+    before, UsageError where what the machine chose is no longer allowed; more epochs are no contradiction."""
+    network, former = names.of_options(vars(options)), names.of_options(vars(before))
+    same = [name for name, field in names.NETWORK.items() if getattr(network, field) == getattr(former, field)]
+    chosen = [name for name in AUTO if getattr(options, name) == "auto"]
+    options = MAIN.checked({**vars(options), **{name: getattr(before, name) for name in (*same, *chosen)}})
     now, then = vars(options), vars(before)
     differences = [
-        f"{option.name} is {shown(option, now[option.name])}, was {shown(option, then[option.name])}"
+        f"{option.name} is {in_words(option, now[option.name])}, was {in_words(option, then[option.name])}"
         for option in MAIN.options
         if now[option.name] != then[option.name] and not _may_change(option.name, options, before)
     ]
     if differences:
         raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")
+    return options
 
 
 def _may_change(name: str, options: argparse.Namespace, before: argparse.Namespace) -> bool:
-    """Whether a resumed run may have another value. The same network may be told in other words. Compiled steps round
-    differently, but a machine without a compiler must be able to go on. Only an epoch that is tested can be kept."""
+    """Whether a resumed run may have another value. Compiled steps round differently, but a machine without a compiler
+    must be able to go on. Only an epoch that is tested can be kept."""
     if name in (*FREE_ON_RESUME, "compile", "testEvery"):
         return True
-    if name in names.NETWORK:
-        return names.of_options(vars(options)) == names.of_options(vars(before))
     steady = options.startSize == options.inputSize and options.exitSchedule == "constant"
     return name == "nEpochs" and options.schedule in EXTENDABLE and steady and options.nEpochs >= before.nEpochs

@@ -20,7 +20,7 @@ from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
-from system.output import warn
+from system.output import tell
 
 NAMED = ("depth", "nOutputs", "widen")  # options that the name of a network tells
 HALF_NAMED = ("data", "dropout", "exits", "shortcutType")  # those that names of networks and data sets may leave open
@@ -89,7 +89,7 @@ def read(folders: Iterable[Path]) -> Iterator[Run]:
     if not found:
         raise problems[0]
     for problem in problems:
-        warn(f"left out: {problem}")
+        tell(f"left out: {problem}")
 
 
 def read_run(folder: Path) -> Run:

@@ -102,9 +102,9 @@ def only(pattern: str, roots: Sequence[Path]) -> str:
 
     Raises UserError where several data sets have one. Where there is none, the network's name is returned.
     """
-    name = pattern.removeprefix("*-")
     from inference import saved
 
+    name = pattern.removeprefix("*-")
     runs = {folder.name for folder in saved.runs(roots)}
     fitting = sorted(run for run in runs if run == pattern or (name != pattern and run.endswith(f"-{name}")))
     if len(fitting) > 1:

@@ -23,7 +23,7 @@ from models import names
 from options import rules
 from system.errors import UserError, one_line_errors
 from system.files import check_target, write
-from system.output import warn
+from system.output import tell
 
 if TYPE_CHECKING:
     from datasets.pictures import Pictures
@@ -96,7 +96,7 @@ def policy_to_draw(options: Namespace, model: "SavedModel") -> "Policy | None":
     try:
         return policies.find(file, model)
     except UserError as error:
-        warn(f"early exit is not drawn: {error}")
+        tell(f"early exit is not drawn: {error}")
         return None
 
 

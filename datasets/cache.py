@@ -16,7 +16,7 @@ from torch import Tensor
 
 from system import files
 from system.errors import UserError
-from system.output import warn
+from system.output import tell
 
 KEY = CHECKSUM = hashlib.sha256().digest_size  # bytes
 PART = 1 << 26  # bytes that are read at a time
@@ -67,4 +67,4 @@ def write(path: Path, key: bytes, images: Tensor) -> None:
         files.sweep(path.parent, path.stat().st_mtime - DAY)
     except (OSError, UserError) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
-        warn(f"{path.parent}: the decoded pictures are not kept ({reason.strerror})")
+        tell(f"{path.parent}: the decoded pictures are not kept ({reason.strerror})")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, augment, shrink
-from system.output import warn
+from system.output import tell
 from system.workers import Workers
 
 FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2  # in seeds, stand where the number of an epoch does; no run has as many
@@ -90,7 +90,7 @@ def _crew(make: AugmentedBatches, workers: int) -> Workers:
     try:
         return Workers(make, workers)
     except OSError as error:
-        warn(f"no loader workers ({error.strerror}): batches are made in this process")
+        tell(f"no loader workers ({error.strerror}): batches are made in this process")
         return Workers(make, 0)
 
 

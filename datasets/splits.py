@@ -87,7 +87,7 @@ def for_training(
     evaluated = tested if validation is None else validation
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
     validates = validation is not None
-    return TrainingData(train, evaluated, validates, test_split, mean, std, source.pad, source.flip)
+    return TrainingData(train, evaluated, validates, test_split, mean=mean, std=std, pad=source.pad, flip=source.flip)
 
 
 def classes_and_levels(

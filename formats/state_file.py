@@ -18,7 +18,7 @@ import torch
 
 from system import files
 from system.errors import UserError, is_shortage, reason
-from system.output import warn
+from system.output import tell
 
 FORMAT = 3
 LAST, BEFORE, DAMAGED = "latest.pt", "previous.pt", "damaged.pt"
@@ -42,15 +42,16 @@ def content(state: Mapping[str, Any]) -> memoryview:
     return file.getbuffer()
 
 
-def read(folder: Path) -> tuple[dict[str, Any], Damaged | None]:
+def read(folder: Path) -> tuple[dict[str, Any], str | None]:
     """The training state of a run, on the CPU; where the last one is missing or damaged, the one before it, and what is
-    wrong with the last. Raises UserError where neither can be read."""
+    wrong with the last. Raises UserError where neither can be read, and where the last one is of another version, or
+    cannot be read now."""
     try:
         return _checked(folder / LAST), None
     except Damaged as error:
         if not (folder / BEFORE).exists():
             raise
-        return _checked(folder / BEFORE), error
+        return _checked(folder / BEFORE), str(error)
 
 
 def take_up(folder: Path) -> dict[str, Any]:
@@ -58,10 +59,10 @@ def take_up(folder: Path) -> dict[str, Any]:
     a damaged one gets another name, lest the next write should put it in the place of the good one before it."""
     state, wrong = read(folder)
     if wrong:
-        warn(f"{wrong}; going on from the state before it, {folder / BEFORE}")
+        tell(f"{wrong}; going on from the state before it, {folder / BEFORE}")
         if os.path.lexists(folder / LAST):
             (folder / LAST).replace(folder / DAMAGED)
-            warn(f"the damaged one is kept as {folder / DAMAGED}")
+            tell(f"the damaged one is kept as {folder / DAMAGED}")
     return state
 
 

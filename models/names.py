@@ -10,7 +10,14 @@ from models import exits as exit_rules
 from system.errors import UsageError
 
 MAX_WIDEN = 100
-NETWORK = ("depth", "nOutputs", "exits", "widen", "dropout", "shortcutType")  # describe one, as `configure` takes them
+NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
+    "depth": "depth",
+    "nOutputs": "exits",
+    "exits": "exits",
+    "widen": "widen",
+    "dropout": "dropout",
+    "shortcutType": "shortcut",
+}
 DROPOUT = 0.3  # the rate that `-dropout` in a name stands for (Wide Residual Networks, arXiv 1605.07146, section 2.4)
 FORM = "AuxResNet-<depth>-<outputs>[/<widen factor>][-dropout] or ResNet-<depth>[/<widen factor>][-dropout]"
 _NAME = re.compile(

@@ -35,10 +35,10 @@ def _default(option: Option, others: Mapping[str, Any]) -> Any:
 
 
 def _pair(option: Option, value: Any) -> str:
-    return f"{option.name}={shown(option, value)}"
+    return f"{option.name}={in_words(option, value)}"
 
 
-def shown(option: Option, value: Any) -> str:
+def in_words(option: Option, value: Any) -> str:
     """The value of an option, or in parentheses what the help says of its default."""
     return f"({option.default.text})" if value is None else printable(as_text(value))
 

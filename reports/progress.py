@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from models.metrics import Result
 from reports.tables import exit_errors
-from system.output import warn
+from system.output import tell
 
 BAR = "|{bar:12}| {desc}"
 PAUSE_ON_TERMINAL, PAUSE_ELSEWHERE = 1.0, 60.0  # seconds from one look at the result, which waits for the device, on
@@ -80,7 +80,7 @@ class Progress:
         if self.on_terminal:
             self.bar.set_description_str(text, refresh=False)
         else:
-            warn(text)
+            tell(text)
 
     def _sentence(self, now: _Mark, result: Result) -> str:
         """What matters most comes first, because a narrow terminal cuts the end off."""

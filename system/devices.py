@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from system import world
 from system.errors import UserError, reason
-from system.output import warn
+from system.output import tell
 
 CPU = torch.device("cpu")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -25,7 +25,7 @@ def choose(count: int | None) -> list[torch.device]:
     # A GPU may be there, and its driver too old: then it is counted, and cannot be had.
     there, processes = torch.cuda.device_count() if torch.cuda.is_available() else 0, world.host_size()
     if count is None and not there:
-        warn("no GPU found: running on the CPU")
+        tell("no GPU found: running on the CPU")
     count = min(1, there) if count is None else count
     if count > 1 and world.size() > 1:
         raise UserError(

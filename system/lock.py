@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from system.errors import UserError
 from system.files import NOT_THERE, sweep
-from system.output import LONGEST, printable, warn
+from system.output import LONGEST, printable, tell
 
 try:
     import fcntl
@@ -37,9 +37,9 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         alone, here = _take(file, folder), partial(_check_here, folder, folder.stat(), file)
         file.seek(0)
         if not alone:
-            warn(f"{folder} is on a file system without locks: see to it that no second run uses it")
+            tell(f"{folder} is on a file system without locks: see to it that no second run uses it")
         elif owner := _owner(file):
-            warn(f"{folder} was left by {owner}, which has died")
+            tell(f"{folder} was left by {owner}, which has died")
         file.seek(0)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -68,7 +68,7 @@ def in_turn(folder: Path, doing: str) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                warn(f"waiting for another program that is {doing} {folder}/")
+                tell(f"waiting for another program that is {doing} {folder}/")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from system import arithmetic, devices
-from system.output import warn
+from system.output import tell
 
 
 class Machine(NamedTuple):
@@ -31,5 +31,5 @@ def choose(count: int | None, precision: str) -> Machine:
     chosen = devices.choose(count)
     precision = arithmetic.choose_precision(precision, chosen[0])
     if note := arithmetic.slow(precision, chosen[0]):
-        warn(note)
+        tell(note)
     return Machine(chosen, precision)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from system.containers import groups
 from system.errors import UserError
-from system.output import printable, warn
+from system.output import printable, tell
 
 MUCH = 1e9  # bytes
 LIMITS = (  # control groups of version 2 and 1: the files of what may be used and of what is; how much of it is cache
@@ -22,7 +22,7 @@ def announce(what: str, size: int, advice: str) -> None:
     if there is not None and size > there:
         raise UserError(f"{what} take {_gigabytes(size)} of memory, of which {_gigabytes(there)} are free; {advice}")
     if size >= MUCH:
-        warn(f"{what}: {_gigabytes(size)} of memory")
+        tell(f"{what}: {_gigabytes(size)} of memory")
 
 
 def free() -> int | None:

@@ -32,8 +32,8 @@ def one_line(text: object) -> str:
     return printable(" ".join(line.strip() for line in str(text).splitlines()), LONGEST_MESSAGE)
 
 
-def warn(text: object) -> None:
-    """Tell the user something that is no reason to stop, on standard error."""
+def tell(text: object) -> None:
+    """Say something beside what the program is asked for, on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -113,4 +113,4 @@ class _Lasting:
         if self._raises:
             raise OSError(error.errno, error.strerror, "standard output") from error
         if self is sys.stdout and not isinstance(error, BrokenPipeError):
-            warn(f"standard output: {error.strerror}; what is printed from here on is lost")
+            tell(f"standard output: {error.strerror}; what is printed from here on is lost")

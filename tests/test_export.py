@@ -13,7 +13,7 @@ from conftest import PROJECT, assert_one_line_error, script
 import export
 import predict
 from datasets import digits
-from inference import comparison, early_exit, exported, saved
+from inference import asking, comparison, early_exit, exported, saved
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
@@ -130,7 +130,7 @@ def test_int8_tells_its_cost(finished, tmp_path, capsys):
 
 
 def test_noise_will_do_where_there_are_no_data(finished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(saved, "pictures", None)  # they are not asked for
+    monkeypatch.setattr(asking, "pictures", None)  # they are not asked for
     run(finished, "--to", tmp_path / "model.pt2", "--check", 0)
     out = capsys.readouterr().out
     assert "256 pictures of noise" in out

@@ -9,7 +9,7 @@ from checkpoints import RunFiles
 from reports import plots, scalars
 from system import world
 from system.errors import UserError
-from system.output import warn
+from system.output import tell
 
 
 class Display:
@@ -42,7 +42,7 @@ class Display:
             yield
         except UserError as error:
             if what not in self.unmade:
-                warn(f"{error}; the run goes on")
+                tell(f"{error}; the run goes on")
             self.unmade.add(what)
 
     def close(self) -> None:

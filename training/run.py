@@ -29,7 +29,7 @@ from reports import page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
 from system.errors import UserError, is_shortage, memory_for
-from system.output import quoted, warn
+from system.output import quoted, tell
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
@@ -54,7 +54,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
             with stop.breaking():
                 run = Run(options, configuration, folder, stop, check_held)
         except Stopped as reason:
-            warn(f"stopped by {reason} before the first step; the same command starts again")
+            tell(f"stopped by {reason} before the first step; the same command starts again")
             sys.exit(reason.status)
         try:
             run.begin()
@@ -72,7 +72,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         finally:
             run.close()
     if stopped:
-        warn(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
+        tell(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
         sys.exit(stopped.status)
 
 
@@ -101,8 +101,7 @@ class Run:
         saved = world.broadcast(lambda: state_file.take_up(folder)) if resumed else None
         self.options_before = setup.options_before(options, saved) if saved else None
         if self.options_before:
-            options = opts.keep_chosen(options, self.options_before)
-            opts.check_resumable(options, self.options_before)
+            options = opts.resumed(options, self.options_before)
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
@@ -176,7 +175,7 @@ class Run:
         sys.stdout.flush()
         warnings = (arithmetic.slow(options.precision, self.devices[0]), outside_recipe(options), self.crowded)
         for warning in filter(None, warnings):
-            warn(warning)
+            tell(warning)
 
     def _batches(self) -> Iterator[Batch]:
         state = self.state
@@ -201,7 +200,7 @@ class Run:
                 if self.agreement.due():
                     self.stop.check()
                 if advice := self.waiting.advice():
-                    warn(advice)
+                    tell(advice)
                 if time.monotonic() >= self.save_due:
                     self.save_state()
             return self._result()
@@ -290,7 +289,7 @@ class Run:
         if not log_file.holds(self.files.folder, self.state.log):
             self.files.write_log(tables.as_csv(self.state.log))
             path = self.files.folder / log_file.FILE
-            warn(f"{path} was missing or damaged; it is written anew from the training state")
+            tell(f"{path} was missing or damaged; it is written anew from the training state")
 
     def _mend_exits(self) -> None:
         """Where the exits of the epoch that was done last are to be kept, and a file is missing, damaged, or of another
@@ -299,14 +298,14 @@ class Run:
         state, name = self.state, self.data.evaluated_name
         if state.log and state.kept_epoch() == state.epochs_done and not state.step:
             if damage := world.broadcast(partial(self.files.damage, state.epochs_done)):
-                warn(f"{damage}; the exits are written anew from the training state")
+                tell(f"{damage}; the exits are written anew from the training state")
                 network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
                 errors = [last[log_file.error_column(name, position)] for position in self.configuration.exits]
                 self.files.write_exits(network, self._header(), errors)
         elif self.data.validates and state.kept_epoch():
             damage = world.broadcast(partial(self.files.damage, state.kept_epoch()))
             if damage:
-                warn(f"the exits of the best epoch so far are missing or damaged: {damage}")
+                tell(f"the exits of the best epoch so far are missing or damaged: {damage}")
 
     def _best_epoch(self, errors: list[float]) -> Kept:
         """The epoch that did best on the validation split, with these `errors` there, is tested. Its validation error,

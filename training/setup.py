@@ -19,7 +19,7 @@ from options import rules
 from system import arithmetic, world
 from system.devices import seed
 from system.errors import UserError, memory_for
-from system.output import printable, warn
+from system.output import printable, tell
 from system.stopping import Stop
 from training.optimizers import Optimization
 from training.plan import Plan
@@ -47,7 +47,7 @@ def choose(
         arithmetic.check_compiles(devices[0])
     elif compiled and not arithmetic.compiles(devices[0]):
         text = "PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently"
-        warn(text)
+        tell(text)
         compiled = False
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 

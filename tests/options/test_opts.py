@@ -260,18 +260,18 @@ def test_mistakes_name_the_option_the_value_and_what_is_legal(line, words):
 
 def test_contradictions_of_a_resumed_run_are_all_named():
     saved = opts.parse("--data DIGITS --schedule step --nEpochs 4".split())
-    opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 9 --nThreads 0 --resume".split()), saved)
+    opts.resumed(opts.parse("--data DIGITS --schedule step --nEpochs 9 --nThreads 0 --resume".split()), saved)
     with pytest.raises(ValueError, match=r"depth is 20, was 26; LR is 0\.2, was 0\.1"):
-        opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 4 --depth 20 --LR 0.2".split()), saved)
+        opts.resumed(opts.parse("--data DIGITS --schedule step --nEpochs 4 --depth 20 --LR 0.2".split()), saved)
     with pytest.raises(ValueError, match="nEpochs is 3, was 4"):
-        opts.check_resumable(opts.parse("--data DIGITS --schedule step --nEpochs 3".split()), saved)
+        opts.resumed(opts.parse("--data DIGITS --schedule step --nEpochs 3".split()), saved)
 
 
 @pytest.mark.parametrize("more", ["--startSize 16", "--exitSchedule deepen"])
 def test_a_run_that_changes_with_progress_is_not_made_longer(more):
     saved = opts.parse(f"--nEpochs 4 {more}".split())
     with pytest.raises(ValueError, match="nEpochs is 9, was 4"):
-        opts.check_resumable(opts.parse(f"--nEpochs 9 {more}".split()), saved)
+        opts.resumed(opts.parse(f"--nEpochs 9 {more}".split()), saved)
 
 
 def test_test_options():

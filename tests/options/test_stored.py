@@ -167,7 +167,7 @@ def test_what_followed_from_the_options_of_a_run_contradicts_another_that_is_res
     narrow = json.dumps(vars(opts.parse("--data DIGITS --depth 8".split())))
     options = parse(narrow, f"--resume {tmp_path}", name="narrow.json")
     with pytest.raises(UserError, match="widen is 1, was 2"):
-        opts.check_resumable(options, opts.from_saved(stored.load(tmp_path)))
+        opts.resumed(options, opts.from_saved(stored.load(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -183,15 +183,33 @@ def test_what_the_options_of_a_run_left_open_contradicts_another_that_is_resumed
     (tmp_path / "opt.json").write_text(json.dumps(vars(before)))
     usual = json.dumps(vars(opts.parse("--data DIGITS --depth 20".split())))
     with pytest.raises(UserError, match=text):
-        opts.check_resumable(parse(usual, f"--resume {tmp_path}", name="usual.json"), before)
+        opts.resumed(parse(usual, f"--resume {tmp_path}", name="usual.json"), before)
 
 
-@pytest.mark.parametrize("same", ["--exits 11,20", "--exits 20,11", "--nOutputs 2", "--shortcutType A --widen 1"])
-def test_the_same_network_in_other_words_contradicts_nothing(same):
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("", "--exits 11,20"),
+        ("--nOutputs 2", "--exits 20,11"),
+        ("--exits 11,20", "--nOutputs 2"),
+        ("--exits 11,20 --exitWeights 0.5,1", "--exits 20,11"),
+        ("", "--shortcutType A --widen 1"),
+        ("--shortcutType A", "--nThreads 0"),
+    ],
+)
+def test_a_run_goes_on_with_its_network_in_other_words_and_keeps_its_own(first, then, tmp_path):
+    before = opts.parse(["--data", "DIGITS", "--depth", "20", *first.split()])
+    (tmp_path / "opt.json").write_text(json.dumps(vars(before)))
+    options = opts.resumed(opts.parse(["--resume", str(tmp_path), *then.split()]), before)
+    assert opts.command(opts.shaping(options)) == opts.command(opts.shaping(before))
+    assert opts.parse(opts.command(opts.shaping(options)).split()[2:]).exitWeights == before.exitWeights
+
+
+def test_of_another_network_only_what_differs_is_named():
     before = opts.parse("--data DIGITS --depth 20".split())
-    options = opts.parse(["--data", "DIGITS", "--depth", "20", "--resume", *same.split()])
-    opts.check_resumable(options, before)
-    opts.check_resumable(before, options)
+    options = opts.parse("--data DIGITS --depth 20 --exits 5,20 --shortcutType A --resume".split())
+    with pytest.raises(UserError, match=r"resumed: exits is 5,20, was \(published, or evenly spread\)$"):
+        opts.resumed(options, before)
 
 
 def test_pictures_that_moved_are_told_whatever_the_state_is(tmp_path):
@@ -226,7 +244,7 @@ def test_a_file_changes_a_run_that_is_resumed_as_the_command_line_does(parse, tm
     options = parse("nThreads = 0\nnEpochs = 9\nLR = 0.3", f"--resume {tmp_path} --nEpochs 10")
     assert (options.depth, options.nThreads, options.nEpochs, options.LR) == (20, 0, 10, 0.3)
     with pytest.raises(UserError, match=r"LR is 0\.3, was 0\.2"):
-        opts.check_resumable(options, before)
+        opts.resumed(options, before)
 
 
 VALUES = st.recursive(

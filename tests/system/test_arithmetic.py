@@ -115,11 +115,11 @@ def test_a_compiled_run_goes_on_without_a_compiler(tmp_path):
 
 def test_a_run_goes_on_compiled_or_not():
     compiled, plain = (opts.parse([*TINY, "--compile", flag]) for flag in ("true", "false"))
-    opts.check_resumable(plain, compiled)
-    opts.check_resumable(compiled, plain)
-    assert opts.keep_chosen(opts.parse([*TINY, "--compile", "auto"]), compiled).compile is True
+    opts.resumed(plain, compiled)
+    opts.resumed(compiled, plain)
+    assert opts.resumed(opts.parse([*TINY, "--compile", "auto"]), compiled).compile is True
     with pytest.raises(UsageError, match="--compile true is for one device, --nGPU is 2"):
-        opts.keep_chosen(opts.parse([*TINY, "--compile", "auto", "--nGPU", "2"]), compiled)
+        opts.resumed(opts.parse([*TINY, "--compile", "auto", "--nGPU", "2"]), compiled)
 
 
 def test_compile_auto_gives_way_to_what_it_excludes():

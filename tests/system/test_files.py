@@ -90,7 +90,7 @@ def test_something_else_in_the_place_of_a_folder_is_named_and_left_alone(kind, t
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch):
+def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch, capsys):
     real, folder = os.open, tmp_path / "run"
 
     def removed_first(path, *arguments):
@@ -101,6 +101,7 @@ def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", removed_first)
     with locked(folder):
         assert (folder / ".lock").exists()
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
@@ -125,10 +126,11 @@ def test_a_lock_full_of_escapes_is_printed_as_one_short_line(tmp_path, capsys):
     assert 0 < len(told) < 400
 
 
-def test_what_cut_off_writes_left_is_removed(tmp_path):
+def test_what_cut_off_writes_left_is_removed(tmp_path, capsys):
     for name in (".auxresnet-0123.tmp", ".latest.pt.tmp", "mine.tmp"):
         (tmp_path / name).write_text("half")
     with locked(tmp_path):
+        assert not capsys.readouterr().err
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.tmp"]
 
 
