@@ -42,6 +42,13 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "sklearn.datasets", "safetensors.torch", "matplotlib"])
 
 
+def pytest_collection_modifyitems(items):
+    """What needs a trained network is slow."""
+    for item in items:
+        if {"finished", "validated"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 def script(name, *arguments, cwd=PROJECT):
     """Run a script of the project as a user does; returns the finished process with its output as text."""
     argv = [str(PROJECT / name), *map(str, arguments)]

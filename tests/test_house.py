@@ -93,6 +93,11 @@ def test_the_tree_in_the_readme_is_the_tree():
     assert shown == inside
 
 
+def test_the_tests_have_the_folders_of_the_program():
+    rooms = {room(path) for path in modules() if room(path) in FLOOR and path.parent != PROJECT}
+    assert {path.parent.name for path in (PROJECT / "tests").glob("*/test_*.py")} == rooms
+
+
 def test_every_test_that_reliability_md_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (PROJECT / "RELIABILITY.md").read_text()))
     defined = {

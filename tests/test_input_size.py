@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 import checkpoints
 import main
 from benchmarks import tiles
+from datasets import splits
 from datasets.decoding import decode_one
 from datasets.sizing import Sizing
 from formats import exit_file
 from inference import exported, saved
-from models import names, networks
+from models import metrics, names, networks
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -166,6 +167,21 @@ def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(p
     main.main(["--resume", str(run)])
     assert exit_files(run) == exit_files(tmp_path / "whole" / RUN)
     assert logged(run) == logged(tmp_path / "whole" / RUN)
+
+
+def test_mirror_images_are_asked_too(trained, pictures, tmp_path):
+    found, data = model(trained[0]), splits.for_testing(str(pictures), tmp_path, Sizing(64))
+    with torch.inference_mode():
+        network = found.network.eval()
+        as_is, mirrored = (network(found.normalise(images))[-1] for images in (data.images, data.images.flip(2)))
+    error = metrics.top_error((as_is + mirrored) / 2, data.targets)
+    process = script("test.py", pictures, trained[0], "--mirror", "--nGPU", "0")
+    assert process.stdout == f"error {error:.2f}\n"
+    card = tmp_path / "card.json"
+    script("test.py", pictures, trained[0], "--mirror", "--exit", "all", "--json", card, "--nGPU", "0")
+    told, cost = json.loads(card.read_text()), networks.cost(found.configuration, 3, 8, 64)
+    assert (told["mirror"], told["exits"][-1]["error_percent"]) == (True, pytest.approx(error))
+    assert told["exits"][-1]["macs"] == 2 * cost.macs
 
 
 def test_runs_of_older_versions_go_on_squeezing(pictures, tmp_path):

@@ -43,6 +43,7 @@ def test_no_path_of_a_machine_is_in_them(folder):
         assert not [value for value in options.values() if isinstance(value, str) and value.startswith(("/", "~"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_smallest_exit_has_its_error(folder):
     data = folder.name.split("-")[0]

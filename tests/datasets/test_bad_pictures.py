@@ -161,6 +161,7 @@ def test_a_decompression_bomb(side, tmp_path):
         loaded(tmp_path, bomb)
 
 
+@pytest.mark.slow
 def test_a_damaged_test_picture_is_missed_before_a_training_that_holds_out_others(tmp_path):
     for split in ("train", "test"):
         write_pictures(tmp_path / split, {"a": 8, "b": 8})
@@ -209,6 +210,7 @@ def test_damaged_pictures_are_named(kind, tmp_path):
     assert refused > 30
 
 
+@pytest.mark.slow
 def test_the_program_names_the_file_in_one_line(tmp_path):
     for split in ("train", "test"):
         write_pictures(tmp_path / split, {"a": 3, "b": 3})

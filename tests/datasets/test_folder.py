@@ -6,6 +6,7 @@ import random
 import resource
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,9 +153,16 @@ def test_decoded_pictures_are_kept_and_read_instead_of_the_files(kept, monkeypat
     assert kept.load().take(np.array([3, 0])).targets.tolist() == [1, 0]
 
 
-def test_a_part_needs_memory_for_itself_alone(kept):
-    """A thousand million pictures are more than any memory holds."""
-    assert cache.read(kept.data_dir / "none", bytes(32), (10**9, 280, 280, 3), np.array([3])) is None
+def test_a_part_needs_memory_for_itself_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PART", 1 << 16)
+    pictures = torch.zeros(2000, 32, 32, 3, dtype=torch.uint8)  # 6 MB
+    cache.write(tmp_path / "kept", bytes(32), pictures)
+    tracemalloc.start()
+    try:
+        assert cache.read(tmp_path / "kept", bytes(32), tuple(pictures.shape), np.array([3])).equal(pictures[3:4])
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_a_cut_off_write_left_of_a_cache_is_removed_after_a_day(tmp_path):
@@ -280,7 +288,8 @@ def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     assert first.test().images.equal(tests.images)
 
 
-def test_decoding_that_is_broken_off_is_not_gone_on_with():
+def test_decoding_that_is_broken_off_is_not_gone_on_with(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # a thread for each
     begun = []
 
     def work(number):

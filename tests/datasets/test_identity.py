@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,11 @@ def swap(folder):
             (folder / split / old).rename(folder / split / new)
 
 
+def another_class(folder):
+    for split in ("train", "test"):
+        write_pictures(folder / split, {"emu": 1}, seed=9)
+
+
 def add(split):
     return lambda folder: write_pictures(folder / split, {"cat/more": 3}, seed=9)
 
@@ -53,6 +59,7 @@ def replace_one(split):
     ("change", "words"),
     [
         (rename, "classes wolf in place of dog"),
+        (another_class, "classes emu"),
         (swap, "6 of cat, there were 4, 4 of dog, there were 6"),
         (add("train"), "training pictures: 7 of cat, there were 4"),
         (add("test"), "test pictures: 7 of cat, there were 4"),
@@ -64,6 +71,15 @@ def test_what_changed_is_named(change, words, folder):
     before = remembered(folder)
     change(folder)
     assert words in identity.difference(remembered(folder), before)
+
+
+def test_many_changes_are_told_in_few_words():
+    data = splits.for_training("DIGITS", Path(), True, 100, 0)
+    before, fewer = (identity.describe(replace(data, train=data.train.take(range(count)))) for count in (100, 50))
+    assert "5 of 2, there were 10, and so on for 10 classes" in identity.difference(fewer, before)
+    classes = before["classes"]
+    assert "their order" in identity.difference(before, {**before, "classes": classes[::-1]})
+    assert "no class emu" in identity.difference(before, {**before, "classes": [*classes, "emu"]})
 
 
 def test_pictures_that_are_held_out_count(folder):

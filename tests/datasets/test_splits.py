@@ -20,8 +20,10 @@ def test_training_and_validation_subsets_are_balanced_and_apart(tmp_path):
     assert not any(image.numpy().tobytes() in seen for image in data.evaluated.images)
     larger = splits.for_training("DIGITS", tmp_path, True, 500, 0)
     assert larger.train.images[:400].equal(data.train.images)
-    with pytest.raises(UserError, match="1437"):
+    with pytest.raises(UserError, match="DIGITS has 1437 training pictures: too few for 1400 to train on and 100"):
         splits.for_training("DIGITS", tmp_path, True, 1400, 100)
+    with pytest.raises(UserError, match="DIGITS has 1437 training pictures, of which 1437 cannot be held out; lower"):
+        splits.for_training("DIGITS", tmp_path, True, None, 1437)
 
 
 def test_balanced_order_is_a_permutation_with_every_class_in_every_stretch():
@@ -102,6 +104,7 @@ def test_one_class_is_refused_before_its_pictures_are_read(tmp_path):
         splits.for_training(str(tmp_path), tmp_path, True, None, 1)
 
 
+@pytest.mark.slow
 def test_the_program_says_in_one_line_what_a_folder_lacks(tmp_path):
     write_pictures(tmp_path / "train", {"a": 3, "b": 3})
     process = script("main.py", "--data", tmp_path, "--depth", "8", "--save", tmp_path, "--nGPU", "0")

@@ -1,6 +1,7 @@
 """What `test.py` tells beyond the error: the exit card, mirror images, ensembles, classes; and its mistakes."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -123,16 +124,21 @@ def test_logits_are_collected_in_the_order_of_the_pictures():
     assert errors == tuple(metrics.top_error(z, targets) for z in logits)
 
 
-def test_times_are_measured():
-    class Sleeper(torch.nn.Module):
+def test_times_are_measured(monkeypatch):
+    now, sizes = [0.0], set()
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    class Slow(torch.nn.Module):
+        """Takes four milliseconds for each picture."""
+
         def forward(self, images):
-            self.seen = len(images)
+            now[0] += 0.004 * len(images)
+            sizes.add(len(images))
             return [torch.zeros(len(images), 10)]
 
-    found, model = latency(Sleeper(), 32, CPU[0]), Sleeper()
-    assert 0 < found.median <= found.p95
-    assert throughput(model, 32, CPU[0]) > 0
-    assert model.seen == 128
+    assert latency(Slow(), 32, CPU[0]) == pytest.approx((4, 4, 4))
+    assert throughput(Slow(), 32, CPU[0]) == pytest.approx(250)
+    assert sizes == {1, 128}
 
 
 def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):
@@ -162,7 +168,7 @@ def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):
         ("--exit both", ["--exit", "'both'", "all, ensemble nor a position"]),
     ],
 )
-def test_mistakes_name_what_is_legal_and_need_no_torch(line, words):
+def test_mistakes_name_what_is_legal(line, words):
     with pytest.raises(UsageError) as caught:
         opts.TEST.parsed(["DIGITS", NAME, *line.split()])
     for word in words:

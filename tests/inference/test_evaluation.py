@@ -53,6 +53,15 @@ def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(owner, method, ca
     assert exit_files(tmp_path / FOLDER) == exit_files(sparse / FOLDER)
 
 
+def test_with_a_split_the_best_of_the_tested_epochs_is_kept(tmp_path):
+    main.main([*LINE, "--valSize", "200", "--save", str(tmp_path)])
+    found = {int(row["epoch"]): row["validation_error_14"] for row in logged(tmp_path / FOLDER)}
+    tested = {epoch: float(error) for epoch, error in found.items() if error}
+    assert tested.keys() == {2, 4, 5}
+    kept = exit_file.read_header(tmp_path / FOLDER / "exit-14.safetensors")
+    assert (kept["epochs"], kept["error"]) == (min(tested, key=tested.get), min(tested.values()))
+
+
 def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
     rows = log_file.read(sparse / FOLDER)
     young = tmp_path / FOLDER

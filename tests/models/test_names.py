@@ -126,3 +126,11 @@ def test_loss_weights():
     assert exits.loss_weights((0.5, 1), (45, 56)) == (0.5, 1)
     with pytest.raises(UsageError, match="3 numbers"):
         exits.loss_weights((1, 1, 1), (45, 56))
+
+
+@pytest.mark.parametrize(("field", "value"), [("dropout", 1.5), ("dropout", -0.1), ("shortcut", "C")])
+def test_fields_that_no_network_has_are_refused(field, value):
+    fields = {"depth": 8, "exits": [5, 8], "widen": 1, "dropout": 0.0, "shortcut": "A"}
+    assert names.from_fields(fields).name == "AuxResNet-8-2"
+    with pytest.raises(UsageError, match="is not one of a network"):
+        names.from_fields({**fields, field: value})

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from conftest import PROJECT
 
 import opts
 from datasets import catalog
@@ -272,6 +273,16 @@ def test_a_run_that_changes_with_progress_is_not_made_longer(more):
     saved = opts.parse(f"--nEpochs 4 {more}".split())
     with pytest.raises(ValueError, match="nEpochs is 9, was 4"):
         opts.resumed(opts.parse(f"--nEpochs 9 {more}".split()), saved)
+
+
+def test_every_option_has_its_word_in_the_documents():
+    text = (PROJECT / "docs" / "options.md").read_text()
+    assert not [option.name for option in opts.MAIN.options if not re.search(rf"`--{option.name}[` ]", text)]
+
+
+def test_a_run_may_be_tested_more_often_from_now_on():
+    before = opts.parse("--data DIGITS --testEvery 2".split())
+    assert opts.resumed(opts.parse("--data DIGITS --testEvery 3 --resume".split()), before).testEvery == 3
 
 
 def test_test_options():

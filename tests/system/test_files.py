@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from conftest import PROJECT, script
 import main
 from system import files
 from system.errors import UserError
-from system.lock import locked
+from system.lock import in_turn, locked
 
 OLD_RUN = PROJECT / "tests" / "fixtures" / "interrupted" / "DIGITS-AuxResNet-8-2"
 CONTENTS = {"a": b"first", "b": b"second"}  # of a folder
@@ -117,6 +119,21 @@ def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypa
     assert capsys.readouterr().err == told
 
 
+def test_who_waits_for_another_program_says_so(tmp_path, capsys):
+    def wait():
+        with in_turn(tmp_path, "downloading into"):
+            pass
+
+    with in_turn(tmp_path, "downloading into"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not (told := capsys.readouterr().err):
+            assert thread.is_alive()
+            time.sleep(0.01)
+    thread.join()
+    assert told == f"waiting for another program that is downloading into {tmp_path}/\n"
+
+
 def test_a_lock_full_of_escapes_is_printed_as_one_short_line(tmp_path, capsys):
     (tmp_path / ".lock").write_bytes(b"\x1b[2J\n\xff" * 10**6)
     with locked(tmp_path):
@@ -176,6 +193,7 @@ def test_a_file_system_that_does_not_know_fsync(tmp_path, monkeypatch):
     assert (tmp_path / "target").read_bytes() == b"content"
 
 
+@pytest.mark.slow
 def test_a_plot_does_not_follow_a_link(tmp_path):
     precious = tmp_path / "precious.png"
     precious.write_text("mine")

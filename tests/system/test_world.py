@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import together
+from torch.distributed import HashStore
 
-from system import world
+from system import rollcall, world
 
 
 def divided(*numbers):
@@ -123,3 +124,10 @@ def test_processes_agree_on_when_to_ask_each_other():
     assert answers[0][0]
     assert sum(answers[0]) < 20
     assert all(agreed())
+
+
+def test_the_word_of_a_dead_process_is_not_taken_for_that_of_a_living_one():
+    store = HashStore()
+    store.set("here/1", "of one that died")
+    with pytest.raises(RuntimeError, match="after 1 seconds some have not come"):
+        rollcall.assembled(store, 0, 2, timedelta(seconds=1))

@@ -1,7 +1,10 @@
 """States that lie, with the right checksum: nothing of them is obeyed, and no native code is reached."""
 
+import hashlib
+import io
 import json
 import shutil
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from conftest import PROJECT, assert_one_line_error, exit_files, last_state, scr
 
 import checkpoints
 import main
-from formats import exit_file, log_file
+from formats import exit_file, log_file, state_file
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -29,6 +32,21 @@ def resume(folder, state):
     for _ in range(2):  # the state before it, too
         checkpoints.RunFiles(folder, ()).write_state(state)
     main.main(["--resume", str(folder)])
+
+
+def test_a_packed_state_is_not_unpacked(run, monkeypatch):
+    """It may be a thousand times as large as its file."""
+    folder, _ = run
+    packed = io.BytesIO()
+    with ZipFile(io.BytesIO(state_file.content({"x": torch.zeros(10**5)}))) as plain, ZipFile(packed, "w") as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name), ZIP_DEFLATED)
+    content = packed.getvalue()
+    for name in ("latest.pt", "previous.pt"):
+        (folder / name).write_bytes(content + state_file.SEAL + hashlib.sha256(content).hexdigest().encode())
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(UserError, match="it is packed; this program packs none"):
+        state_file.read(folder)
 
 
 def momentum(state):

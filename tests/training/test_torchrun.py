@@ -56,8 +56,9 @@ def ranks(launcher):
     return {int(re.search(rb"\0RANK=(\d+)", place)[1]): int(child) for child, place in places.items()}
 
 
-def wait_for_epochs(save, count):
+def wait_for_epochs(save, count, launcher):
     while not (save / FOLDER / "log.csv").exists() or len(logged(save / FOLDER)) < count:
+        assert launcher.poll() is None
         time.sleep(0.05)
 
 
@@ -67,7 +68,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
     options = ["--nEpochs", "6", "--resume", "auto", "--saveEvery", "0", "--tensorboard"]
     launcher = torchrun(tmp_path, *options, restarts=2)
     for epochs, rank in ((1, 1), (3, 0)):
-        wait_for_epochs(tmp_path, epochs)
+        wait_for_epochs(tmp_path, epochs, launcher)
         time.sleep(0.3)
         os.kill(ranks(launcher)[rank], signal.SIGKILL)
     output, errors = launcher.communicate(timeout=120)
@@ -86,7 +87,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
 @pytest.mark.parametrize("whom", ["one process", "torchrun"])
 def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(whom, tmp_path):
     launcher = torchrun(tmp_path, "--nEpochs", "100")
-    wait_for_epochs(tmp_path, 1)
+    wait_for_epochs(tmp_path, 1, launcher)
     before = (tmp_path / FOLDER / "latest.pt").read_bytes()
     os.kill(ranks(launcher)[1] if whom == "one process" else launcher.pid, signal.SIGTERM)
     _, errors = launcher.communicate(timeout=60)
@@ -181,7 +182,7 @@ namespaces = pytest.mark.skipif(
 def test_a_link_that_is_cut_for_a_while_loses_nothing(tmp_path):
     with two_hosts() as hosts:
         agents = list(agents_of_two_hosts(hosts, tmp_path, "2", epochs=40))
-        wait_for_epochs(tmp_path, 3)
+        wait_for_epochs(tmp_path, 3, agents[0])
         ip("-n", hosts[0], "link", "set", "veth1", "down")
         time.sleep(20)
         done = len(logged(tmp_path / FOLDER))
@@ -196,7 +197,7 @@ def test_a_link_that_is_cut_for_a_while_loses_nothing(tmp_path):
 def test_where_one_host_is_gone_for_good_the_other_goes_on(tmp_path):
     with two_hosts() as hosts:
         agents = list(agents_of_two_hosts(hosts, tmp_path, "1:2", epochs=30))
-        wait_for_epochs(tmp_path, 3)
+        wait_for_epochs(tmp_path, 3, agents[0])
         kill_all_of(hosts[1])
         done = len(logged(tmp_path / FOLDER))
         output, errors = agents[0].communicate(timeout=240)

@@ -86,6 +86,15 @@ def test_steps_that_the_scaler_skips_leave_no_trace(first):
     assert all(a.equal(b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.parametrize(("field", "value"), [("scale", 0.0), ("scale", float("nan")), ("_growth_tracker", -1)])
+def test_a_scaler_that_cannot_be_is_refused(field, value):
+    run = trainer("half")
+    state = run.state()
+    state["scaler"][field] = value
+    with pytest.raises(ValueError, match="scaler has a scale or a count that no scaler has"):
+        run.restore(state, 0)
+
+
 @pytest.mark.parametrize("precision", ["float", "bf16", "half"])
 def test_the_host_reads_results_at_the_end_of_an_epoch_only(precision, monkeypatch):
     """However many steps: no `.item()`, `.cpu()`, `bool()` … but the one reading of losses and errors."""

@@ -1,0 +1,59 @@
+"""Options reach the part of a training that they are for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, NORMALISE, SMALL
+
+import opts
+from datasets import splits
+from datasets.transforms import Augmentation
+from models import names
+from models.losses import Objective
+from training import setup
+from training.muon import Muon
+from training.schedules import ExitWeights
+
+
+def trainer(line):
+    options = opts.parse([*SMALL, *line.split()])
+    return setup.trainer(options, names.of_options(vars(options)), 10, NORMALISE, CPU)
+
+
+@pytest.mark.parametrize(
+    ("line", "part", "value"),
+    [
+        ("--labelSmoothing 0.1 --distill 2 --temperature 3", "objective", Objective(0.1, 2, 3, "last")),
+        ("--distill 1 --teacher ensemble", "objective", Objective(0, 1, 1, "ensemble")),
+        ("--exitWeights 0.5,1,1 --exitSchedule deepen", "exit_weights", ExitWeights((0.5, 1, 1), "deepen")),
+        ("--mixup 0.2", "mixup", 0.2),
+        ("--manualSeed 7", "seed", 7),
+        ("--precision bf16", "dtype", torch.bfloat16),
+        ("--precision float", "dtype", None),
+    ],
+)
+def test_options_reach_the_trainer(line, part, value):
+    assert getattr(trainer(line), part) == value
+
+
+def test_options_reach_the_optimizers():
+    (sgd,) = trainer("--momentum 0.5 --weightDecay 0.01 --decayNorms true").optimizers
+    assert {(group["momentum"], group["weight_decay"]) for group in sgd.param_groups} == {(0.5, 0.01)}
+    (sgd,) = trainer("--weightDecay 0.01 --decayNorms false").optimizers
+    assert {group["weight_decay"] for group in sgd.param_groups} == {0.0, 0.01}
+    assert [type(optimizer) for optimizer in trainer("--optimizer muon").optimizers] == [torch.optim.SGD, Muon]
+
+
+def test_options_reach_the_network_and_its_average():
+    assert [trainer(f"--shareGradInput {flag}").network.share_grad_input for flag in ("true", "false")] == [True, False]
+    assert [trainer(f"--ema {decay}").average is not None for decay in ("0.9", "0")] == [True, False]
+
+
+def test_pictures_are_varied_as_the_options_say():
+    data = splits.for_training("DIGITS", Path(), True, 64, 0)
+    options = opts.parse([*SMALL, *"--padding reflect --cutout 8 --alternateFlip true".split()])
+    expected = Augmentation(
+        pad=4, padding="reflect", with_margin=False, flip=False, alternate=True, cutout=8, fill=data.mean
+    )
+    assert setup.augmentation(options, data) == expected
