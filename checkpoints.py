@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from formats import exit_file, state_file
+from formats import exit_file, log_file, state_file
 from models.multiexit import MultiExit
 from system import strict, world
 from system.errors import UserError
@@ -18,7 +18,7 @@ from system.files import write
 
 def holds_run(folder: Path) -> bool:
     """Whether a folder has anything of a run in it that must not be lost."""
-    return state_file.is_in(folder) or bool(exit_file.files_in(folder))
+    return state_file.is_in(folder) or bool(exit_file.files_in(folder)) or (folder / log_file.FILE).exists()
 
 
 def check_folder(folder: Path, resume: bool) -> None:
@@ -48,7 +48,7 @@ class RunFiles:
     @world.first_only
     def write_log(self, rows: bytes) -> None:
         """Write `log.csv`, with the rows of all epochs, so that none is missing or doubled after a resume."""
-        self._write(self.folder / "log.csv", rows)
+        self._write(self.folder / log_file.FILE, rows)
 
     @world.first_only
     def write_curves(self, plot: bytes) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from datasets.sizing import Sizing
     from inference.classifier import Classifier
 
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError(f"AuxResNet needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+
 dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
 HERE = Path(__file__).resolve().parent
 
@@ -50,6 +53,7 @@ def auxresnet(
     with _own_modules():
         _check(dataset, name, exit)
         dataset, name = os.fspath(dataset), os.fspath(name)
+        save, data_dir = map(os.path.expanduser, (save, data_dir))
         if pretrained:
             _check_left_open(classes=classes, input_size=input_size)
             return _trained(dataset, name, exit, save)

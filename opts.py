@@ -141,7 +141,7 @@ OPTIONS = (
         "data",
         Option("data", values.dataset(NAMES, "train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
                "train/<class>/* and, unless --valSize is above 0, test/<class>/* or val/<class>/*", "DATA"),
-        Option("dataDir", str, "./data", "where data sets are, or are downloaded to", "DIR",
+        Option("dataDir", values.place, "./data", "where data sets are, or are downloaded to", "DIR",
                free="on resume", programs=(*TRAIN_AND_TEST, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Default("all"),
@@ -153,8 +153,8 @@ OPTIONS = (
     ),
     *group(
         "run",
-        Option("save", str, "./", "folder that holds the folders of runs; networks are looked for there, then in "
-               "pretrained/", "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
+        Option("save", values.place, "./", "folder that holds the folders of runs; networks are looked for there, then "
+               "in pretrained/", "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
         Option("resume", str, Default("start anew"), "go on with the run in DIR, or in this command's own folder; "
@@ -317,7 +317,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
     options = _complete(given)
-    if not goes_on:
+    if options.resume is None:
         rules.new_run(options)
     return options
 

@@ -69,7 +69,7 @@ def named(words: Iterable[str]) -> Iterator[str]:
             continue
         if sys.stdin is None:
             raise UserError("- reads paths from standard input, which is closed; give paths, or open it")
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # paths as the system has them
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")  # paths as they are, after a mark
         yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
 
 

@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> None:
     together = options.exit == "ensemble" or (options.policy and not options.exit)
     wanted = saved.LEARNT if together else options.exit
     model = saved.find(options.model, folder, wanted, options.save)
+    if options.exit == "ensemble" and len(model.files) < 2:
+        raise UserError(f"--exit ensemble is for two exits or more; {options.model} has one, {max(model.files)}")
     if options.mirror:
         rules.mirroring(model.header["dataset"])
     devices.compute_in(options.cpuThreads)

@@ -43,7 +43,7 @@ def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Ite
     cpu = devices.choose(0)
     settings = setup.choose(settings, 0, cpu)
     configuration, pictures = names.parse(name), noise(40 * batch)
-    trainer = setup.trainer(settings, configuration, 10, Normalise(MEAN, STD), cpu)
+    trainer = setup.trainer(settings, configuration, 10, Normalise(MEAN, STD), cpu, batch)
     batches = training_batches(
         pictures, setup.plan(settings, len(pictures)).after(0), seed=0, workers=settings.nThreads,
         augmentation=Augmentation(pad=4, flip=True), pin=False,

@@ -1,5 +1,6 @@
 """torchvision's data sets, downloaded on first use, with one clear error where that cannot be done."""
 
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
         root.mkdir(parents=True, exist_ok=True)
         with in_turn(root, "downloading into"):  # who has waited for another finds what that has downloaded
             return source(root, download=True, **options)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:  # the last two of odd proxies and servers
         name = source.__name__
         raise UserError(
             f"{name} is not there and could not be downloaded ({error}): {files} missing or damaged in {root}/. "

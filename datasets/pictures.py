@@ -103,8 +103,9 @@ def balanced_order(targets: Tensor) -> np.ndarray:
     labels = targets.numpy()
     rng = np.random.default_rng(0)
     order = rng.permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
     place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    for members in np.split(by_class, np.cumsum(np.bincount(labels))[:-1]):
+        if len(members):
+            place[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.argsort(place, kind="stable")

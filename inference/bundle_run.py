@@ -7,9 +7,12 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-from onnxruntime import InferenceSession, SessionOptions
-from PIL import Image, ImageOps
+try:
+    import numpy as np
+    from onnxruntime import InferenceSession, SessionOptions
+    from PIL import Image, ImageOps
+except ImportError as missing:
+    sys.exit(f"run.py: {missing}; pip install numpy pillow onnxruntime")
 
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")  # of files; for PostScript Pillow would run Ghostscript
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # how Pillow turns upright what a camera has marked as turned
@@ -99,6 +102,8 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # paths and classes may have any characters
     try:
         sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:  # standard output is full, or nobody reads it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(f"run.py: standard output: {error.strerror}")

@@ -138,7 +138,12 @@ def folder_called(dataset: str, model: str) -> str | None:
     name = re.sub("-w([0-9]+)", r"/\1", name)
     try:
         return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"
-    except UsageError:
+    except UsageError as error:
         if model and path.is_dir():
             return None
-        raise
+        if LIKE_A_NAME.fullmatch(model):
+            raise
+        raise UsageError(
+            f"{model!r} is neither a network's name nor the path of a run's folder or of a .safetensors file; names "
+            f"are {FORM}"
+        ) from error

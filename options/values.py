@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,9 +85,15 @@ def holds(folder: str, split: str) -> bool:
         return False
 
 
+def place(path: str) -> str:
+    """The path of a folder, which need not be there yet. `~` is the user's home, also where a shell leaves it as it is,
+    as in --save=~/runs."""
+    return os.path.expanduser(text(path))  # noqa: PTH111 (a Path would raise where it knows no such home)
+
+
 def folder(text: str) -> str:
-    """The path of a folder."""
-    if not holds(text, ""):
+    """The path of a folder that is there."""
+    if not text or not holds(text, ""):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return text
 

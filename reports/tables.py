@@ -74,7 +74,10 @@ def percent(value: float | None) -> str:
 
 def near(path: Path) -> Path:
     """A path from where the user is, if it is below."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return path
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 

@@ -86,7 +86,8 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """While open, signals are noted instead of ending the process, and answered where the work can bear it."""
     stop = Stop()
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    left = (signal.SIG_IGN, None)  # nohup ignores SIGHUP; None: a handler that is no Python, and cannot be put back
+    heard = [number for number in SIGNALS if signal.getsignal(number) not in left]
     before = {number: signal.signal(number, stop.note) for number in heard}
     try:
         yield stop

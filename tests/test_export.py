@@ -179,7 +179,7 @@ MISTAKES = [
     (["DIGITS", NAME, "--int8", "--to", "a.pt2"], UsageError, "--int8 is for .onnx files"),
     (["DIGITS", NAME, "--int8", "--half"], UsageError, "--int8 is for .onnx files without --half"),
     (["DIGITS", NAME, "--int8", "--check", "0"], UsageError, "--int8 needs test pictures"),
-    (["DIGITS", "nothing"], UsageError, "'nothing' is no network name"),
+    (["DIGITS", "nothing"], UsageError, "'nothing' is neither a network's name nor the path"),
     (["NOTHING", NAME], UsageError, "NOTHING"),
     (["DIGITS", NAME, "--to", "a.pt2", "--exit", "7"], UserError, "no exit 7 in .*; there are: 5, 9, 14"),
     (["DIGITS", NAME, "--to", "no/where/a.pt2"], UserError, "there is no folder no/where"),

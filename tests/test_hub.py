@@ -138,7 +138,7 @@ def test_what_is_pretrained_is_found_without_more_words():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"name": "nothing"}, "'nothing' is no network name"),
+        ({"name": "nothing"}, "'nothing' is neither a network's name nor the path"),
         ({"exit": 7}, "no exit 7 in .*there are: 15, 25"),
         ({"dataset": "SVHN"}, "no exit files of SVHN-AuxResNet-56-5"),
         ({"name": "AuxResNet-14-3", "exit": 7, "pretrained": False, "classes": 2}, "no exit 7; there are: 5, 9, 14"),

@@ -107,9 +107,10 @@ def test_a_name_that_several_data_sets_have_is_asked_back(finished, pictures, tm
     assert predict.only(f"my-pictures-{NAME}", [tmp_path]) == f"my-pictures-{NAME}"
 
 
-def test_standard_input_lists_paths(pictures, monkeypatch, told):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_standard_input_lists_paths(encoding, pictures, monkeypatch, told):
     paths = [pictures / "03.png", pictures / "below"]
-    listed = "\n".join(map(str, [*paths, ""])).encode()
+    listed = "\n".join(map(str, [*paths, ""])).encode(encoding)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
     assert told(NAME, "-") == told(NAME, *paths)
 

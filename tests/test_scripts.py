@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from inference import saved
 from models.networks import build
 
 pytestmark = pytest.mark.slow
+
+PROGRAMS = ["main.py", "test.py", "plot.py", "predict.py", "export.py", "calibrate.py"]
 
 NAME = "AuxResNet-14-3"
 EXITS = (5, 9, 14)
@@ -158,7 +161,15 @@ def test_mistakes_of_main_py(finished, tmp_path):
     assert_one_line_error(contradiction, 1, "LR is 0.3, was 0.1")
 
 
-@pytest.mark.parametrize("name", ["main.py", "test.py", "plot.py", "predict.py", "export.py", "calibrate.py"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_older_python_is_told(name):
+    code = f"import runpy, sys; sys.modules['tomllib'] = None; runpy.run_path('{name}', run_name='__main__')"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert re.fullmatch(r"AuxResNet needs Python 3\.11 or newer; this is \S+\n", process.stderr)
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_help_and_mistakes_need_no_torch(name):
     code = f"""
 import runpy, sys

@@ -11,7 +11,7 @@ import opts
 from datasets import catalog
 from models import names
 from models.names import Configuration
-from options import stored
+from options import rules, stored
 from system import world
 from system.errors import UserError
 from system.files import real
@@ -20,18 +20,30 @@ from system.lock import check_free, locked
 
 def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
     """The options, in which `--resume auto` is decided by whether the first process finds a run on its disk; and the
-    folder of the run. Raises UserError where its path is not valid UTF-8."""
+    folder of the run. Raises UserError where that cannot be: its path is not valid UTF-8, or among the pictures."""
     if options.resume == opts.AUTO_RESUME:
         options = argparse.Namespace(**{**vars(options), "resume": ""})
         if not world.broadcast(lambda: checkpoints.holds_run(_folder(options, configuration))):
             options.resume = None
+            rules.new_run(options)
     folder = _folder(options, configuration)
-    if str(folder) != os.fsencode(folder).decode(errors="replace"):
+    if not _is_utf8(folder):
         raise UserError(
             f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save, or rename "
             "the folder of --data"
         )
+    if options.resume is None and options.data not in catalog.NAMES:
+        for pictures in (Path(options.data, split) for split in ("train", *catalog.TESTED_ON)):
+            if real(folder).is_relative_to(real(pictures)):
+                raise UserError(f"{folder} would be taken for pictures of {pictures}; give another --save")
     return options, folder
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return str(path) == os.fsencode(path).decode(errors="replace")
+    except UnicodeError:  # the locale has another encoding, or no encoding has half a character
+        return False
 
 
 def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:

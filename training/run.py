@@ -114,8 +114,9 @@ class Run:
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
+        batch = self.plan.pictures_after(1)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
-            self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, stop)
+            self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, batch, stop)
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
         self.state = State(self.trainer, self.data.evaluated_name, self.data.validates)
         self.save_due = math.inf

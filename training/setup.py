@@ -130,9 +130,10 @@ def trainer(
     classes: int,
     normalise: Normalise,
     devices: Sequence[torch.device],
+    batch: int,
     stop: Stop | None = None,
 ) -> Trainer:
-    """A fresh network, seeded, and what trains it."""
+    """A fresh network, seeded, and what trains it, on so many pictures at most steps."""
     seed(options.manualSeed, devices)
     network = networks.build(configuration, classes)
     network.share_grad_input = options.shareGradInput
@@ -148,7 +149,7 @@ def trainer(
         dtype=arithmetic.DTYPES[options.precision],
         average=options.ema,
         mixup=options.mixup,
-        compiled_batch=len(world.own(range(options.batchsize))) if options.compile else 0,
+        compiled_batch=len(world.own(range(batch))) if options.compile else 0,
         sync_norms=options.syncBN,
         seed=options.manualSeed,
         stop=stop,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from http.client import BadStatusLine, InvalidURL
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -118,6 +119,16 @@ def without_network(monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.mark.parametrize("error", [InvalidURL("nonnumeric port: 'abc'"), BadStatusLine("SSH-2.0"), ValueError("idna")])
+def test_a_proxy_that_is_none_is_one_clear_error(error, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(UserError, match="CIFAR10 is not there and could not be downloaded"):
+        splits.for_training("CIFAR10", tmp_path, True, None, 0)
 
 
 def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):

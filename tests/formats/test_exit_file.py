@@ -211,7 +211,7 @@ def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
             saved.find_files(name, name, [tmp_path])
     else:
         assert_one_line_error(
-            script("test.py", "DIGITS", name, "--save", tmp_path), 2, "is no network name" if name else "is empty"
+            script("test.py", "DIGITS", name, "--save", tmp_path), 2, "names are" if name else "is empty"
         )
 
 

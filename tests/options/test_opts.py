@@ -212,6 +212,21 @@ def test_defaults_that_depend_on_other_options():
     assert [opts.parse(line.split()).verbose for line in ("", "--verbose", "--verbose false")] == [False, True, False]
 
 
+def test_a_home_that_the_shell_leaves_alone_is_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    options = opts.parse(["--save=~/runs", "--dataDir", "~"])
+    assert (options.save, options.dataDir) == ("/home/ann/runs", "/home/ann")
+    assert opts.parse(["--save", "./~"]).save == "./~"
+
+
+def test_a_run_that_goes_on_may_lack_what_a_new_one_needs():
+    line = "--data DIGITS --depth 20 --nOutputs 1 --distill 1"
+    with pytest.raises(UsageError, match="--distill needs two exits"):
+        opts.parse(line.split())
+    for resume in ("--resume", "--resume auto"):
+        assert opts.parse(f"{line} {resume}".split()).distill == 1
+
+
 def test_a_data_set_wins_over_a_recipe_and_what_is_given_over_both():
     fast = opts.parse("--recipe fast --data DIGITS --LR 0.3".split())
     assert (fast.nEpochs, fast.LR, fast.optimizer, fast.widen) == (8, 0.3, "muon", 1)
@@ -247,6 +262,8 @@ def test_shortcuts_are_by_default_what_the_help_says(line):
         ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),
         ("--depth 26 --exits 26 --distill 0.5", ["--distill", "--nOutputs", "two exits"]),
         ("--depth 26 --exitWeights 0,1 --distill 0.5", ["--distill", "--exitWeights", "two exits that learn"]),
+        ("--teacher ensemble", ["--teacher ensemble", "--temperature 1", "--distill, which is 0"]),
+        ("--temperature 4", ["--temperature 4", "--distill, which is 0"]),
         ("--compile maybe", ["--compile", "'maybe'", "neither true, false nor auto"]),
         ("--precision double", ["--precision", "'double'", "auto", "float", "bf16", "half"]),
         ("--compile true --nGPU 2", ["--compile", "one device", "--nGPU is 2"]),

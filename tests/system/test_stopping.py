@@ -55,3 +55,12 @@ def test_inside_one_that_may_be_broken_off_another_may():
             pass
         send()
         pytest.fail("the work went on")
+
+
+def test_a_handler_that_is_no_python_is_left_alone(monkeypatch):
+    """As a launcher or a profiler sets it; Python can neither tell nor restore it."""
+    real = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else real(number))
+    before = real(signal.SIGUSR1)
+    with stoppable():
+        assert real(signal.SIGUSR1) == before

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, SMALL, assert_one_line_error, script, start
+from conftest import PROJECT, SMALL, assert_one_line_error, script, start, write_pictures
 
 import main
 from system.errors import UserError
@@ -51,6 +51,31 @@ def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
     with pytest.raises(UserError):
         main.main([*SMALL[:-2], "--nGPU", "99", "--save", str(tmp_path / "new")])
     assert not (tmp_path / "new" / FOLDER).exists()
+
+
+def test_a_run_of_which_only_the_log_was_kept_is_not_written_over(tmp_path):
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "log.csv").write_text("epoch,seconds\n")
+    for resume in ([], ["--resume"], ["--resume", "auto"]):
+        with pytest.raises(UserError, match=r"holds a run without latest\.pt, which cannot go on; rename it"):
+            main.main([*SMALL, "--save", str(tmp_path), *resume])
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["log.csv"]
+
+
+@pytest.mark.parametrize("where", ["train", "train/cat", "test"])
+def test_a_run_is_not_put_among_its_pictures(where, tmp_path):
+    write_pictures(tmp_path / "train", {"cat": 2, "dog": 2})
+    write_pictures(tmp_path / "test", {"cat": 1, "dog": 1})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"would be taken for pictures of {tmp_path}/.*; give another --save"):
+        main.main(["--data", str(tmp_path), "--depth", "8", "--save", str(tmp_path / where), "--nGPU", "0"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_whose_name_cannot_be_encoded_is_refused(tmp_path):
+    (tmp_path / "opt.json").write_text('{"data": "DIGITS", "depth": 8, "save": "\\ud800"}')
+    with pytest.raises(UserError, match=r"is not valid UTF-8.*give another --save"):
+        main.main(["--config", str(tmp_path / "opt.json")])
 
 
 def test_a_folder_that_is_removed_during_the_run(tmp_path):

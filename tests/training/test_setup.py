@@ -18,7 +18,7 @@ from training.schedules import ExitWeights
 
 def trainer(line):
     options = opts.parse([*SMALL, *line.split()])
-    return setup.trainer(options, names.of_options(vars(options)), 10, NORMALISE, CPU)
+    return setup.trainer(options, names.of_options(vars(options)), 10, NORMALISE, CPU, batch=20)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ def trainer(line):
         ("--manualSeed 7", "seed", 7),
         ("--precision bf16", "dtype", torch.bfloat16),
         ("--precision float", "dtype", None),
+        ("--compile true", "compiled_batch", 20),
+        ("--compile false", "compiled_batch", 0),
     ],
 )
 def test_options_reach_the_trainer(line, part, value):
