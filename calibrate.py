@@ -97,7 +97,7 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
                 "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
             )
         root, extra = Path(options.dataDir), model.svhn_extra
-        pictures = splits.held_out(options.data, root, extra, size, model.sizing, model.padding)
+        pictures = splits.held_out(catalog.find(options.data, root, extra, model.sizing, model.padding), size)
         asking.check_same_classes(model, pictures, options.data)
         found = identity.digest(pictures)
         if model.header.get("heldOut", found) != found:
@@ -115,9 +115,9 @@ def check_unseen(options: Namespace) -> None:
     """Raise UserError where --heldOut is the folder that a run is trained on, or tested on, or has it in it."""
     from datasets import folder
 
-    source, root = catalog.find(options.data, Path(options.dataDir))
-    held = Path(options.heldOut)
-    for seen in (folder.place(root, split) for split in ("train", "test") if source.loader == catalog.FOLDER.loader):
+    found, held = catalog.find(options.data, Path(options.dataDir)), Path(options.heldOut)
+    in_folders = found.source.loader == catalog.FOLDER.loader
+    for seen in (folder.place(found.folder, split) for split in ("train", "test") if in_folders):
         if seen and real(seen) in (real(held), real(held / "val")):
             raise UserError(
                 f"--heldOut {held} has the pictures of {seen}, which are for training and testing; give a folder with "

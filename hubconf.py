@@ -125,7 +125,7 @@ def _about(dataset: str, classes: int | None, data_dir: str, sizing: "Sizing") -
     from datasets import catalog, splits
 
     if classes is None:
-        names, mean, std = splits.classes_and_levels(dataset, Path(data_dir), sizing)
+        names, mean, std = splits.classes_and_levels(catalog.find(dataset, Path(data_dir), extra=False, sizing=sizing))
         return {"classes": list(names), "mean": mean, "std": std}
     row = catalog.row(dataset)
     mean, std = row.mean or (0.0,) * 3, row.std or (255.0,) * 3  # what has none of its own is brought to 0 … 1

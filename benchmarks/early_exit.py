@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import earlyon
 from benchmarks.timing import Case, interleaved, machine, timed
-from datasets import splits
+from datasets import catalog, splits
 from datasets.pictures import Pictures
 from formats import exit_file
 from inference import asking, calibration, routing, saved
@@ -42,7 +42,7 @@ def load() -> SavedModel:
 
 def halves(root: Path) -> tuple[Pictures, Pictures]:
     """The test pictures with odd numbers, to fit a policy on, and those with even ones, to time it on."""
-    pictures = splits.for_testing("CIFAR10", root)
+    pictures = splits.for_testing(catalog.find("CIFAR10", root))
     return tuple(pictures.take(np.arange(first, len(pictures), 2)) for first in (1, 0))
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.early_exit import CPU, halves, load
-from datasets import splits
+from datasets import catalog, splits
 from datasets.pictures import Pictures
 from inference import asking, calibration, early_exit
 from inference.calibration import Answered, Goal
@@ -56,7 +56,7 @@ def main() -> None:
         for place, half in zip(("odd/val", "even/test"), halves(arguments.dataDir), strict=True):
             write_half(arguments.write / place, half)
         return
-    pictures = splits.for_testing("CIFAR10", arguments.dataDir)
+    pictures = splits.for_testing(catalog.find("CIFAR10", arguments.dataDir))
     model = load()
     answers = Answered(*asking.collect(model, pictures, CPU), "CIFAR10 test")
     macs = model.macs_to_exits

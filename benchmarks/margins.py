@@ -11,7 +11,7 @@ import copy
 from pathlib import Path
 
 import opts
-from datasets import splits
+from datasets import catalog, splits
 from datasets.loaders import varied_sample
 from datasets.sizing import PADDINGS
 from datasets.transforms import Augmentation, Normalise
@@ -43,7 +43,9 @@ def main() -> None:
     if not how["valSize"]:
         parser.error(f"{arguments.run} held no pictures out; give a run with --valSize")
     network = saved.load(saved.find_files(str(arguments.run), None, ())).network
-    data = splits.for_training(how["data"], arguments.dataDir, how["svhnExtra"], how["trainSize"], how["valSize"])
+    data = splits.for_training(
+        catalog.find(how["data"], arguments.dataDir, how["svhnExtra"]), how["trainSize"], how["valSize"]
+    )
     cases = {f"as trained, {how['padding']}": None, "not cropped": Augmentation(flip=True)}
     for padding in PADDINGS:
         cases[f"cropped, {padding}"] = Augmentation(data.pad, padding, flip=True, fill=data.mean)

@@ -73,10 +73,18 @@ def label(data: str) -> str:
     return f"{folder}-folder" if folder in NAMES else folder
 
 
-def find(
-    data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padding: str | None = None
-) -> tuple[Source, Path]:
-    """The source of a data set and the folder it reads: a name of `NAMES`, or the path of a picture folder.
+@dataclass(frozen=True)
+class Found:
+    """A data set that is to be read: what it is called, from which folder, how, and at what size."""
+
+    data: str
+    folder: Path
+    source: Source
+    sizing: Sizing
+
+
+def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padding: str | None = None) -> Found:
+    """The data set of a name of `NAMES`, in the folder `root` of data sets, or the one at the path of a picture folder.
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
     the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders. In any other
@@ -90,14 +98,14 @@ def find(
         pad = sizing.scaled(FOLDER.pad)
         if padding and sizing.fit == "crop":
             arguments["margin"] = Margin(pad, padding)
-        return replace(FOLDER, pad=pad, arguments=arguments), Path(data)
+        return Found(data, Path(data), replace(FOLDER, pad=pad, arguments=arguments), sizing)
     source = SOURCES[data]
     unpacked = root / data.lower()
     if any((unpacked / split).is_dir() for split in ("train", *TESTED_ON)):
-        return replace(source, loader=FOLDER.loader, arguments=arguments), unpacked
+        return Found(data, unpacked, replace(source, loader=FOLDER.loader, arguments=arguments), sizing)
     if sizing.side != SIDE:
         side = sizing.side
         raise UserError(f"the pictures of {data} are {SIDE}×{SIDE}, not {side}×{side}; give a folder of pictures")
     if data == "SVHN" and not extra:
         source = replace(source, arguments={"extra": False})
-    return source, root
+    return Found(data, root, source, sizing)

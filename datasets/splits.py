@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.catalog import FOLDER, Source, find
+from datasets.catalog import FOLDER, Found
 from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import USUAL, Sizing
 from system import memory, world
@@ -53,54 +53,37 @@ class TrainingData:
         return shared and Pictures(**shared)
 
 
-def for_training(
-    data: str,
-    root: Path,
-    extra: bool,
-    train_size: int | None,
-    val_size: int,
-    sizing: Sizing = USUAL,
-    padding: str | None = None,
-) -> TrainingData:
+def for_training(found: Found, train_size: int | None, val_size: int) -> TrainingData:
     """Load a data set for training; of a seeded, class-balanced order of its training pictures, the first
     `train_size` (None: all that are left) are trained on and the last `val_size` are held out.
 
-    `root` is the folder of data sets; `data`, `extra`, `sizing` and `padding` are as for `catalog.find`. Raises
-    UserError where there are not that many pictures, none to test on, one class only, where a class is not both in
-    training and in test, or where the pictures take more memory than there is.
+    Raises UserError where there are not that many pictures, none to test on, one class only, where a class is not both
+    in training and in test, or where the pictures take more memory than there is.
     """
-    source, folder = find(data, root, extra, sizing, padding)
-    train_split, test_split = _load_training(source, folder), _load(source, folder, "test")
+    train_split, test_split = _load_training(found), _load(found, "test")
     if test_split is None and not val_size:
-        raise UserError(f"{folder} has neither test/ nor val/; add one, or hold out training pictures with --valSize")
-    if test_split is not None and test_split.classes != train_split.classes:
-        odd = sorted(set(test_split.classes) ^ set(train_split.classes))
-        raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
-    if len(train_split.classes) == 1:
         raise UserError(
-            f"all pictures of {data} are of one class, {train_split.classes[0]}; it takes two to tell apart"
+            f"{found.folder} has neither test/ nor val/; add one, or hold out training pictures with --valSize"
         )
-    train_size = _check_sizes(train_split, data, train_size, val_size)
-    _announce_memory(folder, sizing, train_split, train_size, val_size, test_split)
+    _check_classes(found.data, train_split, test_split)
+    train_size = _check_sizes(train_split, found.data, train_size, val_size)
+    _announce_memory(found, train_split, train_size, val_size, test_split)
     train, validation = _divide(train_split, train_size, val_size)
     tested = test_split.whole() if test_split else None  # read in any case, so that a damaged one is named now
-    evaluated = tested if validation is None else validation
+    evaluated, validates = (tested, False) if validation is None else (validation, True)
+    source = found.source
     mean, std = (source.mean, source.std) if source.mean else train.statistics()
-    validates = validation is not None
     return TrainingData(train, evaluated, validates, test_split, mean=mean, std=std, pad=source.pad, flip=source.flip)
 
 
-def classes_and_levels(
-    data: str, root: Path, sizing: Sizing = USUAL
-) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+def classes_and_levels(found: Found) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """What a network has to know of a data set before it is trained: the names of the classes, the mean and the
     standard deviation of each channel, on the 0 … 255 scale. Pictures are read only where these have to be measured.
 
     Raises UserError where there are no training pictures.
     """
-    source, folder = find(data, root, extra=False, sizing=sizing)
-    split = _load_training(source, folder)
-    mean, std = (source.mean, source.std) if source.mean else _read(folder, split, sizing).statistics()
+    split, source = _load_training(found), found.source
+    mean, std = (source.mean, source.std) if source.mean else _read(found, split).statistics()
     return split.classes, mean, std
 
 
@@ -118,63 +101,70 @@ def _plain(data: TrainingData) -> dict[str, Any]:
     return {**vars(data), "train": vars(data.train), "evaluated": vars(data.evaluated), "test_split": None}
 
 
-def for_testing(data: str, root: Path, sizing: Sizing = USUAL) -> Pictures:
+def for_testing(found: Found) -> Pictures:
     """The test pictures of a data set, as `for_training` takes them; there need be none to train on.
 
     Raises UserError where there are no test pictures.
     """
-    source, folder = find(data, root, sizing=sizing)
-    split = _load(source, folder, "test")
+    split = _load(found, "test")
     if split is None:
+        folder = found.folder
         raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
-    return _read(folder, split, sizing)
+    return _read(found, split)
 
 
-def held_out(
-    data: str, root: Path, extra: bool, val_size: int, sizing: Sizing = USUAL, padding: str | None = None
-) -> Pictures:
+def held_out(found: Found, val_size: int) -> Pictures:
     """The `val_size` training pictures that `for_training` holds out, to the bit; no others are read.
 
     Raises UserError where there are no training pictures, or not that many.
     """
-    source, folder = find(data, root, extra, sizing, padding)
-    split = _load_training(source, folder)
+    split = _load_training(found)
     count = len(split.targets)
     if val_size >= count:
         raise UserError(
-            f"{data} has {count:,} training pictures, and the run held {val_size:,} out: they are others; check "
+            f"{found.data} has {count:,} training pictures, and the run held {val_size:,} out: they are others; check "
             "--dataDir, or give --heldOut"
         )
-    return _read(folder, split, sizing, balanced_order(split.targets)[-val_size:]).without_margin()
+    return _read(found, split, balanced_order(split.targets)[-val_size:]).without_margin()
 
 
-def some(data: str, root: Path, extra: bool, count: int, sizing: Sizing = USUAL) -> Pictures:
+def some(found: Found, count: int) -> Pictures:
     """Of the order of the training pictures in which `for_training` takes them, the first `count`, or as many as there
     are; no others are read.
 
     Raises UserError where there are no training pictures.
     """
-    source, folder = find(data, root, extra, sizing)
-    split = _load_training(source, folder)
-    return _read(folder, split, sizing, balanced_order(split.targets)[:count])
+    split = _load_training(found)
+    return _read(found, split, balanced_order(split.targets)[:count])
 
 
 def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
     place = real(folder)
     root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)
-    return _read(folder, resolve_name(FOLDER.loader)(root, split, sizing=sizing), sizing)
+    pictures = resolve_name(FOLDER.loader)(root, split, sizing=sizing)
+    return _read(Found(str(folder), folder, FOLDER, sizing), pictures)
 
 
-def _load(source: Source, folder: Path, split: str) -> Split | None:
-    return resolve_name(source.loader)(folder, split, **source.arguments)
+def _load(found: Found, split: str) -> Split | None:
+    return resolve_name(found.source.loader)(found.folder, split, **found.source.arguments)
 
 
-def _load_training(source: Source, folder: Path) -> Split:
-    split = _load(source, folder, "train")
+def _load_training(found: Found) -> Split:
+    split = _load(found, "train")
     if split is None:
+        folder = found.folder
         raise UserError(f"{folder} has no train/; the training pictures are to be in {folder / 'train'}/<class>/*")
     return split
+
+
+def _check_classes(data: str, train: Split, test: Split | None) -> None:
+    """Raise UserError where train and test do not have the same classes, or there is nothing to tell apart."""
+    if test is not None and test.classes != train.classes:
+        odd = sorted(set(test.classes) ^ set(train.classes))
+        raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
+    if len(train.classes) == 1:
+        raise UserError(f"all pictures of {data} are of one class, {train.classes[0]}; it takes two to tell apart")
 
 
 def _check_sizes(split: Split, data: str, train_size: int | None, val_size: int) -> int:
@@ -193,27 +183,25 @@ def _check_sizes(split: Split, data: str, train_size: int | None, val_size: int)
     return train_size
 
 
-def _announce_memory(
-    folder: Path, sizing: Sizing, train: Split, train_size: int, val_size: int, test: Split | None
-) -> None:
+def _announce_memory(found: Found, train: Split, train_size: int, val_size: int, test: Split | None) -> None:
     """Say how much memory the pictures are going to take, if that is much; UserError where it is more than there is."""
     learnt = (train_size + val_size) * train.picture_bytes
     tested = len(test.targets) * test.picture_bytes if test else 0
     divided = learnt if val_size and train_size + val_size == len(train.targets) else 0  # all are read, then copied
     count = train_size + val_size + (len(test.targets) if test else 0)
     advice = "lower --inputSize, or train on fewer with --trainSize"
-    memory.announce(_counted(folder, count, sizing), learnt + max(tested, divided), advice)
+    memory.announce(_counted(found, count), learnt + max(tested, divided), advice)
 
 
-def _counted(folder: Path, count: int, sizing: Sizing) -> str:
-    return f"{folder}: {count:,} pictures of {sizing.side}×{sizing.side}"
+def _counted(found: Found, count: int) -> str:
+    return f"{found.folder}: {count:,} pictures of {found.sizing.side}×{found.sizing.side}"
 
 
-def _read(folder: Path, split: Split, sizing: Sizing, indices: np.ndarray | None = None) -> Pictures:
+def _read(found: Found, split: Split, indices: np.ndarray | None = None) -> Pictures:
     """The pictures of a split, all of them or some, for anything but training; announced if they take much memory."""
     count = len(split.targets) if indices is None else len(indices)
     advice = "end other programs, or give fewer pictures"
-    memory.announce(_counted(folder, count, sizing), count * split.picture_bytes, advice)
+    memory.announce(_counted(found, count), count * split.picture_bytes, advice)
     return split.whole() if indices is None else split.take(indices)
 
 

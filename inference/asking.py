@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from datasets import splits
+from datasets import catalog, splits
 from datasets.pictures import Pictures
 from inference import evaluation
 from inference.combining import Ensemble, Mirrored
@@ -21,7 +21,7 @@ from system.output import printable
 
 def pictures(model: SavedModel, data: str, root: Path) -> Pictures:
     """The test pictures of a data set; UserError where its classes are not those of the model."""
-    found = splits.for_testing(data, root, model.sizing)
+    found = splits.for_testing(catalog.find(data, root, sizing=model.sizing))
     check_same_classes(model, found, data)
     return found
 

@@ -10,7 +10,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
-from datasets import splits
+from datasets import catalog, splits
 from inference import asking, evaluation
 from inference.exported import INPUT, quiet
 from inference.saved import SavedModel
@@ -20,7 +20,7 @@ PICTURES, BATCH = 512, 64
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
     """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
-    found = splits.some(data, root, model.svhn_extra, PICTURES, model.sizing)
+    found = splits.some(catalog.find(data, root, model.svhn_extra, model.sizing), PICTURES)
     asking.check_same_classes(model, found, data)
     return found.images
 

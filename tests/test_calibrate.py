@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import calibrate
 import main
-from datasets import digits, splits
+from datasets import catalog, digits, splits
 from formats import exit_file
 from inference import asking, early_exit, evaluation, policies, routing, saved
 from models import names
@@ -55,8 +55,8 @@ def test_a_policy_and_its_sweep_are_left_in_the_run(calibrated):
 
 def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     _, folder, _ = calibrated
-    data = splits.for_training("DIGITS", Path(), True, 1137, 300)
-    held = splits.held_out("DIGITS", Path(), True, 300)
+    data = splits.for_training(catalog.find("DIGITS", Path()), 1137, 300)
+    held = splits.held_out(catalog.find("DIGITS", Path()), 300)
     assert held.images.equal(data.evaluated.images)
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     logits, targets = evaluation.collect(asking.ready(model, CPU), held.batches(250), CPU[0])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import checkpoints
 import main
 from benchmarks import tiles
-from datasets import splits
+from datasets import catalog, splits
 from datasets.decoding import decode_one
 from datasets.sizing import Sizing
 from formats import exit_file
@@ -170,7 +170,7 @@ def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(p
 
 
 def test_mirror_images_are_asked_too(trained, pictures, tmp_path):
-    found, data = model(trained[0]), splits.for_testing(str(pictures), tmp_path, Sizing(64))
+    found, data = model(trained[0]), splits.for_testing(catalog.find(str(pictures), tmp_path, sizing=Sizing(64)))
     with torch.inference_mode():
         network = found.network.eval()
         as_is, mirrored = (network(found.normalise(images))[-1] for images in (data.images, data.images.flip(2)))

@@ -77,15 +77,8 @@ def data(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
 
 
 def _read(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
-    return splits.for_training(
-        options.data,
-        Path(options.dataDir),
-        options.svhnExtra,
-        options.trainSize,
-        options.valSize,
-        sizing,
-        options.padding,
-    )
+    found = catalog.find(options.data, Path(options.dataDir), options.svhnExtra, sizing, options.padding)
+    return splits.for_training(found, options.trainSize, options.valSize)
 
 
 def identified(data: TrainingData, saved: Mapping[str, Any] | None) -> dict[str, Any]:

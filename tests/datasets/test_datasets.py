@@ -61,7 +61,7 @@ def make_cifar(root, source, monkeypatch, fine):
 def test_cifar_archives(name, tmp_path, monkeypatch):
     source = getattr(torchvision.datasets, name)
     pixels, classes = make_cifar(tmp_path, source, monkeypatch, fine=name == "CIFAR100")
-    data = splits.for_training(name, tmp_path, True, None, 0)
+    data = splits.for_training(catalog.find(name, tmp_path), None, 0)
     files = [file for file, _ in source.train_list]
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels[file] for file in files])))
     assert data.train.images.dtype == torch.uint8
@@ -78,7 +78,7 @@ def test_cifar_is_unpacked_from_its_archive(tmp_path, monkeypatch):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(packed / source.base_folder, source.base_folder)
     monkeypatch.setattr(source, "tgz_md5", md5(archive))
-    assert len(splits.for_training("CIFAR10", tmp_path, True, None, 0).train) == 20
+    assert len(splits.for_training(catalog.find("CIFAR10", tmp_path), None, 0).train) == 20
 
 
 def make_svhn(root, monkeypatch):
@@ -95,23 +95,23 @@ def make_svhn(root, monkeypatch):
 
 def test_svhn_files(tmp_path, monkeypatch):
     pixels = make_svhn(tmp_path, monkeypatch)
-    data = splits.for_training("SVHN", tmp_path, True, None, 0)
+    data = splits.for_training(catalog.find("SVHN", tmp_path), None, 0)
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels["train"], pixels["extra"]])))
     assert data.train.targets.tolist() == [0, 1, 2, 9, 0] * 2
     assert data.evaluated.images.equal(torch.from_numpy(pixels["test"].copy()))
-    assert splits.for_testing("SVHN", tmp_path).images.equal(data.evaluated.images)
-    assert len(splits.for_training("SVHN", tmp_path, False, None, 0).train) == 5
+    assert splits.for_testing(catalog.find("SVHN", tmp_path)).images.equal(data.evaluated.images)
+    assert len(splits.for_training(catalog.find("SVHN", tmp_path, False), None, 0).train) == 5
     assert (data.pad, data.flip) == (0, False)
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1
 
 
 def test_some_training_pictures_are_the_first_that_are_trained_on(tmp_path, monkeypatch):
     make_svhn(tmp_path, monkeypatch)
-    trained = splits.for_training("SVHN", tmp_path, True, None, 2).train.images
-    assert splits.some("SVHN", tmp_path, True, 3).images.equal(trained[:3])
-    assert len(splits.some("SVHN", tmp_path, True, 500)) == 10
+    trained = splits.for_training(catalog.find("SVHN", tmp_path), None, 2).train.images
+    assert splits.some(catalog.find("SVHN", tmp_path), 3).images.equal(trained[:3])
+    assert len(splits.some(catalog.find("SVHN", tmp_path), 500)) == 10
     (tmp_path / "extra_32x32.mat").unlink()
-    assert len(splits.some("SVHN", tmp_path, False, 500)) == 5
+    assert len(splits.some(catalog.find("SVHN", tmp_path, False), 500)) == 5
 
 
 def without_network(monkeypatch):
@@ -128,14 +128,14 @@ def test_a_proxy_that_is_none_is_one_clear_error(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(UserError, match="CIFAR10 is not there and could not be downloaded"):
-        splits.for_training("CIFAR10", tmp_path, True, None, 0)
+        splits.for_training(catalog.find("CIFAR10", tmp_path), None, 0)
 
 
 def test_no_data_and_no_network_is_one_clear_error(tmp_path, monkeypatch):
     without_network(monkeypatch)
     for name, missing in (("CIFAR10", "cifar-10-python.tar.gz"), ("SVHN", "train_32x32.mat")):
         with pytest.raises(UserError) as caught:
-            splits.for_training(name, tmp_path / "none", True, None, 0)
+            splits.for_training(catalog.find(name, tmp_path / "none"), None, 0)
         for word in (missing, str(tmp_path / "none"), "--dataDir", "try DIGITS", "Network is unreachable"):
             assert word in str(caught.value)
 
@@ -146,7 +146,7 @@ def test_a_damaged_archive_is_not_unpickled(tmp_path, monkeypatch):
     without_network(monkeypatch)
     (tmp_path / source.base_folder / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(UserError, match="damaged"):
-        splits.for_training("CIFAR10", tmp_path, True, None, 0)
+        splits.for_training(catalog.find("CIFAR10", tmp_path), None, 0)
 
 
 def test_missing_test_pictures_are_missed_before_a_training_that_holds_out_others(tmp_path, monkeypatch):
@@ -154,7 +154,7 @@ def test_missing_test_pictures_are_missed_before_a_training_that_holds_out_other
     make_svhn(tmp_path, monkeypatch)
     (tmp_path / "test_32x32.mat").unlink()
     with pytest.raises(UserError, match=r"test_32x32\.mat"):
-        splits.for_training("SVHN", tmp_path, True, None, 2)
+        splits.for_training(catalog.find("SVHN", tmp_path), None, 2)
 
 
 def test_archives_cut_short_are_named(tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_archives_cut_short_are_named(tmp_path, monkeypatch):
         path.write_bytes(path.read_bytes()[:1000] if path.exists() else b"\x1f\x8b\x08")
     for data, name in (("SVHN", "extra_32x32.mat"), ("CIFAR10", "cifar-10-python.tar.gz")):
         with pytest.raises(UserError, match=rf"{name}.* missing or damaged"):
-            splits.for_training(data, tmp_path, True, None, 0)
+            splits.for_training(catalog.find(data, tmp_path), None, 0)
 
 
 class Slow:

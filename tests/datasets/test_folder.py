@@ -28,7 +28,7 @@ def pixels_of(written):
 def test_folder_of_pictures(tmp_path, suffix):
     pixels = write_pictures(tmp_path / "train", {"cat": 3, "ant": 2}, suffix=suffix)
     write_pictures(tmp_path / "test", {"cat": 1, "ant": 1})
-    data = splits.for_training(str(tmp_path), tmp_path, True, None, 0)
+    data = splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 0)
     assert data.classes == ("ant", "cat")
     assert data.train.targets.tolist() == [0, 0, 1, 1, 1]
     assert data.train.images.equal(pixels_of(pixels))
@@ -48,7 +48,7 @@ def test_pictures_of_any_size_and_kind_become_32x32_rgb(tmp_path):
 def test_folder_stands_in_for_the_archives_of_the_same_name(tmp_path):
     for split in ("train", "test"):
         write_pictures(tmp_path / "cifar10" / split, {"airplane": 2, "truck": 2})
-    data = splits.for_training("CIFAR10", tmp_path, True, None, 0)
+    data = splits.for_training(catalog.find("CIFAR10", tmp_path), None, 0)
     assert data.classes == ("airplane", "truck")
     assert data.mean == catalog.SOURCES["CIFAR10"].mean
 
@@ -278,11 +278,11 @@ def test_nothing_is_written_among_the_users_pictures(kept):
 
 def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     write_pictures(kept.root / "test", {"a": 1, "b": 1})
-    first = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
+    first = splits.for_training(catalog.find(str(kept.root), kept.data_dir), None, 2)
     assert [file.name.split("-")[0] for file in kept.files()] == ["test", "train"]
     forbid_decoding(monkeypatch)
-    tests = splits.for_testing(str(kept.root), kept.data_dir)
-    again = splits.for_training(str(kept.root), kept.data_dir, True, None, 2)
+    tests = splits.for_testing(catalog.find(str(kept.root), kept.data_dir))
+    again = splits.for_training(catalog.find(str(kept.root), kept.data_dir), None, 2)
     assert again.train.images.equal(first.train.images)
     assert again.evaluated.images.equal(first.evaluated.images)
     assert first.test().images.equal(tests.images)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import write_pictures
 
-from datasets import identity, splits
+from datasets import catalog, identity, splits
 
 CLASSES = {"cat": 4, "dog": 6}
 
 
 def remembered(root, val_size=0):
-    return identity.describe(splits.for_training(str(root), root / "data", True, None, val_size))
+    return identity.describe(splits.for_training(catalog.find(str(root), root / "data"), None, val_size))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_what_changed_is_named(change, words, folder):
 
 
 def test_many_changes_are_told_in_few_words():
-    data = splits.for_training("DIGITS", Path(), True, 100, 0)
+    data = splits.for_training(catalog.find("DIGITS", Path()), 100, 0)
     before, fewer = (identity.describe(replace(data, train=data.train.take(range(count)))) for count in (100, 50))
     assert "5 of 2, there were 10, and so on for 10 classes" in identity.difference(fewer, before)
     classes = before["classes"]
@@ -85,7 +85,7 @@ def test_many_changes_are_told_in_few_words():
 def test_pictures_that_are_held_out_count(folder):
     before = remembered(folder, val_size=4)
     assert sum(before["validation"]["counts"]) == 4
-    data = splits.for_training(str(folder), folder / "data", True, None, 4)
+    data = splits.for_training(catalog.find(str(folder), folder / "data"), None, 4)
     other = data.evaluated.images.clone()
     other[0, 0, 0, 0] ^= 1
     changed = replace(data, evaluated=replace(data.evaluated, images=other))
@@ -128,7 +128,7 @@ def test_normalisation_counts_but_for_the_rounding_of_another_processor(change, 
 
 
 def test_pixels_that_are_not_contiguous_are_the_same_pixels(folder):
-    data = splits.for_training(str(folder), folder / "data", True, None, 0)
+    data = splits.for_training(catalog.find(str(folder), folder / "data"), None, 0)
     turned = data.train.images.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3)
     assert not turned.is_contiguous()
     changed = replace(data, train=replace(data.train, images=turned))

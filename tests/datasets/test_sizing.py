@@ -8,7 +8,7 @@ import torch
 from conftest import write_pictures
 from PIL import Image, ImageOps
 
-from datasets import folder, splits
+from datasets import catalog, folder, splits
 from datasets.decoding import as_pixels
 from datasets.loaders import AugmentedBatches, Step
 from datasets.sizing import PADDINGS, Margin, Sizing
@@ -83,7 +83,9 @@ def write_smooth(root, size=(96, 64)):
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_reaches(padding, tmp_path):
     write_smooth(tmp_path)
-    data = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 0, Sizing(64), padding)
+    data = splits.for_training(
+        catalog.find(str(tmp_path), tmp_path / "data", sizing=Sizing(64), padding=padding), None, 0
+    )
     assert (data.train.images.shape, data.pad) == ((40, 80, 80, 3), 8)
     how = Augmentation(pad=data.pad, with_margin=True)
     steps = [Step(epoch, 0, 0.0, 64, np.arange(40), range(40), 40) for epoch in range(10)]
@@ -100,17 +102,21 @@ def test_random_crops_go_along_the_longer_side_and_no_further_than_a_picture_rea
 
 def test_what_is_held_out_tested_or_measured_has_no_margin(tmp_path):
     write_smooth(tmp_path)
-    data = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 10, Sizing(64), "black")
+    data = splits.for_training(
+        catalog.find(str(tmp_path), tmp_path / "data", sizing=Sizing(64), padding="black"), None, 10
+    )
     assert (data.train.images.shape[1], data.evaluated.images.shape[1]) == (80, 64)
     assert data.test().images.shape == (2, 64, 64, 3)
     assert data.evaluated.images.eq(data.test().images[0]).all()
     assert data.evaluated.images.is_contiguous()
-    again = splits.held_out(str(tmp_path), tmp_path / "data", True, 10, Sizing(64))
+    again = splits.held_out(catalog.find(str(tmp_path), tmp_path / "data", sizing=Sizing(64)), 10)
     assert again.images.equal(data.evaluated.images)
     plain = replace(data.evaluated, images=data.evaluated.images[:1])  # all pictures are the same
     assert data.mean == pytest.approx(plain.statistics()[0])
     assert splits.of_folder(tmp_path / "train", Sizing(64)).images.shape == (40, 64, 64, 3)
-    squeezed = splits.for_training(str(tmp_path), tmp_path / "data", True, None, 0, Sizing(64, "squeeze"), "black")
+    squeezed = splits.for_training(
+        catalog.find(str(tmp_path), tmp_path / "data", sizing=Sizing(64, "squeeze"), padding="black"), None, 0
+    )
     assert squeezed.train.images.shape == (40, 64, 64, 3)
 
 
@@ -120,9 +126,9 @@ def test_what_is_held_out_is_found_again_to_the_bit(side, padding, tmp_path):
     write_pictures(tmp_path / "train", {"a": 12, "b": 12}, size=(97, 101))
     write_pictures(tmp_path / "test", {"a": 1, "b": 1}, size=(97, 101))
     place = (str(tmp_path), tmp_path / "data", True)
-    data = splits.for_training(*place, None, 10, Sizing(side), padding)
-    assert splits.held_out(*place, 10, Sizing(side), padding).images.equal(data.evaluated.images)
-    assert not splits.held_out(*place, 10, Sizing(side)).images.equal(data.evaluated.images)
+    data = splits.for_training(catalog.find(*place, Sizing(side), padding), None, 10)
+    assert splits.held_out(catalog.find(*place, Sizing(side), padding), 10).images.equal(data.evaluated.images)
+    assert not splits.held_out(catalog.find(*place, Sizing(side)), 10).images.equal(data.evaluated.images)
 
 
 def test_each_size_and_fit_has_decoded_pictures_of_its_own(tmp_path, monkeypatch):
@@ -142,11 +148,11 @@ def test_each_size_and_fit_has_decoded_pictures_of_its_own(tmp_path, monkeypatch
 
 def test_archives_have_one_size_and_folders_in_their_place_any(tmp_path):
     with pytest.raises(UserError, match="the pictures of DIGITS are 32×32, not 64×64; give a folder of pictures"):
-        splits.for_testing("DIGITS", tmp_path, Sizing(64))
+        splits.for_testing(catalog.find("DIGITS", tmp_path, sizing=Sizing(64)))
     for split in ("train", "test"):
         write_pictures(tmp_path / "cifar10" / split, {"cat": 2, "dog": 2})
-    assert splits.for_testing("CIFAR10", tmp_path, Sizing(64)).images.shape == (4, 64, 64, 3)
-    data = splits.for_training("CIFAR10", tmp_path, True, None, 0, padding="black")
+    assert splits.for_testing(catalog.find("CIFAR10", tmp_path, sizing=Sizing(64))).images.shape == (4, 64, 64, 3)
+    data = splits.for_training(catalog.find("CIFAR10", tmp_path, padding="black"), None, 0)
     assert (data.train.images.shape, data.pad) == ((4, 32, 32, 3), 4)  # no memory for black margins
 
 

@@ -5,25 +5,25 @@ import pytest
 import torch
 from conftest import assert_one_line_error, script, write_pictures
 
-from datasets import splits
+from datasets import catalog, splits
 from datasets.pictures import balanced_order
 from system.errors import UserError
 
 
 def test_training_and_validation_subsets_are_balanced_and_apart(tmp_path):
-    data = splits.for_training("DIGITS", tmp_path, True, 400, 300)
+    data = splits.for_training(catalog.find("DIGITS", tmp_path), 400, 300)
     assert (len(data.train), len(data.evaluated), data.validates) == (400, 300, True)
     for part in (data.train, data.evaluated):
         share = torch.bincount(part.targets, minlength=10) / len(part)
         assert (share - 0.1).abs().max() < 0.015
     seen = {bytes(image.numpy().tobytes()) for image in data.train.images}
     assert not any(image.numpy().tobytes() in seen for image in data.evaluated.images)
-    larger = splits.for_training("DIGITS", tmp_path, True, 500, 0)
+    larger = splits.for_training(catalog.find("DIGITS", tmp_path), 500, 0)
     assert larger.train.images[:400].equal(data.train.images)
     with pytest.raises(UserError, match="DIGITS has 1437 training pictures: too few for 1400 to train on and 100"):
-        splits.for_training("DIGITS", tmp_path, True, 1400, 100)
+        splits.for_training(catalog.find("DIGITS", tmp_path), 1400, 100)
     with pytest.raises(UserError, match="DIGITS has 1437 training pictures, of which 1437 cannot be held out; lower"):
-        splits.for_training("DIGITS", tmp_path, True, None, 1437)
+        splits.for_training(catalog.find("DIGITS", tmp_path), None, 1437)
 
 
 def test_balanced_order_is_a_permutation_with_every_class_in_every_stretch():
@@ -55,7 +55,7 @@ def test_only_the_pictures_that_are_taken_are_read(train_size, val_size, tmp_pat
     trained = 16 if train_size is None else train_size
     for index in order[trained : 20 - val_size]:
         list(written)[index].write_text("no picture")
-    data = splits.for_training(str(pictures), data_dir, True, train_size, val_size)
+    data = splits.for_training(catalog.find(str(pictures), data_dir), train_size, val_size)
     assert data.train.images.equal(pixels[order[:trained]])
     assert data.mean == pytest.approx(pixels[order[:trained]].float().mean((0, 1, 2)).tolist(), rel=1e-5)
     if val_size:
@@ -66,37 +66,37 @@ def test_only_the_pictures_that_are_taken_are_read(train_size, val_size, tmp_pat
 def test_where_test_is_missing_val_is_taken_for_it(tmp_path):
     pixels = {split: write_pictures(tmp_path / split, {"a": 2, "b": 2}, seed=len(split)) for split in ("train", "val")}
     expected = torch.from_numpy(np.stack(list(pixels["val"].values())))
-    data = splits.for_training(str(tmp_path), tmp_path, True, None, 0)
+    data = splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 0)
     assert (data.evaluated_name, data.validates) == ("test", False)
     assert data.evaluated.images.equal(expected)
-    assert splits.for_testing(str(tmp_path), tmp_path).images.equal(expected)
+    assert splits.for_testing(catalog.find(str(tmp_path), tmp_path)).images.equal(expected)
     write_pictures(tmp_path / "test", {"a": 1, "b": 1})
-    assert len(splits.for_testing(str(tmp_path), tmp_path)) == 2
+    assert len(splits.for_testing(catalog.find(str(tmp_path), tmp_path))) == 2
 
 
 def test_a_folder_with_nothing_but_train_trains_if_pictures_are_held_out(tmp_path):
     write_pictures(tmp_path / "train", {"a": 6, "b": 6})
-    data = splits.for_training(str(tmp_path), tmp_path, True, None, 4)
+    data = splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 4)
     assert (len(data.train), len(data.evaluated), data.evaluated_name) == (8, 4, "validation")
     assert data.test() is None
     with pytest.raises(UserError, match=rf"{tmp_path} has neither test/ nor val/; add one, .* --valSize"):
-        splits.for_training(str(tmp_path), tmp_path, True, None, 0)
+        splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 0)
     with pytest.raises(
         UserError, match=rf"{tmp_path} has neither test/ nor val/; testing needs {tmp_path}/test/<class>"
     ):
-        splits.for_testing(str(tmp_path), tmp_path)
+        splits.for_testing(catalog.find(str(tmp_path), tmp_path))
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_testing_needs_nothing_to_train_on(split, tmp_path):
     write_pictures(tmp_path / split, {"a": 2, "b": 1})
     write_pictures(tmp_path / "cifar10" / split, {"a": 1, "b": 1})
-    assert splits.for_testing(str(tmp_path), tmp_path).targets.tolist() == [0, 0, 1]
-    assert splits.for_testing("CIFAR10", tmp_path).targets.tolist() == [0, 1]
+    assert splits.for_testing(catalog.find(str(tmp_path), tmp_path)).targets.tolist() == [0, 0, 1]
+    assert splits.for_testing(catalog.find("CIFAR10", tmp_path)).targets.tolist() == [0, 1]
     with pytest.raises(
         UserError, match=rf"{tmp_path} has no train/; the training pictures are to be in {tmp_path}/train/<class>"
     ):
-        splits.for_training(str(tmp_path), tmp_path, True, None, 1)
+        splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 1)
 
 
 @pytest.mark.parametrize("val_size", [0, 2])
@@ -104,7 +104,7 @@ def test_classes_that_only_one_split_has_are_named(val_size, tmp_path):
     write_pictures(tmp_path / "train", {"a": 2, "b": 2})
     write_pictures(tmp_path / "test", {"a": 1, "c": 1})
     with pytest.raises(UserError, match="only one of them has b, c"):
-        splits.for_training(str(tmp_path), tmp_path, True, None, val_size)
+        splits.for_training(catalog.find(str(tmp_path), tmp_path), None, val_size)
 
 
 def test_one_class_is_refused_before_its_pictures_are_read(tmp_path):
@@ -112,7 +112,7 @@ def test_one_class_is_refused_before_its_pictures_are_read(tmp_path):
     for picture in (tmp_path / "train" / "birds").iterdir():
         picture.write_bytes(b"no picture")
     with pytest.raises(UserError, match="are of one class, birds; it takes two to tell apart"):
-        splits.for_training(str(tmp_path), tmp_path, True, None, 1)
+        splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 1)
 
 
 @pytest.mark.slow

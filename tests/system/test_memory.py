@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets import splits
+from datasets import catalog, splits
 from datasets.sizing import Sizing
 from system import containers, memory
 from system.errors import UserError
@@ -30,18 +30,18 @@ def test_pictures_of_a_folder_are_counted_before_any_is_read(held_out, tmp_path,
     side, margin = 224, 2 * 28
     train, test = 6 * 3 * (side + margin) ** 2, 2 * 3 * side**2
     taken = train + (train if held_out else test)  # what is divided is there twice while it is copied
-    arguments = (str(tmp_path), tmp_path, True, None, held_out, Sizing(side), "black")
+    found = catalog.find(str(tmp_path), tmp_path, sizing=Sizing(side), padding="black")
     monkeypatch.setattr(memory, "free", lambda: taken - 1)
     with pytest.raises(
         UserError, match=r"8 pictures of 224×224 take .* are free; lower --inputSize, or train on fewer"
     ):
-        splits.for_training(*arguments)
+        splits.for_training(found, None, held_out)
     monkeypatch.setattr(memory, "free", lambda: taken)
     with pytest.raises(UserError, match=r"0\.png is no picture"):
-        splits.for_training(*arguments)
+        splits.for_training(found, None, held_out)
     monkeypatch.setattr(memory, "free", lambda: test - 1)
     with pytest.raises(UserError, match="2 pictures of 224×224 take"):
-        splits.for_testing(str(tmp_path), tmp_path, Sizing(side))
+        splits.for_testing(catalog.find(str(tmp_path), tmp_path, sizing=Sizing(side)))
 
 
 @pytest.mark.parametrize(

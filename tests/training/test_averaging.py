@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import CPU, NORMALISE, network
 
-from datasets import splits
+from datasets import catalog, splits
 from datasets.transforms import Augmentation
 from training.averaging import Average
 from training.plan import Plan
@@ -33,7 +33,10 @@ def test_the_average_follows_the_weights():
 
 
 def test_statistics_are_measured_on_mixed_pictures_where_such_are_trained_on():
-    data, plan = splits.for_training("DIGITS", Path(), True, 200, 0), Plan(200, 32, 1, seed=0, side=32, first_side=32)
+    data, plan = (
+        splits.for_training(catalog.find("DIGITS", Path()), 200, 0),
+        Plan(200, 32, 1, seed=0, side=32, first_side=32),
+    )
     found = {}
     for mixup in (0.0, 1.0):
         trainer = Trainer(network("ResNet-8"), NORMALISE, CPU, average=0.9, mixup=mixup)

@@ -7,7 +7,7 @@ import torch
 from conftest import CPU, NORMALISE, SMALL
 
 import opts
-from datasets import splits
+from datasets import catalog, splits
 from datasets.transforms import Augmentation
 from models import names
 from models.losses import Objective
@@ -53,7 +53,7 @@ def test_options_reach_the_network_and_its_average():
 
 
 def test_pictures_are_varied_as_the_options_say():
-    data = splits.for_training("DIGITS", Path(), True, 64, 0)
+    data = splits.for_training(catalog.find("DIGITS", Path()), 64, 0)
     options = opts.parse([*SMALL, *"--padding reflect --cutout 8 --alternateFlip true".split()])
     expected = Augmentation(
         pad=4, padding="reflect", with_margin=False, flip=False, alternate=True, cutout=8, fill=data.mean

@@ -14,7 +14,7 @@ import pytest
 from conftest import PROJECT, exit_files, last_state, logged, points, script, together
 
 import main
-from datasets import identity, splits
+from datasets import catalog, identity, splits
 from formats import exit_file
 from system.errors import UserError
 from training import setup
@@ -38,7 +38,7 @@ def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0, p
 
 
 def test_a_host_with_other_pictures_is_told_so(monkeypatch):
-    first, other = (splits.for_training("DIGITS", Path(), True, count, 0) for count in (100, 101))
+    first, other = (splits.for_training(catalog.find("DIGITS", Path()), count, 0) for count in (100, 101))
     monkeypatch.setattr(setup.world, "broadcast", lambda find: identity.describe(first))  # stands in for another host
     assert setup.identified(first, None) == identity.describe(first)
     with pytest.raises(UserError, match=r"the data of this host are not those of the first one: .*give all hosts"):
