@@ -75,11 +75,10 @@ def new_run(options: argparse.Namespace) -> None:
             "--distill needs two exits that learn, one to teach the other; give --distill 0, or more --nOutputs or "
             "--exitWeights"
         )
-    if not options.distill and (options.teacher != "last" or options.temperature != 1):
-        raise UsageError(
-            f"--teacher {options.teacher} and --temperature {options.temperature:g} are for --distill, which is 0; "
-            "give that a weight, or leave them out"
-        )
+    for name, usual in (("teacher", "last"), ("temperature", 1)):
+        value = getattr(options, name)
+        if not options.distill and value != usual:
+            raise UsageError(f"--{name} {value} is for --distill, which is 0; give that a weight, or leave it out")
 
 
 def order_of_weights(given: Mapping[str, Any]) -> None:
