@@ -7,9 +7,13 @@ hang on recipes, files and the run that it goes on with, by `parse`.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 (an older one cannot read what follows)
+    sys.exit(f"AuxResNet needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
 from datasets.catalog import ENDINGS, NAMES, TESTED_ON, label
 from datasets.sizing import PADDINGS, SIDE, SIDES
@@ -157,8 +161,9 @@ OPTIONS = (
                "in pretrained/", "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
-        Option("resume", str, Default("start anew"), "go on with the run in DIR, or in this command's own folder; "
-               "auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume", once=True),
+        Option("resume", values.place, Default("start anew"), "go on with the run in DIR, or in this command's own "
+               "folder; auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume",
+               once=True),
         Option("config", values.old_file, Default("none"), "file of options, TOML such as depth = 56, or a run's "
                "opt.json; what the command line gives wins over it, it wins over --recipe", "FILE",
                free="on resume", once=True),
@@ -380,7 +385,8 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
         others = {other: kept for other, kept in given.items() if other != name}
         if as_text(MAIN.resolved({**defaults, **others})[name]) == as_text(value):
             given = others
-    return given
+    idle = () if whole.get("distill") else ("teacher", "temperature")  # a new run is not given them
+    return {name: value for name, value in given.items() if name not in idle}
 
 
 def shaping(options: argparse.Namespace) -> dict[str, Any]:

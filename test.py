@@ -48,7 +48,10 @@ def main(argv: Sequence[str]) -> None:
     wanted = saved.LEARNT if together else options.exit
     model = saved.find(options.model, folder, wanted, options.save)
     if options.exit == "ensemble" and len(model.files) < 2:
-        raise UserError(f"--exit ensemble is for two exits or more; {options.model} has one, {max(model.files)}")
+        only = max(model.files)
+        raise UserError(
+            f"--exit ensemble is for two exits or more that learnt, here it is {only} alone; give --exit {only}"
+        )
     if options.mirror:
         rules.mirroring(model.header["dataset"])
     devices.compute_in(options.cpuThreads)

@@ -12,7 +12,7 @@ try:
     from onnxruntime import InferenceSession, SessionOptions
     from PIL import Image, ImageOps
 except ImportError as missing:
-    sys.exit(f"run.py: {missing}; pip install numpy pillow onnxruntime")
+    sys.exit(f"run.py: {str(missing).strip().splitlines()[0]}; pip install numpy pillow onnxruntime")
 
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")  # of files; for PostScript Pillow would run Ghostscript
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # how Pillow turns upright what a camera has marked as turned

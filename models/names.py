@@ -24,7 +24,7 @@ _NAME = re.compile(
     r"(?:AuxResNet-(?P<aux>[0-9]{1,5})-(?P<outputs>[0-9]{1,5})|ResNet-(?P<plain>[0-9]{1,5}))"
     r"(?:/(?P<widen>[0-9]{1,5}))?(?P<dropout>-dropout)?"
 )
-LIKE_A_NAME = re.compile(r"(?:(?P<data>[^/]+)-)?(?:Aux)?ResNet-.+")
+LIKE_A_NAME = re.compile(r"(?:(?P<data>[^/]+)-)?(?:Aux)?ResNet-[^/]+(?:/[0-9]+)?[^/]*")
 _FOLDER = re.compile(  # any name, and what `run_folder` appends to it: a dropout rate, exits, shortcuts
     r"(?P<name>.*?)"
     r"(?P<rest>(?:-(?:0\.[0-9]+|[0-9.]+e-[0-9]+))?(?:-exits(?:-[0-9]{1,5})+)?(?:-shortcut-[AB])?)",

@@ -1,18 +1,13 @@
 """Options from a file: from TOML that a user wrote, from the opt.json that a run left, from the header of an exit."""
 
 import json
-import sys
+import tomllib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-
-try:
-    import tomllib
-except ModuleNotFoundError:
-    raise SystemExit(f"AuxResNet needs Python 3.11 or newer; this is {sys.version.split()[0]}") from None
 
 from options.declaration import Default, Option, Program, as_text
 from system import strict

@@ -86,9 +86,12 @@ def holds(folder: str, split: str) -> bool:
 
 
 def place(path: str) -> str:
-    """The path of a folder, which need not be there yet. `~` is the user's home, also where a shell leaves it as it is,
-    as in --save=~/runs."""
-    return os.path.expanduser(text(path))  # noqa: PTH111 (a Path would raise where it knows no such home)
+    """The path of a folder, which need not be there. `~` is the user's home, also where a shell leaves it as it is, as
+    in --save=~/runs."""
+    try:
+        return os.path.expanduser(path)  # noqa: PTH111 (a Path would raise where it knows no such home)
+    except ValueError:  # half a character
+        return path
 
 
 def folder(text: str) -> str:

@@ -86,8 +86,7 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """While open, signals are noted instead of ending the process, and answered where the work can bear it."""
     stop = Stop()
-    left = (signal.SIG_IGN, None)  # nohup ignores SIGHUP; None: a handler that is no Python, and cannot be put back
-    heard = [number for number in SIGNALS if signal.getsignal(number) not in left]
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
     before = {number: signal.signal(number, stop.note) for number in heard}
     try:
         yield stop
@@ -97,7 +96,8 @@ def stoppable() -> Iterator[Stop]:
         sys.exit(128 + stop.number)  # the others were stopped, too, and did not wait for this one
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that is no Python, as a launcher may set it, cannot be put back
+                signal.signal(number, handler)
 
 
 @contextmanager

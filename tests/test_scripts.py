@@ -163,7 +163,8 @@ def test_mistakes_of_main_py(finished, tmp_path):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_older_python_is_told(name):
-    code = f"import runpy, sys; sys.modules['tomllib'] = None; runpy.run_path('{name}', run_name='__main__')"
+    older = "sys.version_info = (3, 9, 0, 'final', 0)"
+    code = f"import runpy, sys; {older}; runpy.run_path('{name}', run_name='__main__')"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
     assert re.fullmatch(r"AuxResNet needs Python 3\.11 or newer; this is \S+\n", process.stderr)
     assert process.returncode == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import checkpoints
 import opts
 from datasets import catalog
+from datasets.sizing import Sizing
 from models import names
 from models.names import Configuration
 from options import rules, stored
@@ -20,30 +21,29 @@ from system.lock import check_free, locked
 
 def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[argparse.Namespace, Path]:
     """The options, in which `--resume auto` is decided by whether the first process finds a run on its disk; and the
-    folder of the run. Raises UserError where that cannot be: its path is not valid UTF-8, or among the pictures."""
+    folder of the run. Raises UserError where its path is not valid UTF-8."""
+    _check_utf8(Path(options.save))
     if options.resume == opts.AUTO_RESUME:
         options = argparse.Namespace(**{**vars(options), "resume": ""})
         if not world.broadcast(lambda: checkpoints.holds_run(_folder(options, configuration))):
             options.resume = None
             rules.new_run(options)
     folder = _folder(options, configuration)
-    if not _is_utf8(folder):
-        raise UserError(
-            f"{folder} is not valid UTF-8, which the names of exit files have to be; give another --save, or rename "
-            "the folder of --data"
-        )
-    if options.resume is None and options.data not in catalog.NAMES:
-        for pictures in (Path(options.data, split) for split in ("train", *catalog.TESTED_ON)):
-            if real(folder).is_relative_to(real(pictures)):
-                raise UserError(f"{folder} would be taken for pictures of {pictures}; give another --save")
+    _check_utf8(folder)  # the name of the folder of --data is part of it
     return options, folder
 
 
-def _is_utf8(path: Path) -> bool:
+def _check_utf8(path: Path) -> None:
+    """Raise UserError where a path is not valid UTF-8."""
     try:
-        return str(path) == os.fsencode(path).decode(errors="replace")
+        valid = str(path) == os.fsencode(path).decode(errors="replace")
     except UnicodeError:  # the locale has another encoding, or no encoding has half a character
-        return False
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{path} is not valid UTF-8, which the names of exit files have to be; give another --save, or rename the "
+            "folder of --data"
+        )
 
 
 def _folder(options: argparse.Namespace, configuration: Configuration) -> Path:
@@ -84,6 +84,8 @@ def kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[Cal
         yield lambda: None
         return
     resumed = options.resume is not None
+    if not resumed:
+        _check_apart(folder, options)
     try:
         checkpoints.check_folder(folder, resumed)
     except UserError:
@@ -92,3 +94,12 @@ def kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[Cal
     with locked(folder) as check_held:
         checkpoints.check_folder(folder, resumed)  # again, now that it is this run's alone
         yield check_held
+
+
+def _check_apart(folder: Path, options: argparse.Namespace) -> None:
+    """Raise UserError where a run would be put among its own pictures."""
+    found = catalog.find(options.data, Path(options.dataDir), sizing=Sizing(options.inputSize))
+    if found.source.loader == catalog.FOLDER.loader:
+        for pictures in (found.folder / split for split in ("train", *catalog.TESTED_ON)):
+            if real(folder).is_relative_to(real(pictures)):
+                raise UserError(f"{folder} would be taken for pictures of {pictures}; give another --save")

@@ -126,7 +126,7 @@ def trainer(
     batch: int,
     stop: Stop | None = None,
 ) -> Trainer:
-    """A fresh network, seeded, and what trains it, on so many pictures at most steps."""
+    """A fresh network, seeded, and what trains it; `batch` is how many pictures most steps have."""
     seed(options.manualSeed, devices)
     network = networks.build(configuration, classes)
     network.share_grad_input = options.shareGradInput

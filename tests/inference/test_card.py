@@ -213,7 +213,7 @@ def test_without_a_position_it_is_the_deepest_exit_that_learnt(finished, tmp_pat
     files[14].unlink()
     assert together == script("test.py", "DIGITS", tmp_path / "run", "--exit", "ensemble").stdout
     alone = script("test.py", "DIGITS", files[5], "--exit", "ensemble")
-    assert_one_line_error(alone, 1, "--exit ensemble is for two exits or more", "has one, 5")
+    assert_one_line_error(alone, 1, "--exit ensemble is for two exits or more", "here it is 5 alone; give --exit 5")
 
 
 def test_mirror_images_count_in_what_a_picture_costs(finished):

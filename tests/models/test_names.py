@@ -136,7 +136,9 @@ def test_fields_that_no_network_has_are_refused(field, value):
         names.from_fields({**fields, field: value})
 
 
-@pytest.mark.parametrize("model", ["runs/seed0/CIFAR10-AuxResNet-26-2-w10", "runs/my-exits-5-8", "nothing"])
+@pytest.mark.parametrize(
+    "model", ["runs/s/CIFAR10-AuxResNet-26-2-w10", "runs/my-exits-5-8", "nothing", "CIFAR10-AuxResNet-26-2-w10/"]
+)
 def test_a_path_that_is_none_is_told_as_it_was_given(model):
     with pytest.raises(UsageError, match=f"^'{model}' is neither a network's name nor the path"):
         names.folder_called("CIFAR10", model)

@@ -18,8 +18,6 @@ from system.errors import UsageError, UserError
 
 BAD = {
     "data": ["MNIST", "", "/etc", "cifar10/", "CIFAR 10", "\u0660", "x" * 5000, "/" * 5000 + "x"],
-    "dataDir": [""],
-    "save": [""],
     "config": ["", "missing.toml", "/etc", "x" * 5000],
     "tensorboard": ["maybe", "", "2"],
     "verbose": ["maybe", "", "2"],
@@ -66,7 +64,7 @@ BAD = {
     "precision": ["double", "", "16"],
     "compile": ["maybe", "", "2"],
 }
-FREE = {"resume"}  # any text may be the name of a folder, and none stands for one
+FREE = {"dataDir", "save", "resume"}  # any text may be the name of a folder
 
 
 def test_every_bad_value_is_one_line_that_names_option_and_value():
@@ -109,7 +107,7 @@ WORDS = st.one_of(
     st.lists(st.integers(0, 70), max_size=6).map(lambda numbers: ",".join(map(str, numbers))),
     st.sampled_from(["true", "false", "sum", "depth", "A", "B", "step", "cosine", "onecycle", "DIGITS", "cifar10"]),
 )
-OPTION = st.sampled_from([*BAD, "resume", "help", "unknown"])
+OPTION = st.sampled_from([*BAD, "dataDir", "save", "resume", "help", "unknown"])
 DASHES = st.sampled_from(["-", "--"])
 PARSERS = (
     opts.parse, opts.TEST.parsed, opts.PLOT.parsed, opts.CALIBRATE.parsed, opts.PREDICT.parsed, opts.EXPORT.parsed

@@ -205,6 +205,12 @@ def test_a_run_goes_on_with_its_network_in_other_words_and_keeps_its_own(first, 
     assert opts.parse(opts.command(opts.shaping(options)).split()[2:]).exitWeights == before.exitWeights
 
 
+def test_what_a_run_had_and_had_no_use_for_is_left_out_of_its_command(parse):
+    record = vars(opts.parse("--data DIGITS --distill 1 --teacher ensemble --temperature 4".split())) | {"distill": 0.0}
+    assert parse(json.dumps(record), name="opt.json").temperature == 1
+    assert opts.command(record) == "python main.py --data DIGITS"
+
+
 def test_of_another_network_only_what_differs_is_named():
     before = opts.parse("--data DIGITS --depth 20".split())
     options = opts.parse("--data DIGITS --depth 20 --exits 5,20 --shortcutType A --resume".split())

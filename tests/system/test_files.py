@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT, script
 
 import main
-from system import files
+from system import files, lock
 from system.errors import UserError
 from system.lock import in_turn, locked
 
@@ -119,7 +119,10 @@ def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypa
     assert capsys.readouterr().err == told
 
 
-def test_who_waits_for_another_program_says_so(tmp_path, capsys):
+def test_who_waits_for_another_program_says_so(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(lock, "tell", told.append)
+
     def wait():
         with in_turn(tmp_path, "downloading into"):
             pass
@@ -127,11 +130,11 @@ def test_who_waits_for_another_program_says_so(tmp_path, capsys):
     with in_turn(tmp_path, "downloading into"):
         thread = threading.Thread(target=wait)
         thread.start()
-        while not (told := capsys.readouterr().err):
+        while not told:
             assert thread.is_alive()
             time.sleep(0.01)
-    thread.join()
-    assert told == f"waiting for another program that is downloading into {tmp_path}/\n"
+    thread.join(60)
+    assert told == [f"waiting for another program that is downloading into {tmp_path}/"]
 
 
 def test_a_lock_full_of_escapes_is_printed_as_one_short_line(tmp_path, capsys):

@@ -57,10 +57,19 @@ def test_inside_one_that_may_be_broken_off_another_may():
         pytest.fail("the work went on")
 
 
-def test_a_handler_that_is_no_python_is_left_alone(monkeypatch):
-    """As a launcher or a profiler sets it; Python can neither tell nor restore it."""
-    real = signal.getsignal
-    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else real(number))
-    before = real(signal.SIGUSR1)
-    with stoppable():
-        assert real(signal.SIGUSR1) == before
+def test_a_handler_that_is_no_python_is_in_nobodys_way(monkeypatch):
+    """As a launcher or a profiler sets it; Python cannot put it back."""
+    real, number = signal.signal, signal.SIGUSR1
+    before = signal.getsignal(number)
+
+    def foreign(of, handler):
+        found = real(of, handler)
+        return None if of == number else found
+
+    monkeypatch.setattr(signal, "signal", foreign)
+    try:
+        with stoppable() as stop:
+            send(number)
+            assert stop.number == number
+    finally:
+        real(number, before)

@@ -128,6 +128,6 @@ def test_processes_agree_on_when_to_ask_each_other():
 
 def test_the_word_of_a_dead_process_is_not_taken_for_that_of_a_living_one():
     store = HashStore()
-    store.set("here/1", "of one that died")
+    store.set("here/1", "0" * 32)  # of one that died
     with pytest.raises(RuntimeError, match="after 1 seconds some have not come"):
         rollcall.assembled(store, 0, 2, timedelta(seconds=1))

@@ -10,7 +10,7 @@ import pytest
 from conftest import PROJECT, SMALL, assert_one_line_error, script, start, write_pictures
 
 import main
-from system.errors import UserError
+from system.errors import UsageError, UserError
 from system.lock import locked
 
 pytestmark = pytest.mark.slow
@@ -62,20 +62,33 @@ def test_a_run_of_which_only_the_log_was_kept_is_not_written_over(tmp_path):
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["log.csv"]
 
 
-@pytest.mark.parametrize("where", ["train", "train/cat", "test"])
+@pytest.mark.parametrize("where", ["train", "train/cat", "test", "val"])
 def test_a_run_is_not_put_among_its_pictures(where, tmp_path):
     write_pictures(tmp_path / "train", {"cat": 2, "dog": 2})
     write_pictures(tmp_path / "test", {"cat": 1, "dog": 1})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10").symlink_to(tmp_path)  # stands in for the archives
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=f"would be taken for pictures of {tmp_path}/.*; give another --save"):
-        main.main(["--data", str(tmp_path), "--depth", "8", "--save", str(tmp_path / where), "--nGPU", "0"])
+    line = ["--dataDir", str(tmp_path / "data"), "--depth", "8", "--save", str(tmp_path / where), "--nGPU", "0"]
+    for data in (tmp_path, "CIFAR10"):
+        for resume in ([], ["--resume", "auto"]):
+            with pytest.raises(UserError, match=f"would be taken for pictures of {tmp_path}/.*; give another --save"):
+                main.main(["--data", str(data), *line, *resume])
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_whose_name_cannot_be_encoded_is_refused(tmp_path):
+def test_what_auto_begins_has_to_be_fit_to_begin(tmp_path):
+    line = [*SMALL, "--nOutputs", "1", "--distill", "1", "--save", str(tmp_path), "--resume", "auto"]
+    with pytest.raises(UsageError, match="--distill needs two exits that learn"):
+        main.main(line)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"], ["--resume", "auto"]])
+def test_a_folder_whose_name_cannot_be_encoded_is_refused(resume, tmp_path):
     (tmp_path / "opt.json").write_text('{"data": "DIGITS", "depth": 8, "save": "\\ud800"}')
     with pytest.raises(UserError, match=r"is not valid UTF-8.*give another --save"):
-        main.main(["--config", str(tmp_path / "opt.json")])
+        main.main(["--config", str(tmp_path / "opt.json"), *resume])
 
 
 def test_a_folder_that_is_removed_during_the_run(tmp_path):

@@ -11,8 +11,10 @@ from datasets import catalog, splits
 from datasets.transforms import Augmentation
 from models import names
 from models.losses import Objective
+from system import arithmetic
 from training import setup
 from training.muon import Muon
+from training.run import started
 from training.schedules import ExitWeights
 
 
@@ -59,3 +61,13 @@ def test_pictures_are_varied_as_the_options_say():
         pad=4, padding="reflect", with_margin=False, flip=False, alternate=True, cutout=8, fill=data.mean
     )
     assert setup.augmentation(options, data) == expected
+
+
+@pytest.mark.parametrize(("pictures", "batch"), [(20, 20), (131, 66), (300, 128)])
+def test_code_is_compiled_for_the_batches_that_there_are(pictures, batch, tmp_path, monkeypatch):
+    """Few pictures are one batch; two batches may share them."""
+    monkeypatch.setattr(arithmetic, "check_compiles", lambda device: None)
+    line = ["--trainSize", str(pictures), "--batchsize", "128", "--compile", "true", "--save", str(tmp_path)]
+    options = opts.parse([*SMALL, *line])
+    with started(options, names.of_options(vars(options))) as run:
+        assert run.trainer.compiled_batch == batch
