@@ -385,7 +385,7 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
         others = {other: kept for other, kept in given.items() if other != name}
         if as_text(MAIN.resolved({**defaults, **others})[name]) == as_text(value):
             given = others
-    idle = () if whole.get("distill") else ("teacher", "temperature")  # a new run is not given them
+    idle = () if whole.get("distill") else rules.OF_DISTILLATION  # a new run is not given them
     return {name: value for name, value in given.items() if name not in idle}
 
 

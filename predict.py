@@ -17,7 +17,7 @@ import opts
 from models import names
 from options.values import EXPORTED
 from system import files
-from system.errors import UsageError, UserError, one_line_errors
+from system.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
     from inference.prediction import Answer, Model
@@ -50,15 +50,7 @@ def run_pattern(model: str) -> str | None:
     if Path(model).suffix in EXPORTED:
         return None
     named = names.LIKE_A_NAME.fullmatch(model)
-    try:
-        return names.folder_called((named and named["data"]) or "*", model)
-    except UsageError as error:
-        if named:
-            raise
-        raise UsageError(
-            f"{model!r} is neither a network's name nor the path of a run's folder or of a .safetensors, .pt2 or .onnx "
-            f"file; names are {names.FORM}"
-        ) from error
+    return names.folder_called((named and named["data"]) or "*", model, ".safetensors, .pt2 or .onnx")
 
 
 def named(words: Iterable[str]) -> Iterator[str]:

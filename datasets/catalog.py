@@ -82,6 +82,11 @@ class Found:
     source: Source
     sizing: Sizing
 
+    @property
+    def in_folders(self) -> bool:
+        """Whether its pictures are files in folders, one for each class, and not those of an archive."""
+        return self.source.loader == FOLDER.loader
+
 
 def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padding: str | None = None) -> Found:
     """The data set of a name of `NAMES`, in the folder `root` of data sets, or the one at the path of a picture folder.

@@ -124,12 +124,12 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
-def folder_called(dataset: str, model: str) -> str | None:
+def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str | None:
     """The folder of the run that a user means by `model`: a network's name, or what `run_folder` makes of it, with the
     data set in front or without.
 
     None where it is a path, that of an exit file or of a folder; a folder called like a network counts as one only with
-    exit files in it. Raises UsageError where it is neither.
+    exit files in it. Raises UsageError where it is neither; `files` are the endings that it then says files may have.
     """
     path = Path(model)
     if path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors")):
@@ -144,6 +144,6 @@ def folder_called(dataset: str, model: str) -> str | None:
         if LIKE_A_NAME.fullmatch(model):
             raise
         raise UsageError(
-            f"{model!r} is neither a network's name nor the path of a run's folder or of a .safetensors file; names "
-            f"are {FORM}"
+            f"{model!r} is neither a network's name nor the path of a run's folder or of a {files} file; names are "
+            f"{FORM}"
         ) from error

@@ -16,6 +16,8 @@ from options.declaration import as_text
 from options.values import CONFIDENCE, EXPORTED, GOALS, holds
 from system.errors import UsageError
 
+OF_DISTILLATION = {"teacher": "last", "temperature": 1.0}  # options for --distill, as they are without it
+
 
 def training(options: argparse.Namespace) -> None:
     """The rules of `main.py` that hold of any run, whatever version began it."""
@@ -75,7 +77,7 @@ def new_run(options: argparse.Namespace) -> None:
             "--distill needs two exits that learn, one to teach the other; give --distill 0, or more --nOutputs or "
             "--exitWeights"
         )
-    for name, usual in (("teacher", "last"), ("temperature", 1)):
+    for name, usual in OF_DISTILLATION.items():
         value = getattr(options, name)
         if not options.distill and value != usual:
             raise UsageError(f"--{name} {value} is for --distill, which is 0; give that a weight, or leave it out")

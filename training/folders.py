@@ -99,7 +99,6 @@ def kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[Cal
 def _check_apart(folder: Path, options: argparse.Namespace) -> None:
     """Raise UserError where a run would be put among its own pictures."""
     found = catalog.find(options.data, Path(options.dataDir), sizing=Sizing(options.inputSize))
-    if found.source.loader == catalog.FOLDER.loader:
-        for pictures in (found.folder / split for split in ("train", *catalog.TESTED_ON)):
-            if real(folder).is_relative_to(real(pictures)):
-                raise UserError(f"{folder} would be taken for pictures of {pictures}; give another --save")
+    for pictures in (found.folder / split for split in ("train", *catalog.TESTED_ON) if found.in_folders):
+        if real(folder).is_relative_to(real(pictures)):
+            raise UserError(f"{folder} would be taken for pictures of {pictures}; give another --save")
