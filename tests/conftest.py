@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
+import main
 from datasets.transforms import Normalise
 from formats import state_file
 from formats.log_file import TIMES
@@ -180,6 +182,16 @@ def start(save, *options):
     return process
 
 
+def resume(save, *options):
+    """Go on with a copy of a finished run, in this process."""
+    main.main([*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(save), "--resume", *options])
+
+
+def flipped(content, at=5000, bit=1):
+    """The content of a file with one bit flipped, in the byte at that place."""
+    return content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
+
+
 def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):
     """Let this process get a signal in the given call, counted from 1, of a method or function."""
     real, calls = getattr(owner, method), itertools.count(1)
@@ -213,6 +225,14 @@ def finished(tmp_path_factory):
     process = script("main.py", *SMALL, "--nEpochs", "2", "--save", save)
     assert process.returncode == 0, process.stderr
     return save, save / "DIGITS-AuxResNet-14-3", process.stdout
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    """A copy of a finished run, to be spoilt: the folder given as --save, the run's own folder."""
+    _, folder, _ = finished
+    shutil.copytree(folder, tmp_path / folder.name)
+    return tmp_path, tmp_path / folder.name
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_pictures
+from conftest import flipped, write_pictures
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -231,8 +231,7 @@ def test_damaged_files_of_decoded_pictures_are_written_anew(kept):
     whole, rng = file.read_bytes(), random.Random(0)
     damaged = [b"", whole[:-1], whole + b"\0", b"\0" * len(whole), whole[64:], pickle.dumps(Path), os.urandom(5000)]
     for _ in range(100):
-        place = rng.randrange(len(whole))
-        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
+        damaged.append(flipped(whole, rng.randrange(len(whole)), 1 << rng.randrange(8)))
     for content in damaged:
         file.write_bytes(content)
         assert kept.load().whole().images.equal(kept.pixels)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, script
+from conftest import PROJECT, SMALL, assert_one_line_error, flipped, script
 from PIL import Image
 from safetensors.torch import load_file, save
 
@@ -110,7 +110,7 @@ def test_a_bit_that_flipped_is_refused_by_name(finished, tmp_path):
     assert script("test.py", "DIGITS", path).returncode == 0
     error, name = (re.search(pattern, content).start(1) for pattern in (rb'error\\": (\d)', rb"classes.*?(7)"))
     for at, bit in ((len(content) - 2, 1), (len(content) // 2, 1), (error, 1), (name, 64)):
-        path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
+        path.write_bytes(flipped(content, at, bit))
         with pytest.raises(UserError, match=f"{path} is damaged: its checksum"):
             load(path)
     export = ("export.py", "DIGITS", path, "--check=0")
@@ -118,12 +118,9 @@ def test_a_bit_that_flipped_is_refused_by_name(finished, tmp_path):
         assert_one_line_error(script(*program), 1, f"{path} is damaged")
 
 
-def test_a_finished_run_with_a_damaged_exit_file_is_refused_by_name(finished, tmp_path):
-    folder = tmp_path / finished[1].name
-    shutil.copytree(finished[1], folder)
-    content = bytearray((folder / FIRST).read_bytes())
-    content[-1] ^= 1
-    (folder / FIRST).write_bytes(content)
+def test_a_finished_run_with_a_damaged_exit_file_is_refused_by_name(run_copy):
+    _, folder = run_copy
+    (folder / FIRST).write_bytes(flipped((folder / FIRST).read_bytes(), -2))
     with pytest.raises(UserError, match=f"{folder / FIRST} is damaged"):
         checkpoints.RunFiles(folder, (5, 9, 14)).read_errors()
 
@@ -244,30 +241,27 @@ def test_links_that_lead_out_of_the_folders_searched(link, finished, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["exit-5.safetensors", "log.csv", "opt.json", "latest.pt"])
-def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name, finished, tmp_path):
-    run = tmp_path / finished[1].name
-    shutil.copytree(finished[1], run)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name, run_copy):
+    save, run = run_copy
     (run / "previous.pt").unlink()
     (run / name).unlink()
     os.mkfifo(run / name)
-    resume = ("main.py", *SMALL, "--nEpochs", "2", "--save", tmp_path, "--resume")
+    resume = ("main.py", *SMALL, "--nEpochs", "2", "--save", save, "--resume")
     commands = {"exit-5.safetensors": ("test.py", "DIGITS", run / name), "latest.pt": resume}
     assert_one_line_error(script(*commands.get(name, ("plot.py", run))), 1, str(run / name), "no regular file")
 
 
-def test_a_folder_named_like_an_exit_file_and_files_of_other_names(finished, tmp_path):
+def test_a_folder_named_like_an_exit_file_and_files_of_other_names(run_copy, tmp_path):
     (tmp_path / "exit-8.safetensors").mkdir()
     assert_one_line_error(script("test.py", "DIGITS", tmp_path / "exit-8.safetensors"), 1, "holds no exit-<position>")
-    run = tmp_path / finished[1].name
-    shutil.copytree(finished[1], run)
+    _, run = run_copy
     shutil.copy(run / "exit-5.safetensors", run / "exit-5 (copy).safetensors")
     assert script("test.py", "DIGITS", run).stdout.startswith("error ")
 
 
-def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, genuine, tmp_path, monkeypatch):
+def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, genuine, run_copy, monkeypatch):
     """The first exit is of the next epoch already, the others follow while the reader waits."""
-    folder = tmp_path / "run"
-    shutil.copytree(finished[1], folder)
+    _, folder = run_copy
     tensors, header = genuine
     newer = {name: tensor + 1 for name, tensor in tensors.items()}
     (folder / FIRST).write_bytes(exit_file.content(newer, header))
@@ -283,11 +277,10 @@ DEPRIVED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-c
 
 
 @pytest.mark.parametrize("target", [FIRST, ""])
-def test_what_may_not_be_read_is_not_called_missing(target, finished, tmp_path):
+def test_what_may_not_be_read_is_not_called_missing(target, run_copy):
     if os.geteuid() == 0 and not shutil.which(DEPRIVED[0]):
         pytest.skip("root reads everything, unless setpriv takes that right")
-    folder = tmp_path / finished[1].name
-    shutil.copytree(finished[1], folder)
+    _, folder = run_copy
     (folder / target).chmod(0)
     command = [sys.executable, "test.py", "DIGITS", str(folder), "--exit", "all"]
     command = [*DEPRIVED, *command] if os.geteuid() == 0 else command
