@@ -52,8 +52,7 @@ def auxresnet(
     """
     with _own_modules():
         _check(dataset, name, exit)
-        dataset, name = os.fspath(dataset), os.fspath(name)
-        save, data_dir = map(os.path.expanduser, (save, data_dir))
+        dataset, name, save, data_dir = map(os.path.expanduser, (dataset, name, save, data_dir))
         if pretrained:
             _check_left_open(classes=classes, input_size=input_size)
             return _trained(dataset, name, exit, save)

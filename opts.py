@@ -145,7 +145,7 @@ OPTIONS = (
         "data",
         Option("data", values.dataset(NAMES, "train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
                "train/<class>/* and, unless --valSize is above 0, test/<class>/* or val/<class>/*", "DATA"),
-        Option("dataDir", values.place, "./data", "where data sets are, or are downloaded to", "DIR",
+        Option("dataDir", text, "./data", "where data sets are, or are downloaded to", "DIR",
                free="on resume", programs=(*TRAIN_AND_TEST, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Default("all"),
@@ -157,11 +157,11 @@ OPTIONS = (
     ),
     *group(
         "run",
-        Option("save", values.place, "./", "folder that holds the folders of runs; networks are looked for there, then "
+        Option("save", text, "./", "folder that holds the folders of runs; networks are looked for there, then "
                "in pretrained/", "DIR", free="on resume", programs=(*TRAIN_AND_TEST, *SHIPPING, "calibrate.py")),
         Option("saveEvery", number(float, 0, 1e6), 10.0, "minutes between saves within an epoch", "MIN",
                free="on resume"),
-        Option("resume", values.place, Default("start anew"), "go on with the run in DIR, or in this command's own "
+        Option("resume", str, Default("start anew"), "go on with the run in DIR, or in this command's own "
                "folder; auto: start it there, or go on if it was started", "DIR|auto", alone="", free="on resume",
                once=True),
         Option("config", values.old_file, Default("none"), "file of options, TOML such as depth = 56, or a run's "
@@ -354,7 +354,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     PicturesMoved where their pictures are not there. `data` is where a folder of them is now, if not where it was."""
     if not stored.are_of(saved, MAIN) or "depth" not in saved:
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
-    named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
+    named = {name: value for name, value in saved.items() if value not in (None, "") and name not in ONCE}
     place = str(named.get("data", MAIN.resolved({})["data"]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place

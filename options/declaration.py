@@ -4,6 +4,7 @@ Options may be written as in the Lua scripts: with one dash, and in any case (`-
 """
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,15 +143,27 @@ class Program:
         group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=help, **more)
 
     def _spelled(self, argv: Sequence[str]) -> Iterator[str]:
-        """The arguments with every option in its own spelling: `-batchSize=256` -> `--batchsize=256`."""
+        """The arguments with every option in its own spelling, and every home by its path: `-batchSize=256` becomes
+        `--batchsize=256`, `--save=~/runs`, which shells leave as it is, `--save=/home/ann/runs`."""
         names = ["help", *(option.name for option in self.options if not option.positional)]
         known = {name.lower(): f"--{name}" for name in names}
         for argument in argv:
-            match = re.fullmatch(r"--?([A-Za-z]+)(=.*)?", argument, re.DOTALL)
+            match = re.fullmatch(r"--?([A-Za-z]+)(?:(=)(.*))?", argument, re.DOTALL)
             flag = known.get(match[1].lower()) if match else None
-            if flag and (match[2] == "=--" or "\0" in argument):  # argparse would take the former for no value at all
-                raise UsageError(f"argument {flag}: {match[2][1:]!r} is not a value (see --help)")
-            yield flag + (match[2] or "") if flag else argument
+            if not flag:
+                yield _at_home(argument)
+                continue
+            if match[3] and (match[3] == "--" or "\0" in match[3]):  # argparse would take the former for no value
+                raise UsageError(f"argument {flag}: {match[3]!r} is not a value (see --help)")
+            yield f"{flag}={_at_home(match[3])}" if match[2] else flag
+
+
+def _at_home(text: str) -> str:
+    """A text in which a `~` at the beginning is the user's home, where there is such a home."""
+    try:
+        return os.path.expanduser(text)  # noqa: PTH111 (a Path would raise where it knows no such home)
+    except ValueError:  # half a character, or a zero byte, which are no name of a user
+        return text
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,15 +82,6 @@ def holds(folder: str, split: str) -> bool:
         return Path(folder, split).is_dir()
     except (OSError, ValueError):  # a name that is too long or that none can be, a folder that may not be read
         return False
-
-
-def place(path: str) -> str:
-    """The path of a folder, which need not be there. `~` is the user's home, also where a shell leaves it as it is, as
-    in --save=~/runs."""
-    try:
-        return os.path.expanduser(path)  # noqa: PTH111 (a Path would raise where it knows no such home)
-    except ValueError:  # half a character
-        return path
 
 
 def folder(text: str) -> str:

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, write_pictures
 
 import opts
 from datasets import catalog
@@ -217,6 +217,25 @@ def test_a_home_that_the_shell_leaves_alone_is_found(monkeypatch):
     options = opts.parse(["--save=~/runs", "--dataDir", "~"])
     assert (options.save, options.dataDir) == ("/home/ann/runs", "/home/ann")
     assert opts.parse(["--save", "./~"]).save == "./~"
+    assert opts.parse(["--save=~nobody there"]).save == "~nobody there"
+    assert opts.EXPORT.parsed(["digits", "~/a.safetensors", "--to=~/b.onnx"]).model == "/home/ann/a.safetensors"
+    assert opts.EXPORT.parsed(["digits", "a", "--to=~/b.onnx"]).to == "/home/ann/b.onnx"
+
+
+def test_a_home_is_found_wherever_a_file_or_a_folder_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_pictures(tmp_path / "pets" / "train", {"cat": 1, "dog": 1})
+    write_pictures(tmp_path / "pets" / "test", {"cat": 1, "dog": 1})
+    (tmp_path / "fast.toml").write_text('data = "~/pets"\nsave = "~/runs"\n')
+    options = opts.parse(["--config=~/fast.toml"])
+    assert (options.data, options.save) == (str(tmp_path / "pets"), str(tmp_path / "runs"))
+    assert opts.CALIBRATE.parsed("--heldOut=~/pets ~/pets a --budgetMACs 1M".split()).heldOut == options.data
+
+
+def test_an_empty_save_is_refused_and_read_where_an_older_version_allowed_it():
+    with pytest.raises(UsageError, match="save: '' is empty; give a name or a path"):
+        opts.parse(["--save", ""])
+    assert opts.from_saved({**vars(opts.parse([])), "save": ""}).save == "./"
 
 
 def test_a_run_that_goes_on_may_lack_what_a_new_one_needs():
