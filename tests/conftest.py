@@ -17,6 +17,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read when PyTorch is imported
+os.environ.setdefault("TESTED_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))  # by test_gpu.py
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the other tests are of the CPU, because they compare bits
 
 import numpy as np
 import pytest
