@@ -354,7 +354,8 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     PicturesMoved where their pictures are not there. `data` is where a folder of them is now, if not where it was."""
     if not stored.are_of(saved, MAIN) or "depth" not in saved:
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
-    named = {name: value for name, value in saved.items() if value not in (None, "") and name not in ONCE}
+    named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
+    named |= {name: "./" for name in ("save", "dataDir") if named.get(name) == ""}  # as older versions took it
     place = str(named.get("data", MAIN.resolved({})["data"]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place

@@ -148,14 +148,16 @@ class Program:
         names = ["help", *(option.name for option in self.options if not option.positional)]
         known = {name.lower(): f"--{name}" for name in names}
         for argument in argv:
-            match = re.fullmatch(r"--?([A-Za-z]+)(?:(=)(.*))?", argument, re.DOTALL)
+            match = re.fullmatch(r"--?([A-Za-z]+)(?:=(.*))?", argument, re.DOTALL)
             flag = known.get(match[1].lower()) if match else None
             if not flag:
                 yield _at_home(argument)
-                continue
-            if match[3] and (match[3] == "--" or "\0" in match[3]):  # argparse would take the former for no value
-                raise UsageError(f"argument {flag}: {match[3]!r} is not a value (see --help)")
-            yield f"{flag}={_at_home(match[3])}" if match[2] else flag
+            elif match[2] is None:
+                yield flag
+            elif match[2] == "--" or "\0" in match[2]:  # argparse would take the former for no value at all
+                raise UsageError(f"argument {flag}: {match[2]!r} is not a value (see --help)")
+            else:
+                yield f"{flag}={_at_home(match[2])}"
 
 
 def _at_home(text: str) -> str:

@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import PROJECT, logged, write_pictures
 
+from formats import exit_file
+
 pytestmark = pytest.mark.slow
 
 RUN = ("main.py", "--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--schedule", "cosine")
@@ -60,9 +62,29 @@ def trained(gpus, tmp_path_factory):
     return save / FOLDER
 
 
-def classes(path):
-    """The class of each picture, from what predict.py wrote."""
-    return [(row["path"], row["class"]) for row in csv.DictReader(path.open())]
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 40 pictures."""
+    write_pictures(tmp_path / "pictures", {"noise": 40})
+    return tmp_path / "pictures"
+
+
+def agreeing(*paths):
+    """Of how many of the 40 pictures two files of predict.py say the same."""
+    told = [[(row["path"], row["class"]) for row in csv.DictReader(path.open())] for path in paths]
+    assert len(told[0]) == 40
+    return sum(one == other for one, other in zip(*told, strict=True))
+
+
+def stopped(*command):
+    """Train on until an epoch is done, and stop by SIGTERM."""
+    line = [sys.executable, "-u", *map(str, command)]
+    process = subprocess.Popen(line, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith("epoch"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_the_cpu_agrees_on_what_was_trained(trained):
@@ -79,51 +101,35 @@ def test_every_way_to_train(way, gpus, tmp_path):
     rows = logged(folder)
     assert len(rows) == 5
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
-    assert all(os.path.lexists(folder / f"exit-{position}.safetensors") for position in (5, 9, 14))
+    assert list(exit_file.files_in(folder)) == [5, 9, 14]
 
 
 def test_a_run_that_was_stopped_goes_on_elsewhere(gpus, tmp_path):
     """From the GPU to the CPU, and back."""
-    line = [sys.executable, "-u", *RUN, "--nEpochs", "400", "--save", str(tmp_path)]
-    process = subprocess.Popen(line, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, text=True)
-    while not process.stdout.readline().startswith("epoch"):
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    done = len(logged(tmp_path / FOLDER))
+    stopped(*RUN, "--nEpochs", "400", "--save", tmp_path)
     for where in (ON_CPU, ()):
-        line = [sys.executable, "-u", "main.py", "--resume", str(tmp_path / FOLDER), *where]
-        process = subprocess.Popen(line, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, text=True)
-        while not (told := process.stdout.readline()).startswith("epoch"):
-            assert process.poll() is None, told
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=120)
-        assert len(logged(tmp_path / FOLDER)) > done
         done = len(logged(tmp_path / FOLDER))
+        stopped("main.py", "--resume", tmp_path / FOLDER, *where)
+        assert len(logged(tmp_path / FOLDER)) > done
 
 
-def test_pictures_leave_early(trained, tmp_path):
+def test_pictures_leave_early(trained, pictures, tmp_path):
     run("calibrate.py", "DIGITS", trained, "--budgetMACs", "20M", "--out", tmp_path)
     policy = ("--policy", tmp_path / "policy.json")
     ways = ((), ON_CPU, ("--compile", "true"))
     errors = [float(run("test.py", "DIGITS", trained, *policy, *way).split()[1]) for way in ways]
     assert errors == pytest.approx([errors[1]] * len(ways), abs=0.6)
-    pictures = tmp_path / "pictures"
-    write_pictures(pictures, {"noise": 40})
     for name, way in (("gpu", ()), ("cpu", ON_CPU)):
         run("predict.py", trained, pictures, *policy, *way, "--out", tmp_path / f"{name}.csv")
-    assert len(classes(tmp_path / "gpu.csv")) == 40
-    assert sum(map(tuple.__eq__, classes(tmp_path / "gpu.csv"), classes(tmp_path / "cpu.csv"))) >= 38
+    assert agreeing(tmp_path / "gpu.csv", tmp_path / "cpu.csv") >= 38
 
 
-def test_an_exported_file_answers_as_the_exit(trained, tmp_path):
-    file, pictures = tmp_path / "model.pt2", tmp_path / "pictures"
+def test_an_exported_file_answers_as_the_exit(trained, pictures, tmp_path):
+    file = tmp_path / "model.pt2"
     run("export.py", "DIGITS", trained, "--exit", "9", "--to", file)
-    write_pictures(pictures, {"noise": 40})
     run("predict.py", trained, pictures, "--exit", "9", "--out", tmp_path / "exit.csv")
     run("predict.py", file, pictures, "--out", tmp_path / "file.csv")
-    assert sum(map(tuple.__eq__, classes(tmp_path / "exit.csv"), classes(tmp_path / "file.csv"))) >= 38
+    assert agreeing(tmp_path / "exit.csv", tmp_path / "file.csv") >= 38
 
 
 @pytest.mark.parametrize("launched", [("--nGPU", "2"), ()], ids=["DataParallel", "torchrun"])

@@ -218,8 +218,8 @@ def test_a_home_that_the_shell_leaves_alone_is_found(monkeypatch):
     assert (options.save, options.dataDir) == ("/home/ann/runs", "/home/ann")
     assert opts.parse(["--save", "./~"]).save == "./~"
     assert opts.parse(["--save=~nobody there"]).save == "~nobody there"
-    assert opts.EXPORT.parsed(["digits", "~/a.safetensors", "--to=~/b.onnx"]).model == "/home/ann/a.safetensors"
-    assert opts.EXPORT.parsed(["digits", "a", "--to=~/b.onnx"]).to == "/home/ann/b.onnx"
+    options = opts.EXPORT.parsed(["digits", "~/a.safetensors", "--to=~/b.onnx"])
+    assert (options.model, options.to) == ("/home/ann/a.safetensors", "/home/ann/b.onnx")
 
 
 def test_a_home_is_found_wherever_a_file_or_a_folder_is_given(tmp_path, monkeypatch):
@@ -235,7 +235,11 @@ def test_a_home_is_found_wherever_a_file_or_a_folder_is_given(tmp_path, monkeypa
 def test_an_empty_save_is_refused_and_read_where_an_older_version_allowed_it():
     with pytest.raises(UsageError, match="save: '' is empty; give a name or a path"):
         opts.parse(["--save", ""])
-    assert opts.from_saved({**vars(opts.parse([])), "save": ""}).save == "./"
+    whole = vars(opts.parse([]))
+    assert opts.from_saved({**whole, "save": ""}).save == "./"
+    assert opts.from_saved({**whole, "dataDir": ""}).dataDir == "./"
+    with pytest.raises(UserError, match="no longer in"):  # no folder of pictures, and not CIFAR10
+        opts.from_saved({**whole, "data": ""})
 
 
 def test_a_run_that_goes_on_may_lack_what_a_new_one_needs():
