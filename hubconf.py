@@ -23,12 +23,13 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
 HERE = Path(__file__).resolve().parent
+ALL = "all"  # in place of the position of an exit
 
 
 def auxresnet(
     dataset: str = "CIFAR10",
     name: str = "AuxResNet-56-5",
-    exit: int | None = None,
+    exit: int | str | None = None,
     pretrained: bool = True,
     classes: int | None = None,
     save: str = "./",
@@ -36,9 +37,10 @@ def auxresnet(
     input_size: int | None = None,
 ) -> "Classifier":
     """One exit of a network (None: the last that learnt), as a module from N×side×side×3 uint8 pictures to N×classes
-    probabilities.
+    probabilities; or ("all") the whole network, which answers with its deepest exit.
 
-    It has `classes`, `preprocess`, `predict` and `card`; its `network` gives logits of normalised pictures.
+    It has `classes`, `normalise`, `preprocess`, `predict` and `card`; its `network` gives, of normalised pictures, a
+    list with the N×classes logits of each exit that it has.
 
     With `pretrained`, `name` is a network's name, which is looked for in `save` and in `pretrained/`, or the path of a
     run's folder or of an exit file. Without, it is a fresh network, in training mode: its class names and normalisation
@@ -66,8 +68,8 @@ def _check(dataset: object, name: object, exit: object) -> None:
     for what, value in (("dataset", dataset), ("name", name)):
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"{what} is a text or a path, not {value!r}")
-    if exit is not None and type(exit) is not int:
-        raise UserError(f"exit is a position such as 45, or None for the last exit that learnt, not {exit!r}")
+    if exit not in (None, ALL) and type(exit) is not int:
+        raise UserError(f"exit is a position such as 45, {ALL!r}, or None for the last exit that learnt, not {exit!r}")
 
 
 def _check_left_open(**of_fresh_networks: object) -> None:
@@ -79,7 +81,7 @@ def _check_left_open(**of_fresh_networks: object) -> None:
             raise UserError(f"{what} is for fresh networks; a trained one has its own; give pretrained=False")
 
 
-def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifier":
+def _trained(dataset: str, name: str, exit: int | str | None, save: str) -> "Classifier":
     from datasets import catalog
     from inference import saved
     from inference.classifier import Classifier, card
@@ -90,7 +92,7 @@ def _trained(dataset: str, name: str, exit: int | None, save: str) -> "Classifie
 
 
 def _fresh(
-    dataset: str, name: str, exit: int | None, classes: int | None, data_dir: str, input_size: int | None
+    dataset: str, name: str, exit: int | str | None, classes: int | None, data_dir: str, input_size: int | None
 ) -> "Classifier":
     from datasets import catalog
     from datasets.sizing import SIDE, SIDES, Sizing
@@ -102,8 +104,8 @@ def _fresh(
     from system.strict import is_number
 
     configuration = names.parse(name)
-    position = configuration.exits[-1] if exit is None else exit
-    if position not in configuration.exits:
+    kept = configuration.exits if exit == ALL else (configuration.exits[-1] if exit is None else exit,)
+    if not set(kept) <= set(configuration.exits):
         raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
     input_size = SIDE if input_size is None else input_size
     if type(input_size) is not int or input_size not in SIDES:
@@ -113,9 +115,9 @@ def _fresh(
         raise UserError(f"classes is how many there are, a whole number from 1 to {MAX_CLASSES:,}, not {classes!r}")
     sizing = Sizing(input_size)
     about = _about(_spelled(dataset), classes, data_dir, sizing)
-    network = networks.build(configuration, len(about["classes"]), (position,))
+    network = networks.build(configuration, len(about["classes"]), kept)
     known = {"network": asdict(configuration), "name": name, "dataset": catalog.label(_spelled(dataset))}
-    card = {**known, "position": position, "epochs": 0, **about, **sizing.fields()}
+    card = {**known, "position": kept[-1], "epochs": 0, **about, **sizing.fields()}
     return Classifier(network, Normalise(about["mean"], about["std"]), card)
 
 

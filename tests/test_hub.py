@@ -122,6 +122,24 @@ def test_a_fresh_network_has_the_classes_of_the_data_set():
     assert len(model.predict(np.zeros((8, 8, 3), np.uint8))) == 1
 
 
+def test_the_whole_network_answers_as_its_exits_do(finished, pictures):
+    model = load(name=str(finished[1]), exit="all")
+    images = model.preprocess(pictures[0][0])
+    assert model.network.exits == (5, 9, 14)
+    for position, logits in zip(model.network.exits, model.network(model.normalise(images)), strict=True):
+        torch.testing.assert_close(logits.softmax(1), expected(finished[1], images, position))
+    torch.testing.assert_close(model(images), expected(finished[1], images, 14))
+    assert model.card["position"] == 14
+
+
+def test_a_fresh_network_with_all_its_exits_can_be_trained_on_the_sum_of_their_losses(pictures):
+    model = load(name="AuxResNet-14-3", exit="all", pretrained=False, classes=10)
+    logits = model.network(model.normalise(pictures[1]))
+    assert (model.network.exits, model.card["position"]) == ((5, 9, 14), 14)
+    sum(torch.nn.functional.cross_entropy(z, torch.arange(4)) for z in logits).backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
 def test_a_fresh_network_needs_no_test_pictures(tmp_path):
     write_pictures(tmp_path / "pets" / "train", {"cat": 3, "dog": 3})
     model = load(dataset=tmp_path / "pets", name="ResNet-8", pretrained=False)
@@ -145,7 +163,8 @@ def test_what_is_pretrained_is_found_without_more_words():
         ({"dataset": "nowhere", "pretrained": False}, "nowhere has no train/"),
         ({"name": "ResNet-8", "pretrained": False, "classes": 0}, "classes is .* from 1 to 100,000, not 0"),
         ({"name": "ResNet-8", "pretrained": False, "classes": "3"}, "classes is .* not '3'"),
-        ({"exit": "all"}, "exit is a position such as 45, or None for the last exit that learnt, not 'all'"),
+        ({"exit": "last"}, "exit is a position such as 45, 'all', or None for the last exit that learnt, not 'last'"),
+        ({"exit": [45]}, "exit is a position such as 45, 'all', .* not .45."),
         ({"classes": 3}, "classes is for fresh networks; a trained one has its own; give pretrained=False"),
         ({"input_size": 64}, "input_size is for fresh networks"),
         ({"dataset": None}, "dataset is a text or a path, not None"),

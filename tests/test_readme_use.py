@@ -48,13 +48,14 @@ def run(language, text, place):
     return process.stdout
 
 
-def test_the_three_ways(place):
+def test_the_ways_to_use_a_model(place):
     pytest.importorskip("onnxscript")
     printed = [run(language, text, place) for language, text in BLOCKS]
-    by_command, by_hub, exported, by_onnx = printed
+    by_command, by_hub, by_loop, exported, by_onnx = printed
     name, probability = re.fullmatch(r"cat\.png  (\w+) (0\.\d+|1\.0000)\n", by_command).groups()
     assert name in CLASSES
     assert by_hub.startswith(f"[('{name}', {probability[:-1]}")
+    assert by_loop == "[45, 56]: [1, 10] [1, 10]\n"
     assert "model.onnx" in exported
     assert by_onnx == f"{name}\n"
     rows = (place / "classes.csv").read_text().splitlines()
@@ -63,8 +64,8 @@ def test_the_three_ways(place):
 
 
 def test_they_are_short():
-    assert len(BLOCKS) == 4
-    assert all(len([line for line in text.splitlines() if line]) <= 5 for _, text in ALL)
+    assert len(BLOCKS) == 5
+    assert all(len([line for line in text.splitlines() if line]) <= 6 for _, text in ALL)
 
 
 def test_the_commands_that_need_a_policy_are_legal():
