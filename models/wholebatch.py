@@ -30,7 +30,7 @@ class _Normalise(torch.autograd.Function):
         mean = x.float().mean((0, 2, 3))  # torch.var_mean takes many times as long on processors
         variance = (x - mean[:, None, None]).square().mean((0, 2, 3)).double()
         mean = mean.double()
-        count = mean.new_tensor([x.numel() // len(mean) if takes_part else 0])
+        count = mean.new_full((1,), x.numel() // len(mean) if takes_part else 0)  # made on the device: nothing waits
         told = world.total(torch.cat([count * mean, count * (variance + mean.square()), count]))
         count, (mean, square) = told[-1:], (told[:-1] / told[-1]).chunk(2)
         mean, variance, count = mean.float(), (square - mean.square()).float(), count.float()

@@ -20,8 +20,21 @@ def choose(count: int | None) -> list[torch.device]:
     """The devices for `--nGPU count`; None takes one GPU if there is one, else the CPU, and says so. Of several
     processes on a host each has a GPU of its own.
 
-    Raises UserError where the machine has fewer GPUs than were asked for, or where they do not work.
+    Raises UserError where the machine has fewer GPUs than were asked for, where they do not work, or where another
+    process would compute on the CPU and this one on a GPU: they would wait for each other.
     """
+    chosen = _of_this_host(count)
+    own, first = chosen[0].type, world.broadcast(lambda: chosen[0].type)
+    if own != first:
+        raise UserError(
+            f"this process would compute on {own}, the first one on {first}; give all --nGPU 0 for the CPU, or see "
+            "that PyTorch finds the GPUs of every host"
+        )
+    return chosen
+
+
+def _of_this_host(count: int | None) -> list[torch.device]:
+    """The same, whatever other hosts choose."""
     # A GPU may be there, and its driver too old: then it is counted, and cannot be had.
     there, processes = torch.cuda.device_count() if torch.cuda.is_available() else 0, world.host_size()
     if count is None and not there:
@@ -47,10 +60,12 @@ def choose(count: int | None) -> list[torch.device]:
 
 
 def check_works(device: torch.device) -> None:
-    """Raise UserError where a GPU does not compute, because PyTorch has no code for it, or another program has it."""
+    """Raise UserError where a GPU does not compute, because PyTorch or cuDNN has no code for it, another program has
+    it, or one of several is broken."""
     try:
-        torch.ones(1, device=device).add(1).item()
-    except RuntimeError as error:
+        one = torch.ones(1, 1, 1, 1, device=device)
+        nn.functional.conv2d(one, one).item()
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
         raise UserError(f"{device} cannot be used: {reason(error)}; give --nGPU 0 for the CPU") from error
 
 

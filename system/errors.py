@@ -26,10 +26,11 @@ class UsageError(UserError):
     status = 2
 
 
-# How a shortage of memory is told: by PyTorch, its libraries, the linker, Python.
+# How a shortage of memory is told: by PyTorch, its libraries (cuDNN by finding no way to convolve that has room), the
+# linker, Python.
 SHORTAGES = re.compile(
     "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc_failed|map segment|start new thread|ENOMEM"
-    "|returned NULL without setting an exception"
+    "|returned NULL without setting an exception|unable to find an engine"
 )
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",

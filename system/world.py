@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from system.errors import UserError
+from system.errors import UserError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,9 @@ def joined() -> Iterator[None]:
     try:
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         store = rollcall.assembled(store, rank, size, PATIENCE)
-        backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
+        # What NCCL notes of an attempt that failed stays in torchrun's store, and would end the next attempt.
+        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
+        backend = "cpu:gloo,cuda:nccl" if cuda.is_available() and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         groups = [distributed.new_group(backend="gloo", timeout=timeout) for timeout in (PATIENCE, PREPARING)]
     except RuntimeError as error:
@@ -112,7 +114,11 @@ def joined() -> Iterator[None]:
         if not is_loss(error):
             raise
         time.sleep(GRACE)
-        raise UserError("another process was lost; --resume auto goes on from the last state") from error
+        text = f"another process was lost; --resume auto goes on from the last state ({reason(error)})"
+        raise UserError(text) from error
+    except SystemExit:  # all processes stop
+        distributed.destroy_process_group()
+        raise
     distributed.destroy_process_group()
     _place = _Place()
 

@@ -79,12 +79,14 @@ def agreeing(*paths):
 def stopped(*command):
     """Train on until an epoch is done, and stop by SIGTERM."""
     line = [sys.executable, "-u", *map(str, command)]
-    process = subprocess.Popen(line, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(line, cwd=PROJECT, env=environment(), stdout=pipe, stderr=pipe, text=True)
     while not process.stdout.readline().startswith("epoch"):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
+    assert "no GPU found" not in told
 
 
 def test_the_cpu_agrees_on_what_was_trained(trained):

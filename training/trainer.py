@@ -20,7 +20,7 @@ from models.multiexit import MultiExit
 from models.norm import OverAllProcesses
 from system import world
 from system.arithmetic import autocast
-from system.devices import generators, place
+from system.devices import place
 from system.stopping import Stop, Stopped
 from system.strict import is_number
 from training import mixing, optimizers
@@ -29,6 +29,7 @@ from training.finite import FiniteWatch
 from training.likeness import like
 from training.optimizers import Optimization
 from training.schedules import ExitWeights, LearningRate
+from training.undoing import Undo
 
 SCALER = ("scale", "_growth_tracker")  # what moves in the state of a gradient scaler
 
@@ -72,6 +73,7 @@ class Trainer:
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         if world.size() > 1:
             self._lay_out_gradients()
+        self.undo = Undo(network, self.device)
         # Of batch norms; found now, because a network that moves to a GPU gets other buffers.
         self.statistics = {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
         warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
@@ -157,20 +159,13 @@ class Trainer:
         if world.size() > 1 or isinstance(self.model, nn.DataParallel):  # others would wait, or its threads go on
             yield
             return
-        held = [(module, dict(module._buffers)) for module in self.network.modules()]  # recomputed blocks get others
-        buffers = list(self.network.buffers())
-        before = [buffer.clone() for buffer in buffers]
-        random, random_cuda = torch.get_rng_state(), generators(self.device)
+        self.undo.remember()
         try:
-            with self.stop.breaking():
+            # Without threads of its own, the backward pass of a GPU, too, lets signals in (`_let_signals_in`).
+            with torch.autograd.set_multithreading_enabled(False), self.stop.breaking():
                 yield
         except Stopped:
-            for module, own in held:
-                module._buffers.update(own)
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
-            torch.set_rng_state(random)
-            torch.cuda.set_rng_state_all(random_cuda)
+            self.undo.restore()
             raise
 
     def state(self) -> dict[str, Any]:

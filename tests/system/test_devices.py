@@ -5,9 +5,9 @@ import threading
 
 import pytest
 import torch
-from conftest import network
+from conftest import network, together
 
-from system import devices
+from system import devices, world
 from system.errors import UserError
 
 
@@ -48,6 +48,24 @@ def test_gpus_that_do_not_work_are_not_taken(monkeypatch):
     gpus(monkeypatch, 1)
     with pytest.raises(UserError, match=r"^cuda:0 cannot be used: .*; give --nGPU 0 for the CPU$"):
         devices.choose(None)
+
+
+def chosen_by_hosts_of_which_one_has_a_gpu():
+    """A GPU that this machine lacks is made up in the second process."""
+    with pytest.MonkeyPatch.context() as patch:
+        gpus(patch, 2 * world.rank())
+        patch.setattr(torch.cuda, "set_device", lambda _: None)
+        patch.setattr(devices, "check_works", lambda _: None)
+        try:
+            return str(devices.choose(None))
+        except UserError as error:
+            return str(error)
+
+
+def test_processes_on_different_kinds_of_devices_do_not_wait_for_each_other():
+    first, second = together(2, chosen_by_hosts_of_which_one_has_a_gpu)
+    assert first == "[device(type='cpu')]"
+    assert second.startswith("this process would compute on cuda, the first one on cpu; give all --nGPU 0")
 
 
 class Told(torch.nn.Module):

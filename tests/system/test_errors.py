@@ -19,6 +19,7 @@ SHORT = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
     RuntimeError("std::bad_alloc"),
     RuntimeError("can't start new thread"),
     SystemError("<function _find_and_load at 0x7f> returned NULL without setting an exception"),
