@@ -190,8 +190,8 @@ OPTIONS = (
     ),
     *group(
         "training",
-        _choice("recipe", RECIPES, "paper", "what other options are by default: as the authors have them, or quick",
-                free="between runs"),
+        _choice("recipe", RECIPES, "paper", "what other options are by default: as the authors have them, or for fewer "
+                "epochs, 5 to 40 (fast) or 40 to 120 (long)", free="between runs"),
         Option("nEpochs", number(int, 1, 100000), 400, "epochs", "N"),
         Option("testEvery", number(int, 1, 100000), 1, "test after every Nth epoch, and after the last", "N",
                free="between runs"),

@@ -4,12 +4,12 @@ python -m benchmarks.shipping --dataDir DIR     # DIR holds CIFAR-10; the networ
 
 Row by row, pictures that leave at an exit: the time of one in the file of the whole network, and in the file of that
 exit alone. Then pictures as they come: one by one in the file of the network, and in batches in the bundle, against the
-last exit's file. The policy is that of `benchmarks.early_exit`.
+files of the last two exits. The policy is that of `benchmarks.early_exit`.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,8 +50,8 @@ def runner(path: Path) -> Callable[[Tensor], object]:
     return exported.runnable(path.read_bytes(), path).probabilities
 
 
-def compared(folder: Path, names: tuple[str, str], images: Tensor, size: int, rounds: int) -> list[float]:
-    """The seconds of each of two for one of the pictures."""
+def compared(folder: Path, names: Sequence[str], images: Tensor, size: int, rounds: int) -> list[float]:
+    """The seconds of each for one of the pictures; they take turns."""
     cases = {name: partial(case, folder / name, images, size) for name in names}
     seconds = interleaved(cases, rounds)
     return [seconds[name] / len(images) for name in names]
@@ -79,11 +79,12 @@ def main() -> None:
             rows.append((str(position), f"{1000 * one:.2f}", f"{1000 * own:.2f}", f"{one / own:.2f}"))
         titles = ("pictures that leave at", f"ms in {ONE}", "ms in the exit's own", "ratio")
         print(table(dict(zip(titles, zip(*rows, strict=True), strict=True))))
-        last = OWN.format(policy.positions[-1])
+        single = [OWN.format(position) for position in policy.positions[-2:]]
         for name, size, count in ((ONE, 1, SINGLES), (BUNDLE, BATCH, AT_ONCE)):
-            ours, whole = compared(folder, (name, last), images[:count], size, arguments.rounds)
-            told = f"{1 / ours:,.0f} img/s; {last}: {1 / whole:,.0f}; {whole / ours:.2f} times as fast"
-            print(f"\n{name}, batches of {size}: {told}")
+            ours, *others = compared(folder, (name, *single), images[:count], size, arguments.rounds)
+            print(f"\n{name}, batches of {size}: {1 / ours:,.0f} img/s")
+            for other, seconds in zip(single, others, strict=True):
+                print(f"{other}: {1 / seconds:,.0f}; {seconds / ours:.2f} times as fast as that")
 
 
 if __name__ == "__main__":

@@ -103,10 +103,13 @@ class Program:
         return {**result, **found}
 
     def shown(self, option: Option) -> str:
-        """The default in words, with those of the presets that have another: `400; fast: 30; DIGITS: 8`."""
+        """The default in words, with those of the presets that have another: `step; fast, long: onecycle`."""
         default = option.default.text if isinstance(option.default, Default) else as_text(option.default)
-        presets = [f"{name}: {as_text(of[option.name])}" for name, of in self.presets.items() if option.name in of]
-        return "; ".join([default, *presets])
+        names: dict[str, list[str]] = {}
+        for name, of in self.presets.items():
+            if option.name in of:
+                names.setdefault(as_text(of[option.name]), []).append(name)
+        return "; ".join([default, *(f"{', '.join(alike)}: {value}" for value, alike in names.items())])
 
     def _parser(self, whole: bool = True) -> argparse.ArgumentParser:
         """A parser of the whole command line, or else of its options alone, without the help."""

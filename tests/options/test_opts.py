@@ -42,36 +42,36 @@ main.py --widen: 10 at depth 26, else 1; DIGITS: 1
 main.py --dropout: 0.0
 main.py --shortcutType: A if k is 1, else B
 main.py --recipe: paper
-main.py --nEpochs: 400; fast: 30; DIGITS: 8
+main.py --nEpochs: 400; fast: 30; long: 60; DIGITS: 8
 main.py --testEvery: 1
 main.py --batchsize: 128; DIGITS: 64
-main.py --schedule: step; fast: onecycle; DIGITS: onecycle
-main.py --LR: 0.1; fast: 0.2
-main.py --scaleLR: false; fast: true
-main.py --optimizer: sgd; fast: muon
+main.py --schedule: step; fast, long, DIGITS: onecycle
+main.py --LR: 0.1; fast, long: 0.2
+main.py --scaleLR: false; fast, long: true
+main.py --optimizer: sgd; fast, long: muon
 main.py --momentum: 0.9
-main.py --weightDecay: 0.0001; fast: 0.0005
-main.py --decayNorms: true; fast: false
+main.py --weightDecay: 0.0001; fast, long: 0.0005
+main.py --decayNorms: true; fast, long: false
 main.py --syncBN: false
 main.py --ema: 0.0
 main.py --manualSeed: 0
 main.py --exitWeights: sum
 main.py --exitSchedule: constant
-main.py --labelSmoothing: 0.0; fast: 0.1
+main.py --labelSmoothing: 0.0; fast, long: 0.1
 main.py --distill: 0.0
 main.py --teacher: last
 main.py --temperature: 1.0
-main.py --padding: black
-main.py --alternateFlip: false; fast: true
-main.py --cutout: 0
+main.py --padding: black; long: reflect
+main.py --alternateFlip: false; fast, long: true
+main.py --cutout: 0; long: 12
 main.py --mixup: 0.0
 main.py --startSize: inputSize
 main.py --nGPU: 1 if there is one
 main.py --cpuThreads: as PyTorch finds best
 main.py --nThreads: 2
 main.py --shareGradInput: false
-main.py --precision: float; fast: auto
-main.py --compile: false; fast: auto
+main.py --precision: float; fast, long: auto
+main.py --compile: false; fast, long: auto
 test.py data
 test.py model
 test.py --exit: the last exit that learnt

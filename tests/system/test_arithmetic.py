@@ -153,10 +153,15 @@ def test_a_recipe_has_epochs_of_its_own_and_a_range_that_it_is_meant_for():
     plain = opts.parse([])
     assert (plain.nEpochs, plain.precision, plain.compile) == (400, "float", False)
     assert outside_recipe(plain) is None
-    for epochs in ("2", "400"):
-        note = outside_recipe(opts.parse(["--recipe", "fast", "--nEpochs", epochs]))
-        assert "5 to 40 epochs" in note
-        assert f"this run has {epochs}" in note
+    assert outside_recipe(opts.parse(["--recipe", "long"])) is None
+    for recipe, meant, epochs, advice in (
+        ("fast", "5 to 40", 2, "TRAINING.md says"),
+        ("fast", "5 to 40", 60, "--recipe long is meant for that"),
+        ("fast", "5 to 40", 400, "TRAINING.md says"),
+        ("long", "40 to 120", 30, "--recipe fast is meant for that"),
+    ):
+        note = outside_recipe(opts.parse(["--recipe", recipe, "--nEpochs", str(epochs)]))
+        assert note.startswith(f"--recipe {recipe} is meant for {meant} epochs, this run has {epochs}; {advice}")
 
 
 def test_the_authors_recipe_says_once_that_16_bits_are_quicker(monkeypatch, tmp_path, capsys):

@@ -76,6 +76,9 @@ def test_a_recipe_is_a_set_of_defaults():
     assert (plain.schedule, plain.optimizer, plain.nEpochs) == ("step", "sgd", 400)
     assert (fast.schedule, fast.optimizer) == ("onecycle", "muon")
     assert opts.parse(["--recipe", "fast", "--LR", "0.03", "--schedule", "cosine"]).LR == 0.03
+    long = opts.parse(["--recipe", "long"])
+    differing = {name for name, value in vars(fast).items() if vars(long)[name] != value}
+    assert differing == {"recipe", "nEpochs", "padding", "cutout"}
     assert opts.parse(["--recipe", "fast", "--data", "DIGITS"]).widen == 1
 
 
