@@ -37,7 +37,7 @@ def auxresnet(
     input_size: int | None = None,
 ) -> "Classifier":
     """One exit of a network (None: the last that learnt), as a module from N×side×side×3 uint8 pictures to N×classes
-    probabilities; or ("all") the whole network, which answers with its deepest exit.
+    probabilities; or ("all") the network with all exits that have a file, which answers with the deepest of them.
 
     It has `classes`, `normalise`, `preprocess`, `predict` and `card`; its `network` gives, of normalised pictures, a
     list with the N×classes logits of each exit that it has.
@@ -68,7 +68,7 @@ def _check(dataset: object, name: object, exit: object) -> None:
     for what, value in (("dataset", dataset), ("name", name)):
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"{what} is a text or a path, not {value!r}")
-    if exit not in (None, ALL) and type(exit) is not int:
+    if not (exit is None or type(exit) is int or (type(exit) is str and exit == ALL)):
         raise UserError(f"exit is a position such as 45, {ALL!r}, or None for the last exit that learnt, not {exit!r}")
 
 

@@ -22,7 +22,7 @@ from models.names import DROPOUT, MAX_WIDEN
 from options import rules, stored, values
 from options.declaration import Default, Option, Program, as_text, group
 from options.listing import in_words, listing
-from options.recipes import BY_DATASET, RECIPES
+from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
 from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
 from system.errors import UsageError, UserError
 from system.files import real
@@ -31,6 +31,7 @@ from system.output import printable, quoted, tell
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
 TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
+MEANT = " or ".join(f"{low} to {high} ({recipe})" for recipe, (low, high) in MEANT_FOR.items())
 AUTO_RESUME = "auto"  # in place of a folder: start a run, or go on with it
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
 
@@ -191,7 +192,7 @@ OPTIONS = (
     *group(
         "training",
         _choice("recipe", RECIPES, "paper", "what other options are by default: as the authors have them, or for fewer "
-                "epochs, 5 to 40 (fast) or 40 to 120 (long)", free="between runs"),
+                f"epochs, {MEANT}", free="between runs"),
         Option("nEpochs", number(int, 1, 100000), 400, "epochs", "N"),
         Option("testEvery", number(int, 1, 100000), 1, "test after every Nth epoch, and after the last", "N",
                free="between runs"),

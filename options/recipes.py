@@ -1,6 +1,5 @@
 """Sets of defaults that go by a name: that of a recipe, or of a data set. What is given explicitly wins over both, a
-data set over a recipe. TRAINING.md has the measurements behind `fast` and `long`, and behind the epochs that they are
-meant for."""
+data set over a recipe. TRAINING.md has what was measured of `fast` and `long`."""
 
 import argparse
 from typing import Any
@@ -31,5 +30,5 @@ def outside_recipe(options: argparse.Namespace) -> str | None:
     if options.recipe not in MEANT_FOR or options.recipe in fitting:
         return None
     low, high = MEANT_FOR[options.recipe]
-    advice = f"--recipe {fitting[0]} is meant for that" if fitting else "TRAINING.md says what becomes of it"
+    advice = f"--recipe {fitting[0]} is meant for that" if fitting else "TRAINING.md says what was tried"
     return f"--recipe {options.recipe} is meant for {low} to {high} epochs, this run has {options.nEpochs}; {advice}"

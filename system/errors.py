@@ -53,6 +53,11 @@ def reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def first_words(error: BaseException) -> str:
+    """The first sentence of it, where more would be about the insides of a library."""
+    return reason(error).partition(". ")[0]
+
+
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
     """Turn a shortage of memory into a UserError that says what the memory was for, and what helps."""
@@ -61,7 +66,7 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
     except Exception as error:
         if not is_shortage(error):
             raise
-        raise UserError(f"out of memory {what}; {advice}") from error
+        raise UserError(f"out of memory {what}; {advice} ({first_words(error)})") from error
 
 
 @contextmanager

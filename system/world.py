@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -116,8 +116,9 @@ def joined() -> Iterator[None]:
         time.sleep(GRACE)
         text = f"another process was lost; --resume auto goes on from the last state ({reason(error)})"
         raise UserError(text) from error
-    except SystemExit:  # all processes stop
-        distributed.destroy_process_group()
+    except SystemExit:  # all processes stop, or are gone
+        with suppress(RuntimeError):
+            distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()
     _place = _Place()

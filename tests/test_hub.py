@@ -165,6 +165,7 @@ def test_what_is_pretrained_is_found_without_more_words():
         ({"name": "ResNet-8", "pretrained": False, "classes": "3"}, "classes is .* not '3'"),
         ({"exit": "last"}, "exit is a position such as 45, 'all', or None for the last exit that learnt, not 'last'"),
         ({"exit": [45]}, "exit is a position such as 45, 'all', .* not .45."),
+        ({"exit": np.array([15, 25])}, "exit is a position such as 45, 'all', .* not array"),
         ({"classes": 3}, "classes is for fresh networks; a trained one has its own; give pretrained=False"),
         ({"input_size": 64}, "input_size is for fresh networks"),
         ({"dataset": None}, "dataset is a text or a path, not None"),

@@ -28,7 +28,7 @@ from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
-from system.errors import UserError, is_shortage, memory_for
+from system.errors import UserError, first_words, is_shortage, memory_for
 from system.output import quoted, tell
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
@@ -68,7 +68,8 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         except Exception as error:
             if not is_shortage(error):
                 raise
-            raise UserError(f"out of memory in {run.progress.place}; {run.less_memory}") from error
+            text = f"out of memory in {run.progress.place}; {run.less_memory} ({first_words(error)})"
+            raise UserError(text) from error
         finally:
             run.close()
     if stopped:
@@ -171,10 +172,11 @@ class Run:
         print(introduction.where(self.files.folder, state, self.plan, resumed=before is not None))
         more = introduction.extension(options, before, state, self.plan) if before else None
         quicker = introduction.hint(options, self.macs, self.devices[0]) if not before else None
+        unfit = outside_recipe(options) if not before else None  # a run that was begun keeps its recipe
         for note in filter(None, (more, quicker)):
             print(note)
         sys.stdout.flush()
-        warnings = (arithmetic.slow(options.precision, self.devices[0]), outside_recipe(options), self.crowded)
+        warnings = (arithmetic.slow(options.precision, self.devices[0]), unfit, self.crowded)
         for warning in filter(None, warnings):
             tell(warning)
 

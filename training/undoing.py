@@ -14,15 +14,15 @@ class Undo:
     """
 
     def __init__(self, network: MultiExit, device: torch.device) -> None:
-        self.network, self.device = network, device
+        self.device = device
         buffers = list(network.buffers())
+        self.held = [(module, dict(module._buffers)) for module in network.modules()]
         types = dict.fromkeys(buffer.dtype for buffer in buffers)
         self.buffers = [[buffer for buffer in buffers if buffer.dtype is dtype] for dtype in types]
         self.copies = [[torch.empty_like(buffer) for buffer in alike] for alike in self.buffers]
 
     def remember(self) -> None:
         """Before a step: take in how things are."""
-        self.held = [(module, dict(module._buffers)) for module in self.network.modules()]
         for copies, buffers in zip(self.copies, self.buffers, strict=True):
             torch._foreach_copy_(copies, buffers)
         self.random, self.random_cuda = torch.get_rng_state(), generators(self.device)

@@ -155,9 +155,9 @@ def test_a_recipe_has_epochs_of_its_own_and_a_range_that_it_is_meant_for():
     assert outside_recipe(plain) is None
     assert outside_recipe(opts.parse(["--recipe", "long"])) is None
     for recipe, meant, epochs, advice in (
-        ("fast", "5 to 40", 2, "TRAINING.md says"),
+        ("fast", "5 to 40", 2, "TRAINING.md says what was tried"),
         ("fast", "5 to 40", 60, "--recipe long is meant for that"),
-        ("fast", "5 to 40", 400, "TRAINING.md says"),
+        ("fast", "5 to 40", 400, "TRAINING.md says what was tried"),
         ("long", "40 to 120", 30, "--recipe fast is meant for that"),
     ):
         note = outside_recipe(opts.parse(["--recipe", recipe, "--nEpochs", str(epochs)]))
