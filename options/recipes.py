@@ -17,7 +17,7 @@ FAST: dict[str, Any] = {
     "precision": "auto",
     "compile": "auto",
 }
-# Pictures of which a part is missing are harder to learn by heart; in so many epochs that is worth what it costs.
+# In so many epochs whole pictures, always with the same edges, are learnt by heart.
 LONG = FAST | {"nEpochs": 60, "padding": "reflect", "cutout": 12}
 RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "fast": FAST, "long": LONG}  # the authors' settings: the defaults
 MEANT_FOR = {"fast": (5, 40), "long": (40, 120)}  # epochs, both included
