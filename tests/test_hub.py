@@ -140,6 +140,16 @@ def test_a_fresh_network_with_all_its_exits_can_be_trained_on_the_sum_of_their_l
     assert all(weight.grad is not None for weight in model.parameters())
 
 
+def test_a_fresh_network_with_other_classes_takes_all_trained_weights_but_those_of_its_classes(finished):
+    fresh = load(name="AuxResNet-14-3", exit="all", pretrained=False, classes=7)
+    trained = load(name=str(finished[1]), exit="all").state_dict()
+    taken = {name: weight for name, weight in trained.items() if ".linear." not in name}
+    left = fresh.load_state_dict(taken, strict=False)
+    assert not left.unexpected_keys
+    assert all(".linear." in name for name in left.missing_keys)
+    assert len(left.missing_keys) == 6  # weight and bias of three heads
+
+
 def test_a_fresh_network_needs_no_test_pictures(tmp_path):
     write_pictures(tmp_path / "pets" / "train", {"cat": 3, "dog": 3})
     model = load(dataset=tmp_path / "pets", name="ResNet-8", pretrained=False)
