@@ -229,6 +229,15 @@ def finished(tmp_path_factory):
     return save, save / "DIGITS-AuxResNet-14-3", process.stdout
 
 
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before():
+    """A program that is run within the tests with --cpuThreads leaves the next test its number of threads: with another
+    one, trainings have other bits."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def run_copy(finished, tmp_path):
     """A copy of a finished run, to be spoilt: the folder given as --save, the run's own folder."""
