@@ -104,7 +104,7 @@ def _fresh(
     from system.strict import is_number
 
     configuration = names.parse(name)
-    kept = configuration.exits if exit == ALL else (configuration.exits[-1] if exit is None else exit,)
+    kept = {None: configuration.exits[-1:], ALL: configuration.exits}.get(exit, (exit,))
     if not set(kept) <= set(configuration.exits):
         raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
     input_size = SIDE if input_size is None else input_size

@@ -53,20 +53,22 @@ def reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def first_words(error: BaseException) -> str:
-    """The first sentence of it, where more would be about the insides of a library."""
-    return reason(error).partition(". ")[0]
+def out_of_memory(what: str, advice: str, error: BaseException) -> UserError:
+    """What to raise for a shortage of memory: what the memory was for, what helps, and the first sentence of what was
+    said of it; more would be about the insides of a library."""
+    said = reason(error).partition(". ")[0]
+    return UserError(f"out of memory {what}; {advice} ({said})")
 
 
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
-    """Turn a shortage of memory into a UserError that says what the memory was for, and what helps."""
+    """Turn a shortage of memory into the UserError of `out_of_memory`."""
     try:
         yield
     except Exception as error:
         if not is_shortage(error):
             raise
-        raise UserError(f"out of memory {what}; {advice} ({first_words(error)})") from error
+        raise out_of_memory(what, advice, error) from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, processors, world
-from system.errors import UserError, first_words, is_shortage, memory_for
+from system.errors import UserError, is_shortage, memory_for, out_of_memory
 from system.output import quoted, tell
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
@@ -68,8 +68,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         except Exception as error:
             if not is_shortage(error):
                 raise
-            text = f"out of memory in {run.progress.place}; {run.less_memory} ({first_words(error)})"
-            raise UserError(text) from error
+            raise out_of_memory(f"in {run.progress.place}", run.less_memory, error) from error
         finally:
             run.close()
     if stopped:
@@ -170,10 +169,11 @@ class Run:
         print(introduction.subject(self.configuration, self.data, catalog.label(options.data)))
         print(introduction.settings(options, self.chosen_by_auto))
         print(introduction.where(self.files.folder, state, self.plan, resumed=before is not None))
-        more = introduction.extension(options, before, state, self.plan) if before else None
-        quicker = introduction.hint(options, self.macs, self.devices[0]) if not before else None
-        unfit = outside_recipe(options) if not before else None  # a run that was begun keeps its recipe
-        for note in filter(None, (more, quicker)):
+        if before:  # it keeps its recipe
+            note, unfit = introduction.extension(options, before, state, self.plan), None
+        else:
+            note, unfit = introduction.hint(options, self.macs, self.devices[0]), outside_recipe(options)
+        if note:
             print(note)
         sys.stdout.flush()
         warnings = (arithmetic.slow(options.precision, self.devices[0]), unfit, self.crowded)

@@ -73,8 +73,8 @@ class Trainer:
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         if world.size() > 1:
             self._lay_out_gradients()
+        # Both hold buffers of batch norms; made now, because a network that moves to a GPU gets others.
         self.undo = Undo(network, self.device)
-        # Of batch norms; found now, because a network that moves to a GPU gets other buffers.
         self.statistics = {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
         warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
         self.compiled = _compiled(self.model) if compiled_batch else self.model
