@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         exported.require_packages(target)
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     rule = policies.find(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
-    content, answers = made(options, model, rule)
+    content, answers = made(options, model, rule, target)
     pictures = to_compare(options, model)
     compared = comparison.compare(model, rule, answers, asking.under_a_bar(pictures))
     check(compared, options, target)
@@ -60,10 +60,12 @@ def main(argv: Sequence[str]) -> None:
     some = pictures.sample(TIMED).images
     ways = [routing.router(model, rule, Machine([CPU], "float")), answers]
     times = [1000 * fmean(seconds) for seconds in latency.in_turns(ways, some.split(1), latency.WARM_UP)]
-    print(report(options, list(model.files.values()), rule.positions, compared, times))
+    print(report(options, target, list(model.files.values()), rule.positions, compared, times))
 
 
-def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes | dict[str, bytes], Answers]":
+def made(
+    options: Namespace, model: "SavedModel", rule: "Rule", target: Path
+) -> "tuple[bytes | dict[str, bytes], Answers]":
     """What the options ask for: the content of a file, or of each file of a folder by its name; and what that answers
     to pictures."""
     from inference import bundle, conditional, exported
@@ -71,11 +73,9 @@ def made(options: Namespace, model: "SavedModel", rule: "Rule") -> "tuple[bytes 
     if options.bundle:
         content = bundle.write(model, rule, options.half)
         return content, bundle.answers(content)
-    target = Path(options.to)
     if options.policy:
         content = conditional.write(model, rule, options.half)
-        return content, exported.runnable(content, target).answers
-    if options.int8:
+    elif options.int8:
         from inference import quantised  # imports onnx
 
         images = quantised.training_pictures(model, options.data, Path(options.dataDir))
@@ -91,8 +91,7 @@ def to_compare(options: Namespace, model: "SavedModel") -> "Pictures":
 
     if options.check == 0:
         return comparison.noise(model)
-    pictures = asking.pictures(model, options.data, Path(options.dataDir))
-    return pictures if options.check is None else pictures.sample(options.check)
+    return asking.pictures(model, options.data, Path(options.dataDir), options.check)
 
 
 def check(compared: "Comparison", options: Namespace, target: Path) -> None:
@@ -104,21 +103,27 @@ def check(compared: "Comparison", options: Namespace, target: Path) -> None:
             f"{compared.after:.2f}; leave out --int8"
         )
     if not options.int8 and not compared.difference <= ROUNDING[options.half]:
+        advice = "leave out --half" if options.half else "another version of PyTorch or onnxruntime may do better"
         raise UserError(
-            f"{target} is not written: {told} its probabilities are up to {compared.difference:.2g} from the "
-            f"exit's, which is more than rounding ({ROUNDING[options.half]:g}); try the other kind of file"
+            f"{target} is not written: {told} its probabilities are up to {compared.difference:.2g} from those of "
+            f"{'the network' if options.policy else 'the exit'}, which is more than rounding "
+            f"({ROUNDING[options.half]:g}); {advice}"
         )
 
 
 def report(
-    options: Namespace, exits: Sequence[Path], positions: Sequence[int], compared: "Comparison", times: Sequence[float]
+    options: Namespace,
+    target: Path,
+    exit_files: Sequence[Path],
+    positions: Sequence[int],
+    compared: "Comparison",
+    times: Sequence[float],
 ) -> str:
     """What was made of the files of exits: sizes, errors, milliseconds; with a policy, where pictures leave."""
-    target = Path(options.bundle or options.to)
-    made = list(target.iterdir()) if options.bundle else [target]
+    written = list(target.iterdir()) if options.bundle else [target]
     columns = {
-        "file": [str(near(exits[0].parent if options.policy else exits[0])), str(target)],
-        "MB": [f"{sum(path.stat().st_size for path in paths) / 1e6:.2f}" for paths in (exits, made)],
+        "file": [str(near(exit_files[0].parent if options.policy else exit_files[0])), str(target)],
+        "MB": [f"{sum(path.stat().st_size for path in paths) / 1e6:.2f}" for paths in (exit_files, written)],
         "ms a picture": [f"{milliseconds:.2f}" for milliseconds in times],
     }
     if options.check != 0:

@@ -53,19 +53,20 @@ def auxresnet(
     Raises a ValueError that says what is wrong and what is legal.
     """
     with _own_modules():
-        _check(dataset, name, exit)
+        _check(exit, dataset=dataset, name=name, save=save, data_dir=data_dir)
         dataset, name, save, data_dir = map(os.path.expanduser, (dataset, name, save, data_dir))
+        dataset = _spelled(dataset)
         if pretrained:
             _check_left_open(classes=classes, input_size=input_size)
             return _trained(dataset, name, exit, save)
         return _fresh(dataset, name, exit, classes, data_dir, input_size)
 
 
-def _check(dataset: object, name: object, exit: object) -> None:
+def _check(exit: object, **paths: object) -> None:
     """Raise UserError for arguments of other types."""
     from system.errors import UserError
 
-    for what, value in (("dataset", dataset), ("name", name)):
+    for what, value in paths.items():
         if not isinstance(value, str | os.PathLike):
             raise UserError(f"{what} is a text or a path, not {value!r}")
     if not (exit is None or type(exit) is int or (type(exit) is str and exit == ALL)):
@@ -87,7 +88,7 @@ def _trained(dataset: str, name: str, exit: int | str | None, save: str) -> "Cla
     from inference.classifier import Classifier, card
     from models import names
 
-    model = saved.find(name, names.folder_called(catalog.label(_spelled(dataset)), name), exit, save)
+    model = saved.find(name, names.folder_called(catalog.label(dataset), name), exit, save)
     return Classifier(model.network, model.normalise, card(model.header)).eval()
 
 
@@ -114,9 +115,9 @@ def _fresh(
     if classes is not None and not is_number(classes, 1, MAX_CLASSES, int):
         raise UserError(f"classes is how many there are, a whole number from 1 to {MAX_CLASSES:,}, not {classes!r}")
     sizing = Sizing(input_size)
-    about = _about(_spelled(dataset), classes, data_dir, sizing)
+    about = _about(dataset, classes, data_dir, sizing)
     network = networks.build(configuration, len(about["classes"]), kept)
-    known = {"network": asdict(configuration), "name": name, "dataset": catalog.label(_spelled(dataset))}
+    known = {"network": asdict(configuration), "name": name, "dataset": catalog.label(dataset)}
     card = {**known, "position": kept[-1], "epochs": 0, **about, **sizing.fields()}
     return Classifier(network, Normalise(about["mean"], about["std"]), card)
 

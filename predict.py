@@ -82,36 +82,37 @@ def load(options: Namespace, pattern: str | None) -> "Model":
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
-    folder = pattern and only(pattern, saved.roots(options.save))
+    folder = pattern
+    if pattern and pattern.startswith("*-"):
+        folder = only(pattern.removeprefix("*-"), saved.roots(options.save))
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     policy = policies.find(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
     return prediction.of_policy(model, policy, runs_on) if policy else prediction.of_saved(model, runs_on)
 
 
-def only(pattern: str, roots: Sequence[Path]) -> str:
-    """The one folder of a run under the roots that is called so, whatever stands for the * at the beginning.
+def only(name: str, roots: Sequence[Path]) -> str:
+    """The one folder under the roots that is called `<data set>-<name>`, whatever the data set.
 
-    Raises UserError where several data sets have one. Where there is none, the network's name is returned.
+    Raises UserError where several data sets have one. Where there is none, the name is returned.
     """
     from inference import saved
 
-    name = pattern.removeprefix("*-")
     runs = {folder.name for folder in saved.runs(roots)}
-    fitting = sorted(run for run in runs if run == pattern or (name != pattern and run.endswith(f"-{name}")))
+    fitting = sorted(run for run in runs if run.endswith(f"-{name}"))
     if len(fitting) > 1:
         raise UserError(f"{name} was trained on several data sets; give one of {', '.join(fitting)}")
     return fitting[0] if fitting else name
 
 
 def readable(
-    answers: "Iterable[Answer | UserError]", total: int, quiet: bool, unreadable: list[UserError]
+    answers: "Iterable[Answer | UserError]", total: int, into_file: bool, unreadable: list[UserError]
 ) -> "Iterator[Answer]":
-    """The answers, with a bar on a terminal unless they are printed on that (`quiet` says that they are not); what
-    could not be read is named on standard error and added to `unreadable`."""
+    """The answers, with a bar on a terminal unless they are printed on that; what could not be read is named on
+    standard error and added to `unreadable`."""
     from tqdm import tqdm
 
-    hidden = None if quiet or not sys.stdout.isatty() else True
+    hidden = None if into_file or not sys.stdout.isatty() else True
     with tqdm(answers, "predicting", total, leave=False, unit="img", disable=hidden) as bar:
         for answer in bar:
             if isinstance(answer, UserError):

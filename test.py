@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     folder = names.folder_called(catalog.label(options.data), options.model)
 
     from inference import asking, saved  # imports PyTorch, which --help and mistakes need not wait for
-    from system import devices, machine
+    from system import arithmetic, devices, machine
 
     together = options.exit == "ensemble" or (options.policy and not options.exit)
     wanted = saved.LEARNT if together else options.exit
@@ -56,23 +56,45 @@ def main(argv: Sequence[str]) -> None:
         rules.mirroring(model.header["dataset"])
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
+    if options.compile:
+        arithmetic.check_compiles(runs_on.device)
+    policy = chosen_policy(options, model)
     pictures = asking.pictures(model, options.data, Path(options.dataDir))
-    if options.policy and not options.exit:
-        tell_policy(options, model, pictures, runs_on)
-    elif options.exit == "all":
-        tell_card(options, model, pictures, runs_on)
+    if options.exit == "all":
+        tell_card(options, model, policy, pictures, runs_on)
+    elif policy:
+        tell_policy(options, model, policy, pictures, runs_on)
     else:
         tell_error(options, model, pictures, runs_on)
 
 
-def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
-    """Print the card of all exits; write it and draw it where that is asked for."""
-    from inference import asking, card, saved
+def chosen_policy(options: Namespace, model: "SavedModel") -> "Policy | None":
+    """The policy of --policy, or, where all exits are drawn, that of the run's folder. One of the folder that does not
+    belong to the network is named on standard error, and left out."""
+    from inference import policies, saved
+
+    file = Path(options.policy) if options.policy else model.folder / policies.FILE
+    drawn = options.exit == "all" and options.plot and not options.mirror and file.exists()
+    if not options.policy and not drawn:
+        return None
+    learnt = saved.standalone(model, *saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
+    try:
+        return policies.find(file, learnt)
+    except UserError as error:
+        if options.policy:
+            raise
+        tell(f"early exit is not drawn: {error}")
+        return None
+
+
+def tell_card(
+    options: Namespace, model: "SavedModel", policy: "Policy | None", pictures: "Pictures", runs_on: "Machine"
+) -> None:
+    """Print the card of all exits; write it and draw it, with a policy, where that is asked for."""
+    from inference import asking, card
     from inference.calibration import Answered
     from reports import card_plots, cards
 
-    learnt = saved.standalone(model, *saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
-    policy = policy_to_draw(options, learnt)
     logits, targets = asking.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, catalog.label(options.data), logits, targets, runs_on, options.mirror)
     print(cards.exit_card(found, model.folder))
@@ -81,36 +103,19 @@ def tell_card(options: Namespace, model: "SavedModel", pictures: "Pictures", run
     if options.plot:
         points, curve = {"exits": card_plots.exit_points(found)}, None
         if policy:
-            asked = [z.cpu() for position, z in zip(model.files, logits, strict=True) if position in learnt.files]
+            asked = [z.cpu() for position, z in zip(model.files, logits, strict=True) if position in policy.positions]
             answers = Answered(asked, targets.cpu(), options.data)
-            point, curve = early_exit_places(learnt, policy, answers)
+            point, curve = early_exit_places(model, policy, answers)
             points["early exit"] = [point]
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
 
 
-def policy_to_draw(options: Namespace, model: "SavedModel") -> "Policy | None":
-    """The policy of --policy, or that of the run's folder, if there is something to draw it into. One of the folder
-    that does not belong to the network is named on standard error, and left out."""
-    from inference import policies
-
-    if options.policy:
-        return policies.find(Path(options.policy), model)
-    file = model.folder / policies.FILE
-    if not options.plot or options.mirror or not file.exists():
-        return None
-    try:
-        return policies.find(file, model)
-    except UserError as error:
-        tell(f"early exit is not drawn: {error}")
-        return None
-
-
 def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Curve]":
     """Where early exit lies in a plot: the policy on the test pictures, and the curve of all thresholds on the same."""
-    from inference import calibration, early_exit
+    from inference import calibration, early_exit, saved
     from reports.card_plots import Curve, Point
 
-    macs = model.macs_to_exits
+    macs = saved.standalone(model, *policy.positions).macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
     rows = calibration.sweep(answers, policy, macs)
     places = [(row["macs"], row["error"]) for row in rows if row["threshold"] is not None]
@@ -136,15 +141,13 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 
-def tell_policy(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
+def tell_policy(
+    options: Namespace, model: "SavedModel", policy: "Policy", pictures: "Pictures", runs_on: "Machine"
+) -> None:
     """Print the error of routing the pictures by a policy, and what it costs beside single exits."""
-    from inference import policies, routing
+    from inference import routing
     from reports import adaptive
-    from system import arithmetic
 
-    policy = policies.find(Path(options.policy), model)
-    if options.compile:
-        arithmetic.check_compiles(runs_on.device)
     contenders, histogram = routing.compare(model, policy, pictures, runs_on, options.compile)
     print(f"error {contenders[0].error:.2f}\n\n{adaptive.routed(contenders, policy.positions, histogram)}")
 

@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--dataDir", type=Path, default=Path("data"))
     arguments = parser.parse_args()
     how = stored.recorded(arguments.run, opts.MAIN)
+    if how["data"] not in catalog.NAMES:
+        parser.error(f"{arguments.run} is of a folder of pictures, whose margins are not all of one kind; give another")
     if not how["valSize"]:
         parser.error(f"{arguments.run} held no pictures out; give a run with --valSize")
     network = saved.load(saved.find_files(str(arguments.run), None, ())).network

@@ -5,6 +5,7 @@ A machine's speed may change by a factor of two within the hour; cases that take
 
 import multiprocessing
 import platform
+import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from multiprocessing.connection import Connection
@@ -34,18 +35,27 @@ def interleaved(
     pipes = {}
     for name, builder in builders.items():
         pipes[name], other_end = context.Pipe()
-        context.Process(target=_serve, args=(builder, other_end)).start()
-        pipes[name].recv()  # one at a time: building is work, too
+        context.Process(target=_serve, args=(builder, other_end), daemon=True).start()
+        other_end.close()  # so that nothing is waited for from a process that has died
+        _answer(name, pipes[name])  # one at a time: building is work, too
     seconds = {name: [] for name in builders}
     for turn in range(warm_up + rounds):
         for name, pipe in pipes.items():
             pipe.send("run")
-            result = pipe.recv()
+            result = _answer(name, pipe)
             if turn >= warm_up:
                 seconds[name].append(result)
     for pipe in pipes.values():
         pipe.send("stop")
     return {name: median(results) for name, results in seconds.items()}
+
+
+def _answer(name: Hashable, pipe: Connection) -> object:
+    """What a case says next. Ends the program where its process has ended, which has said why."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        sys.exit(f"the case {name} ended before it was measured")
 
 
 def _serve(builder: Callable[[], Case], pipe: Connection) -> None:

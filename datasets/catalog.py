@@ -55,7 +55,7 @@ SOURCES = {
 }
 FOLDER = Source("datasets.folder:load", pad=4, flip=True, terms=FOLDER_TERMS)
 NAMES = tuple(SOURCES)
-TESTED_ON = ("test", "val")  # in a folder of pictures, where there are both the first
+TESTED_ON = ("test", "val")  # in a folder of pictures; the first of them that is there
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # of a picture's name in a folder
 
 

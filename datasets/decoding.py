@@ -1,6 +1,5 @@
 """A picture of any size and kind as the bytes that a network sees."""
 
-import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from datasets.sizing import NO_MARGIN, Margin, Sizing
 from datasets.transforms import padded
+from system import processors
 from system.errors import UserError, is_shortage
 from system.files import regular
 
@@ -35,7 +35,7 @@ TURNS = {  # by the orientation that the camera notes
 @contextmanager
 def decoders() -> Iterator[ThreadPoolExecutor]:
     """Threads that call `decode_one`. Left early, as by Ctrl-C, they do not begin what they were given."""
-    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside Python's lock
+    pool = ThreadPoolExecutor(processors.usable())  # Pillow decodes outside Python's lock
     try:
         with bounded():
             yield pool

@@ -20,9 +20,10 @@ class TrainingData:
     """What a run learns from and is tested on.
 
     `evaluated` is tested on after every epoch: the validation pictures if there are any (`validates`), else the test
-    pictures. `test_split` is None for a data set without test pictures, and for who need not read them; it is read
-    once before the training, so that what is missing or damaged is named in time. `mean` and `std` are per channel, on
-    the 0 … 255 scale; `pad` is the margin of the random crop in pixels, `flip` whether pictures may be mirrored.
+    pictures. `test_split` is None for a data set without test pictures, and in processes that need not read them; it
+    is read once before the training, so that what is missing or damaged is named in time. `mean` and `std` are per
+    channel, on the 0 … 255 scale; `pad` is the margin of the random crop in pixels, `flip` whether pictures may be
+    mirrored.
     """
 
     train: Pictures
@@ -101,8 +102,9 @@ def _plain(data: TrainingData) -> dict[str, Any]:
     return {**vars(data), "train": vars(data.train), "evaluated": vars(data.evaluated), "test_split": None}
 
 
-def for_testing(found: Found) -> Pictures:
-    """The test pictures of a data set, as `for_training` takes them; there need be none to train on.
+def for_testing(found: Found, count: int | None = None) -> Pictures:
+    """The test pictures of a data set, as `for_training` takes them; there need be none to train on. With a `count` as
+    many of them, of all classes, and no others are read.
 
     Raises UserError where there are no test pictures.
     """
@@ -110,7 +112,7 @@ def for_testing(found: Found) -> Pictures:
     if split is None:
         folder = found.folder
         raise UserError(f"{folder} has neither test/ nor val/; testing needs {folder / 'test'}/<class>/*")
-    return _read(found, split)
+    return _read(found, split, None if count is None else balanced_order(split.targets)[:count])
 
 
 def held_out(found: Found, val_size: int) -> Pictures:

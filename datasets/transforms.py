@@ -61,11 +61,10 @@ def crop_and_flip(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, flips
     `images` is N×(H + 2·pad)×(W + 2·pad)×C, the result N×H×W×C; `tops` and `lefts` are N offsets in 0 … 2·pad, `flips`
     N booleans. As torchvision's `crop` and `hflip` do to each picture.
     """
-    count, height, width, channels = images.shape
-    height, width = height - 2 * pad, width - 2 * pad
-    row = (width + 2 * pad) * channels  # whole rows of bytes are copied faster than pixels
-    rows = images.reshape(count, height + 2 * pad, row)
-    windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))
+    count, rows, columns, channels = images.shape
+    height, width = rows - 2 * pad, columns - 2 * pad
+    lines = images.reshape(count, rows, columns * channels)  # whole rows of bytes are copied faster than pixels
+    windows = sliding_window_view(lines, (height, width * channels), axis=(1, 2))
     cropped = windows[np.arange(count), tops, lefts * channels].reshape(count, height, width, channels)
     pixels = cropped.view(np.dtype((np.void, channels * images.itemsize)))
     pixels[flips] = pixels[flips, :, ::-1]
@@ -115,7 +114,8 @@ def shrink(images: Tensor, side: int) -> Tensor:
 
 
 class Normalise(nn.Module):
-    """N×H×W×C uint8 -> N×C×H×W float32, (x - mean) / std per channel; channels_last in memory, on its own device.
+    """N×H×W×C uint8, or float32 from 0 to 255, -> N×C×H×W float32, (x - mean) / std per channel; channels_last in
+    memory, on its own device.
 
     `mean` and `std` are on the 0 … 255 scale. Put before a network, it lets pictures travel as bytes.
     """
@@ -126,4 +126,4 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+        return images.permute(0, 3, 1, 2).to(torch.float32, copy=True).sub_(self.mean).div_(self.std)

@@ -81,9 +81,9 @@ def main(paths: list[str]) -> str | int:
         return f"run.py: the files beside it are not those of a bundle: {type(error).__name__}: {plain(error)}"
     warnings.simplefilter("ignore")  # of odd metadata
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # pictures of more than 89 million pixels
-    damaged = []
+    size, damaged = max(1, 128 * 32**2 // router.card["input"][1] ** 2), []  # large pictures take much memory
     while paths:
-        batch, paths, read = paths[:128], paths[128:], []
+        batch, paths, read = paths[:size], paths[size:], []
         for path in batch:
             try:
                 read.append((path, router.pixels(path)))

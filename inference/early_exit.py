@@ -71,10 +71,20 @@ def leaving(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
 @torch.inference_mode()
 def route(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Routing:
     """Normalised images N×3×H×W -> what becomes of them, by `visits`."""
-    exits, classes = (torch.zeros(len(images), dtype=torch.int64, device=images.device) for _ in Routing._fields)
-    for index, (there, probabilities) in enumerate(visits(network, images, rule, smallest)):
-        exits[there], classes[there] = index, probabilities.max(1).indices
-    return Routing(exits, classes)
+    exits, probabilities = answers(network, images, rule, smallest)
+    return Routing(exits, probabilities.argmax(1))
+
+
+@torch.inference_mode()
+def answers(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> tuple[Tensor, Tensor]:
+    """Normalised images N×3×H×W -> the exit at which each leaves, N int64, counted from 0, and its probabilities there,
+    N×C float32; by `visits`."""
+    exits = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    visited = visits(network, images, rule, smallest)
+    _, probabilities = next(visited)  # of all pictures
+    for index, (there, found) in enumerate(visited, 1):
+        exits[there], probabilities[there] = index, found
+    return exits, probabilities
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from inference import asking, evaluation, routing
 from inference.classifier import POLICY, Model, card, likeliest
 from inference.policies import Policy
 from inference.saved import SavedModel
+from options.values import holds
 from reports.answers import Answer
 from system.arithmetic import autocast
 from system.errors import UserError
@@ -32,17 +33,10 @@ def listed(arguments: Iterable[str]) -> list[str]:
 
     Raises UserError for a folder without pictures, and where there are none at all.
     """
-    paths = [path for argument in arguments for path in (_within(argument) if _is_folder(argument) else [argument])]
+    paths = [path for argument in arguments for path in (_within(argument) if holds(argument, "") else [argument])]
     if not paths:
         raise UserError("no pictures are given; name files or folders, or pipe a list of paths into -")
     return paths
-
-
-def _is_folder(path: str) -> bool:
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):  # a name that no file can have: it is named when it is to be read
-        return False
 
 
 def _within(folder: str) -> list[str]:

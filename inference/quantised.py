@@ -20,7 +20,7 @@ PICTURES, BATCH = 512, 64
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
     """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
-    found = splits.some(catalog.find(data, root, model.svhn_extra, model.sizing), PICTURES)
+    found = splits.some(catalog.find(data, root, extra=False, sizing=model.sizing), PICTURES)
     asking.check_same_classes(model, found, data)
     return found.images
 

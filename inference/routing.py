@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from datasets.pictures import Pictures
 from inference import asking, early_exit, evaluation, latency, saved
 from inference.classifier import Answers
 from inference.early_exit import Routing, Rule
+from inference.latency import Latency
 from inference.policies import Policy
 from inference.saved import SavedModel
 from models import metrics
@@ -25,15 +25,6 @@ WARM_UP = 2  # batches and pictures that are not counted
 GRAPHS = 4  # that a part of a network may be compiled to: one, and what other memory layouts than the usual ask for
 
 Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N classes on the host
-
-
-class Speed(NamedTuple):
-    """Pictures a second in batches of `latency.batch` pictures, and the latency of one picture, as `Latency` has it."""
-
-    per_second: float
-    mean: float
-    median: float
-    p95: float
 
 
 def router(model: SavedModel, rule: Rule, machine: Machine, compiled: bool = False) -> Callable[[Tensor], Routing]:
@@ -56,14 +47,9 @@ def answers(model: SavedModel, rule: Rule, machine: Machine) -> Answers:
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
-        positions = torch.empty(len(images), dtype=torch.int64, device=machine.device)
         with autocast(machine.device, machine.dtype):
-            visits = early_exit.visits(network, normalise(images.to(machine.device)), rule)
-            _, probabilities = next(visits)  # of all pictures
-            positions[:] = rule.positions[0]
-            for position, (there, found) in zip(rule.positions[1:], visits, strict=False):
-                probabilities[there], positions[there] = found, position
-        return probabilities.cpu(), positions.cpu()
+            exits, probabilities = early_exit.answers(network, normalise(images.to(machine.device)), rule)
+        return probabilities.cpu(), torch.tensor(rule.positions)[exits.cpu()]
 
     return ask
 
@@ -114,13 +100,14 @@ def compare(
     chosen = {f"exit {policy.positions[i]}": i for i in (-1, as_good)}
     classify = {name: single(model, policy.positions[i], machine, compiled) for name, i in chosen.items()}
     measured = speeds({"policy": lambda images: route(images).classes.cpu(), **classify}, pictures)
-    rows = [Contender("policy", figures["error"], figures["macs"], *measured["policy"])]
-    rows += [Contender(name, errors[i], macs[i], *measured[name]) for name, i in chosen.items()]
+    known = {"policy": (figures["error"], figures["macs"])} | {name: (errors[i], macs[i]) for name, i in chosen.items()}
+    rows = [Contender(name, *known[name], rate, *alone) for name, (rate, alone) in measured.items()]
     return rows, figures["histogram"]
 
 
-def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, Speed]:
-    """How fast each one is, from the bytes of pictures to classes on the host. All take turns on the same pictures, of
+def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, tuple[float, Latency]]:
+    """How fast each one is, from the bytes of pictures to classes on the host: pictures a second in batches of
+    `latency.batch` pictures, and the latency of one picture. All take turns on the same pictures, of
     all classes, so that what else the machine does slows all of them alike."""
     size = latency.batch(pictures.images.shape[1])
     images = pictures.sample(size * BATCHES).images  # more than SINGLES, whatever their size
@@ -129,5 +116,5 @@ def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, 
     ways = list(contenders.values())
     many = map(statistics.median, latency.in_turns(ways, whole, WARM_UP))
     one = map(latency.of, latency.in_turns(ways, images[:SINGLES].split(1), WARM_UP))
-    found = (Speed(len(batches[0]) / seconds, *alone) for seconds, alone in zip(many, one, strict=True))
+    found = ((len(batches[0]) / seconds, alone) for seconds, alone in zip(many, one, strict=True))
     return dict(zip(contenders, found, strict=True))

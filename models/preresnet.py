@@ -67,10 +67,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
-        branch = F.relu(self.norms[0](x), inplace=True)
+        first, *others = self.norms
+        branch = F.relu(first(x), inplace=True)
         shortcut = self.shortcut(branch if self.first else x)
         *inner, last = self.convolutions
-        for convolution, norm in zip(inner, self.norms[1:], strict=True):
+        for convolution, norm in zip(inner, others, strict=True):
             branch = F.relu(norm(convolution(branch)), inplace=True)
         if self.dropout:
             branch = F.dropout(branch, self.dropout, self.training)

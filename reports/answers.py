@@ -18,18 +18,18 @@ class Answer(NamedTuple):
     position: int | None
 
 
-def as_text(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
-    """A line for each picture: `cat.png  cat 0.9871  dog 0.0102`, with `exits` also `exit 45`."""
+def as_text(answers: Iterable[Answer], with_exit: bool) -> Iterator[str]:
+    """A line for each picture: `cat.png  cat 0.9871  dog 0.0102`, with its exit also `exit 45`."""
     for path, found, position in answers:
         words = [path, *(f"{printable(name)} {probability:.4f}" for name, probability in found)]
-        yield "  ".join([*words, f"exit {position}"] if exits else words) + "\n"
+        yield "  ".join([*words, f"exit {position}"] if with_exit else words) + "\n"
 
 
-def as_csv(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
+def as_csv(answers: Iterable[Answer], with_exit: bool) -> Iterator[str]:
     """A row for each picture and class; the likeliest class of a picture has rank 1."""
-    yield "path,rank,class,probability" + ",exit" * exits + "\n"
+    yield "path,rank,class,probability" + ",exit" * with_exit + "\n"
     for path, found, position in answers:
-        last = (position,) * exits
+        last = (position,) * with_exit
         for rank, (name, probability) in enumerate(found, 1):
             yield _row(path, rank, name, f"{probability:.6f}", *last)
 
@@ -42,13 +42,13 @@ def _row(*values: object) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def as_json(answers: Iterable[Answer], exits: bool) -> Iterator[str]:
+def as_json(answers: Iterable[Answer], with_exit: bool) -> Iterator[str]:
     """One array, with a line for each picture."""
     yield "["
     separator = "\n"
     for path, found, position in answers:
         classes = [{"class": name, "probability": round(probability, 6)} for name, probability in found]
-        yield separator + json.dumps({"path": path, "classes": classes} | ({"exit": position} if exits else {}))
+        yield separator + json.dumps({"path": path, "classes": classes} | ({"exit": position} if with_exit else {}))
         separator = ",\n"
     yield "\n]\n"
 

@@ -31,6 +31,11 @@ def crowded(threads: int, processes: int) -> str | None:
     return f"{who} compute on {share}, where threads wait for one another: that is slow; {advice}"
 
 
+def usable() -> int:
+    """How many processors this process may use."""
+    return min(_allowed(1)[0], *_quotas())
+
+
 class Waiting:
     """How long the threads of this process, which compute together, wait for a processor because others have it.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import clusters, scaling
+from benchmarks import clusters, scaling, timing
 
 NEEDS = {"fuzz": "atheris"}  # packages that are not required anywhere
 MODULES = sorted(path.stem for path in Path(clusters.__file__).parent.glob("*.py"))
@@ -17,6 +17,15 @@ def test_a_benchmark_can_be_imported(module: str):
     if module in NEEDS and not importlib.util.find_spec(NEEDS[module]):
         pytest.skip(f"{NEEDS[module]} is not installed")
     importlib.import_module(f"benchmarks.{module}")
+
+
+def builds_nothing():
+    raise SystemExit
+
+
+def test_a_case_that_cannot_be_built_is_not_waited_for():
+    with pytest.raises(SystemExit, match="the case whole ended before it was measured"):
+        timing.interleaved({"whole": builds_nothing}, rounds=1)
 
 
 def test_what_a_step_is_made_of_and_what_processes_tell_each_other_is_counted():

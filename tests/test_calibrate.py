@@ -224,6 +224,9 @@ def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
     refused(2, "--policy excludes --exit", line=("--policy", file, "--exit", "5"))
     refused(2, "--policy excludes --plot", line=("--policy", file, "--plot", tmp_path / "p.png"))
     refused(2, "--compile true is for --policy", line=("--compile", "true"))
+    nowhere = ("CIFAR10", "AuxResNet-56-5", "--policy", tmp_path / "no.json", "--dataDir", tmp_path)
+    process = script("test.py", *nowhere)  # where it is told before CIFAR-10 is downloaded
+    assert_one_line_error(process, 1, "no.json cannot be read as a policy")
     refused(2, "--policy is for one device", line=("--policy", file, "--nGPU", "2"))
     refused(1, "network of other weights", line=("--policy", file), save=finished[0])
     refused(1, "cannot be read as a policy", line=("--policy", tmp_path / "no.json"))
@@ -282,7 +285,7 @@ def test_a_folder_that_has_changed_is_noticed_and_its_own_pictures_are_refused(t
 def test_speeds_are_measured_on_few_pictures_too():
     pictures = digits.load(None, "test").take(list(range(5)))
     found = routing.speeds({"one": lambda images: images.sum((1, 2, 3)), "two": lambda images: images}, pictures)
-    assert all(speed.per_second > 0 and 0 < speed.median <= speed.p95 for speed in found.values())
+    assert all(per_second > 0 and 0 < alone.median <= alone.p95 for per_second, alone in found.values())
 
 
 def test_names_of_folders_are_understood(calibrated):

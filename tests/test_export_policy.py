@@ -227,6 +227,27 @@ def test_a_bundle_sees_pictures_as_this_program_does(made, tmp_path):
     assert "Traceback" not in process.stderr
 
 
+def test_a_bundle_computes_fewer_pictures_at_once_the_larger_they_are(monkeypatch, capsys):
+    bundle_run = pytest.importorskip("inference.bundle_run")
+    sizes = []
+
+    class Recorder:
+        def __init__(self, folder):
+            self.card = {"input": [3, 64, 64], "classes": ["a"]}
+
+        def pixels(self, path):
+            return np.zeros((64, 64, 3), np.uint8)
+
+        def route(self, x):
+            sizes.append(len(x))
+            return np.ones((len(x), 1)), np.full(len(x), 5)
+
+    monkeypatch.setattr(bundle_run, "Router", Recorder)
+    assert bundle_run.main([f"{index}.png" for index in range(70)]) == 0
+    assert sizes == [32, 32, 6]
+    assert capsys.readouterr().out.splitlines()[69] == "69.png  a 1.0000  exit 5"
+
+
 def test_a_bundle_tells_names_without_their_escapes(made, tmp_path):
     for path in made[1].iterdir():
         shutil.copy(path, tmp_path)

@@ -180,6 +180,8 @@ def test_what_is_pretrained_is_found_without_more_words():
         ({"input_size": 64}, "input_size is for fresh networks"),
         ({"dataset": None}, "dataset is a text or a path, not None"),
         ({"name": 5}, "name is a text or a path, not 5"),
+        ({"save": None}, "save is a text or a path, not None"),
+        ({"data_dir": 5, "pretrained": False}, "data_dir is a text or a path, not 5"),
     ],
 )
 def test_mistakes_are_told(arguments, text):

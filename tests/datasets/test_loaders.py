@@ -47,6 +47,9 @@ def test_normalise():
     assert result.is_contiguous(memory_format=torch.channels_last)
     expected = TF.normalize(images.permute(0, 3, 1, 2).float(), mean, std)
     torch.testing.assert_close(result, expected)
+    mixed = images.float()  # of the caller, who may use them again
+    torch.testing.assert_close(Normalise(mean, std)(mixed), expected)
+    assert mixed.equal(images.float())
 
 
 def stream(pictures, workers=0, done=(0, 0), how=PLAIN, first_side=32, epochs=3):

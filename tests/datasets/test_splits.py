@@ -74,6 +74,19 @@ def test_where_test_is_missing_val_is_taken_for_it(tmp_path):
     assert len(splits.for_testing(catalog.find(str(tmp_path), tmp_path))) == 2
 
 
+def test_of_some_test_pictures_the_others_are_not_read(tmp_path):
+    write_pictures(tmp_path / "test", {"a": 6, "b": 6})
+    found = catalog.find(str(tmp_path), tmp_path)
+    whole = splits.for_testing(found)
+    taken = balanced_order(whole.targets)[:4]
+    paths = sorted((tmp_path / "test").rglob("*.png"))
+    for index in set(range(12)) - set(taken.tolist()):
+        paths[index].write_text("no picture")
+    some = splits.for_testing(found, 4)
+    assert some.images.equal(whole.images[taken])
+    assert some.targets.bincount().tolist() == [2, 2]
+
+
 def test_a_folder_with_nothing_but_train_trains_if_pictures_are_held_out(tmp_path):
     write_pictures(tmp_path / "train", {"a": 6, "b": 6})
     data = splits.for_training(catalog.find(str(tmp_path), tmp_path), None, 4)

@@ -60,6 +60,7 @@ def test_threads_without_a_processor_of_their_own_are_told(threads, processes, w
 )
 def test_the_quota_of_a_container_counts(own, files, groups):
     groups(own, **files)
+    assert processors.usable() == 3
     assert processors.crowded(3, 1) is None
     assert "4 threads compute on 3 processors" in processors.crowded(4, 1)
 
