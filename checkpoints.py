@@ -98,9 +98,8 @@ class RunFiles:
     @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:
         """Write the models that `read_exits` gave anew, with other errors in their headers."""
-        for (position, path), error in zip(self.exits.items(), errors, strict=True):
-            about = {**exit_file.read_header(path), "error": error}
-            self._write(path, exit_file.content(network.exit_state(position), about))
+        header = exit_file.read_header(next(iter(self.exits.values())))
+        self.write_exits(network, header, errors)
 
     def read_exits(self, network: MultiExit) -> MultiExit:
         """This network with the weights of all exit files."""

@@ -364,7 +364,8 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
             where = printable(place)
             raise PicturesMoved(f"the run's pictures are no longer in {where}; give --data with their folder")
     try:
-        return _complete(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
+        # What an older version did not know is at its plain default, whatever the recipe has by now.
+        return MAIN.checked(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
     except UsageError as error:
         raise UserError(f"the saved options are not those of a run: {error}") from error
 
@@ -406,9 +407,9 @@ def command(shaped: Mapping[str, Any]) -> str:
     return " ".join(["python main.py", *(f"--{name} {quoted(as_text(value))}" for name, value in given.items())])
 
 
-def table(options: argparse.Namespace, verbose: bool) -> str:
-    """The options of a run in groups, a line each: those that differ from the plain defaults, or all of them."""
-    return listing(MAIN, options, verbose, without=("resume", "verbose"))
+def table(options: argparse.Namespace) -> str:
+    """The options of a run in groups, a line each: those that differ from the plain defaults, with --verbose all."""
+    return listing(MAIN, options, options.verbose, without=("resume", "verbose"))
 
 
 def resumed(options: argparse.Namespace, before: argparse.Namespace) -> argparse.Namespace:

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,14 @@ MAX_SECONDS = 10**9  # of an epoch: thirty years
 PARTS = ("training", "testing", "other")  # of the work of an epoch; `other` is saving and drawing
 COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
 TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
-HELD_OUT = ("test_", "validation_")  # what the columns begin with that are measured on held-out pictures
+EVALUATED = ("test_", "validation_")  # what the columns begin with that are of pictures that are not trained on
 
 
 def row(
     epoch: int,
     exits: Sequence[int],
     trained: "Result",
-    name: str,
+    evaluated_name: str,
     evaluated: "Result | None",
     learning_rate: float,
     pictures: int,
@@ -40,13 +39,13 @@ def row(
     pace = round(pictures / seconds["training"], 1) if seconds["training"] else 0.0
     parts = (round(seconds[part], 2) for part in PARTS)
     values = (epoch + 1, round(sum(seconds.values()), 1), *learnt, learning_rate, pace, *parts)
-    return dict(zip(columns(exits, name), values, strict=True))
+    return dict(zip(columns(exits, evaluated_name), values, strict=True))
 
 
-def columns(exits: Sequence[int], name: str) -> tuple[str, ...]:
-    """The columns of the log of a run whose held-out pictures are called `name`: `test` or `validation`."""
-    errors = (error_column(pictures, position) for pictures in ("train", name) for position in exits)
-    return ("epoch", "seconds", "train_loss", f"{name}_loss", *errors, *COURSE)
+def columns(exits: Sequence[int], evaluated_name: str) -> tuple[str, ...]:
+    """The columns of the log of a run that is evaluated on `test` or `validation` pictures."""
+    errors = (error_column(pictures, position) for pictures in ("train", evaluated_name) for position in exits)
+    return ("epoch", "seconds", "train_loss", f"{evaluated_name}_loss", *errors, *COURSE)
 
 
 def error_column(pictures: str, position: int) -> str:
@@ -55,8 +54,8 @@ def error_column(pictures: str, position: int) -> str:
 
 
 def evaluated_errors(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns of a row with errors on held-out pictures, shallow to deep."""
-    return tuple(name for name in row if re.match("(test|validation)_error_", name))
+    """The columns of a row with errors on pictures that are not trained on, shallow to deep."""
+    return tuple(name for name in row if name.startswith(EVALUATED) and "_error_" in name)
 
 
 def checked(rows: Any, expected: Sequence[str]) -> list[dict[str, Any]]:
@@ -68,7 +67,7 @@ def checked(rows: Any, expected: Sequence[str]) -> list[dict[str, Any]]:
     ):
         raise ValueError("the log is not one of rows with the columns of this run")
     rows = [{column: entry.get(column) for column in expected} for entry in rows]
-    together = ([column for column in expected if column.startswith(HELD_OUT)], COURSE)  # all of a kind or none
+    together = ([column for column in expected if column.startswith(EVALUATED)], COURSE)  # all of a kind or none
     for number, entry in enumerate(rows, 1):
         missing = {column for kind in together if all(entry[column] is None for column in kind) for column in kind}
         wrong = [column for column in expected if column not in missing and not _can_be(column, entry[column])]
@@ -112,5 +111,5 @@ def holds(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _cell(name: str, text: str) -> float | None:
-    """A number of the log; what is measured on held-out pictures may be missing, and what older versions lacked."""
-    return None if text == "" and (name.startswith(HELD_OUT) or name in COURSE) else float(text)
+    """A number of the log. What an epoch that was not tested lacks may be missing, and what older versions lacked."""
+    return None if text == "" and (name.startswith(EVALUATED) or name in COURSE) else float(text)

@@ -40,13 +40,14 @@ class Option:
     several: bool = False  # of a positional one: one value or more
     auto: bool = False  # whether `auto` leaves the value to the machine
     free: Literal["never", "between runs", "on resume"] = "never"  # see `free_between_runs`
-    once: bool = False  # of one command, not of a run: a file of options may not have it, a run's record is not asked
+    once: bool = False  # for one command only: no file of options may have it, and in a run's record it is passed over
     programs: tuple[str, ...] = ()  # those of its group, unless it says otherwise
     group: str = ""
 
     @property
     def free_on_resume(self) -> bool:
-        """Whether a resumed run may have another value: nothing that is learnt depends on it."""
+        """Whether a resumed run may have another value, and exit files do not say which: it changes how numbers are
+        rounded at most. (What else a resumed run may change, and when, `opts.resumed` decides.)"""
         return self.free == "on resume"
 
     @property
@@ -95,7 +96,7 @@ class Program:
         return options
 
     def resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A value for every option: one of these, or its default. Those that depend on others come last."""
+        """A value for every option: one of these, or its default. Those that depend on others are found last."""
         derived = {option.name: option.default for option in self.options if isinstance(option.default, Default)}
         plain = {option.name: None if option.name in derived else option.default for option in self.options}
         result = {**plain, **values}

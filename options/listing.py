@@ -17,13 +17,14 @@ def written(options: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={as_text(value)}" for name, value in options.items())
 
 
-def listing(program: Program, options: argparse.Namespace, verbose: bool, without: Collection[str] = ()) -> str:
-    """The options of a program in groups, a line each: those that differ from its plain defaults, or all of them."""
+def listing(program: Program, options: argparse.Namespace, verbose: bool, without: Collection[str]) -> str:
+    """The options of a program in groups, a line each: those that differ from its plain defaults, or all of them; but
+    none of those that are named in `without`."""
     groups: dict[str, list[str]] = {}
     for option in program.options:
         value = getattr(options, option.name)
         if option.name not in without and (verbose or value != _default(option, vars(options))):
-            groups.setdefault(option.group, []).append(_pair(option, value))
+            groups.setdefault(option.group, []).append(f"{option.name}={in_words(option, value)}")
     if not groups:
         return "all options are at their defaults; --verbose lists them"
     width = max(map(len, groups))
@@ -32,10 +33,6 @@ def listing(program: Program, options: argparse.Namespace, verbose: bool, withou
 
 def _default(option: Option, others: Mapping[str, Any]) -> Any:
     return option.default.value(others) if isinstance(option.default, Default) else option.default
-
-
-def _pair(option: Option, value: Any) -> str:
-    return f"{option.name}={in_words(option, value)}"
 
 
 def in_words(option: Option, value: Any) -> str:

@@ -16,7 +16,7 @@ MODELS = (".safetensors", ".pt", *EXPORTED)
 def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     """An argparse type: an int or a finite float from `low` to `high`, both included."""
     noun = "a whole number" if kind is int else "a number"
-    legal = f"{noun} from {low:.12g} to {high:.12g}" if low < high else f"{low:.12g}, the only legal value"
+    legal = f"{noun} from {low:.12g} to {high:.12g}"
 
     def convert(text: str) -> Any:
         try:

@@ -97,6 +97,10 @@ class Progress:
         self.bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
+    def tell(self, text: str) -> None:
+        """Say something on standard error, above the bar."""
+        self.bar.write(text, file=sys.stderr)
+
     def close(self) -> None:
         """Take the bar away."""
         self.bar.close()

@@ -107,8 +107,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
         while True:
             item = pipe.recv()
             try:
-                pipe.send((function(item), None))
-            except OSError:
-                raise
+                answer = function(item), None
             except Exception as error:
-                pipe.send((None, error))
+                answer = None, error
+            pipe.send(answer)

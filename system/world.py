@@ -155,8 +155,10 @@ def broadcast(find: Callable[[], Result]) -> Result:
         torch.save(find(), content)
     length = torch.tensor(content.tell())
     torch.distributed.broadcast(length, 0, _place.group)
-    told = torch.frombuffer(content.getbuffer(), dtype=torch.uint8) if is_first() else None
-    told = torch.empty(length.item(), dtype=torch.uint8) if told is None else told
+    if is_first():
+        told = torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
+    else:
+        told = torch.empty(length.item(), dtype=torch.uint8)
     torch.distributed.broadcast(told, 0, _place.group)
     return torch.load(BytesIO(told.numpy().data), map_location="cpu", weights_only=True)
 

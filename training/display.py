@@ -1,7 +1,7 @@
 """What shows the log of a run: `curves.png`, and TensorBoard's files."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,14 +9,15 @@ from checkpoints import RunFiles
 from reports import plots, scalars
 from system import world
 from system.errors import UserError
-from system.output import tell
 
 
 class Display:
-    """Shows the log of a run in its folder. Where it cannot be made, that is said once, and the run goes on."""
+    """Shows the log of a run in its folder. Where that cannot be done, `tell` says so, once, and the run goes on."""
 
-    def __init__(self, title: str, files: RunFiles, evaluated_name: str, tensorboard: bool) -> None:
-        self.title, self.files, self.evaluated_name = title, files, evaluated_name
+    def __init__(
+        self, title: str, files: RunFiles, evaluated_name: str, tensorboard: bool, tell: Callable[[str], None]
+    ) -> None:
+        self.title, self.files, self.evaluated_name, self.tell = title, files, evaluated_name, tell
         self.scalars = scalars.Scalars(files.folder / "tensorboard") if tensorboard else None
         self.due = 0.0  # when curves may be drawn again
         self.unmade: set[str] = set()  # what was told to be so
@@ -42,7 +43,7 @@ class Display:
             yield
         except UserError as error:
             if what not in self.unmade:
-                tell(f"{error}; the run goes on")
+                self.tell(f"{error}; the run goes on")
             self.unmade.add(what)
 
     def close(self) -> None:

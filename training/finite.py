@@ -20,27 +20,27 @@ class NotFinite(UserError):
 
 
 class FiniteWatch:
-    """Remembers the first step of an epoch at which each exit's loss, and each parameter's gradient, was not finite.
-    The averages of batch norms, `statistics` by name, stay so once they are not, and are looked at when it is asked.
+    """Remembers the first step of an epoch at which each exit's loss, and with `gradients` that of each parameter that
+    learns, was not finite. The averages of batch norms, `statistics` by name, are looked at when it is asked, because
+    one that is not finite never is so again.
 
     Looking costs the device a few small kernels a step; the host waits for it in `check` only, which is to be called
     before an epoch ends.
     """
 
     def __init__(self, network: MultiExit, statistics: Mapping[str, Tensor], gradients: bool) -> None:
-        self.network, self.statistics, self.gradients = network, statistics, gradients
+        self.network, self.statistics = network, statistics
+        moving = {name: p for name, p in network.named_parameters() if gradients and p.requires_grad}
+        self.names, self.moving = list(moving), list(moving.values())
         self.epoch = 0
-        self.names: list[str] = []  # of the parameters that have gradients
         self.first: Tensor | None = None  # for each loss and gradient, the index of the step
 
     def add(self, step: Step, losses: Tensor) -> None:
         """Look at the losses of the exits (K) of a step, and at the gradients that it left."""
         values = losses
-        if self.gradients:
+        if self.moving:
             # The quickest norm. A gradient near 1e19 overflows it, too, and a run with such gradients is lost as well.
-            moving = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
-            values = torch.cat([losses, torch.stack(torch._foreach_norm(list(moving.values())))])
-            self.names = list(moving)  # kept, because a step that is broken off later may leave fewer
+            values = torch.cat([losses, torch.stack(torch._foreach_norm([p.grad for p in self.moving]))])
         if self.first is None or step.epoch != self.epoch:
             self.epoch, self.first = step.epoch, torch.full(values.shape, NEVER, device=values.device)
         self.first = torch.where(values.isfinite(), self.first, self.first.clamp(max=step.index))
@@ -61,7 +61,7 @@ class FiniteWatch:
         """Of the losses and gradients that were not finite at the earliest step, the one that was so first."""
         losses = [(position, "the loss") for position in self.network.exits]
         gradients = [(self.network.exit_of(name), f"the gradient of {name}") for name in self.names]
-        bad = [what for what, when in zip(losses + gradients, first, strict=False) if when == earliest]
+        bad = [what for what, when in zip(losses + gradients, first, strict=True) if when == earliest]
         # A gradient runs from the heads to the stem, the reverse of this order: it went wrong first at the deepest
         # exit, and of its parameters at the last one.
         bad = [what for what in bad if what in losses] or [max(reversed(bad), key=lambda what: what[0])]

@@ -28,7 +28,7 @@ def subject(configuration: Configuration, data: TrainingData, label: str) -> str
 
 def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
     """The options, and those of them that were `chosen` for this machine in place of `auto`."""
-    table = opts.table(options, options.verbose)
+    table = opts.table(options)
     choices = {name: getattr(options, name) for name in chosen}
     return f"{table}\nchosen for this machine: {written(choices)}" if choices else table
 

@@ -60,9 +60,11 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
             run.begin()
             yield run
         except Stopped as reason:
-            world.broadcast(run.save_state)
+            world.broadcast(run.save_state)  # by the first process; the others wait for it
             stopped = reason
         except WorkerDied as error:
+            if world.size() == 1:  # of several processes the others are within a step
+                run.save_state()
             text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
             raise UserError(text) from error
         except Exception as error:
@@ -124,15 +126,15 @@ class Run:
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
-        title = f"{configuration.name} on {catalog.label(options.data)}"
-        self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard)
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
-        self.crowded = processors.crowded(threads, world.host_size())
-        self.waiting = processors.Waiting(0 if self.crowded else threads)
+        self.crowding = processors.crowded(threads, world.host_size())
+        self.waiting = processors.Waiting(0 if self.crowding else threads)
         self.batches = self._batches()
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
+        title, tell_above = f"{configuration.name} on {catalog.label(options.data)}", self.progress.tell
+        self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard, tell_above)
 
     @property
     def resume_command(self) -> str:
@@ -176,7 +178,7 @@ class Run:
         if note:
             print(note)
         sys.stdout.flush()
-        warnings = (arithmetic.slow(options.precision, self.devices[0]), unfit, self.crowded)
+        warnings = (arithmetic.slow(options.precision, self.devices[0]), unfit, self.crowding)
         for warning in filter(None, warnings):
             tell(warning)
 
@@ -203,7 +205,7 @@ class Run:
                 if self.agreement.due():
                     self.stop.check()
                 if advice := self.waiting.advice():
-                    tell(advice)
+                    self.progress.tell(advice)
                 if time.monotonic() >= self.save_due:
                     self.save_state()
             return self._result()
@@ -292,23 +294,24 @@ class Run:
         if not log_file.holds(self.files.folder, self.state.log):
             self.files.write_log(tables.as_csv(self.state.log))
             path = self.files.folder / log_file.FILE
-            tell(f"{path} was missing or damaged; it is written anew from the training state")
+            self.progress.tell(f"{path} was missing or damaged; it is written anew from the training state")
 
     def _mend_exits(self) -> None:
         """Where the exits of the epoch that was done last are to be kept, and a file is missing, damaged, or of another
         epoch, write all of them anew: the training state has the weights, the log the errors. The weights of an earlier
         epoch that did best are in no other file; then the user is only told."""
-        state, name = self.state, self.data.evaluated_name
-        if state.log and state.kept_epoch() == state.epochs_done and not state.step:
-            if damage := world.broadcast(partial(self.files.damage, state.epochs_done)):
-                tell(f"{damage}; the exits are written anew from the training state")
-                network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
-                errors = [last[log_file.error_column(name, position)] for position in self.configuration.exits]
-                self.files.write_exits(network, self._header(), errors)
-        elif self.data.validates and state.kept_epoch():
-            damage = world.broadcast(partial(self.files.damage, state.kept_epoch()))
-            if damage:
-                tell(f"the exits of the best epoch so far are missing or damaged: {damage}")
+        state, name, kept = self.state, self.data.evaluated_name, self.state.kept_epoch()
+        current = kept == state.epochs_done and not state.step  # the state has the weights of that epoch
+        if not kept or not (current or self.data.validates):
+            return
+        damage = world.broadcast(partial(self.files.damage, kept))
+        if damage and current:
+            tell(f"{damage}; the exits are written anew from the training state")
+            network, last = self.evaluator.network_to_keep(state.epochs_done - 1), state.log[-1]
+            errors = [last[log_file.error_column(name, position)] for position in self.configuration.exits]
+            self.files.write_exits(network, self._header(), errors)
+        elif damage:
+            tell(f"the exits of the best epoch so far are missing or damaged: {damage}")
 
     def _best_epoch(self, errors: list[float]) -> Kept:
         """The epoch that did best on the validation split, with these `errors` there, is tested. Its validation error,

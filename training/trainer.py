@@ -73,10 +73,9 @@ class Trainer:
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         if world.size() > 1:
             self._lay_out_gradients()
-        # Both hold buffers of batch norms; made now, because a network that moves to a GPU gets others.
+        # The next two hold the network's buffers, so they are made after `place`, which puts others in their place.
         self.undo = Undo(network, self.device)
         self.statistics = {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
-        warnings.filterwarnings("ignore", message="Error detected in")  # where a signal broke off compiling
         self.compiled = _compiled(self.model) if compiled_batch else self.model
         self.average = Average(network, average) if average else None
         muon_dtype = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
@@ -193,8 +192,8 @@ class Trainer:
         self.scaler.load_state_dict({name: scaler[name] if name in SCALER else own[name] for name in own})
         if self.average:
             self.average.restore(state["average"])
-        if self.average and self.average.steps != steps:
-            raise ValueError(f"the average is that of {self.average.steps} steps, not of {steps}")
+            if self.average.steps != steps:
+                raise ValueError(f"the average is that of {self.average.steps} steps, not of {steps}")
 
 
 def _let_signals_in(_: Tensor) -> None:
@@ -204,5 +203,6 @@ def _let_signals_in(_: Tensor) -> None:
 def _compiled(model: nn.Module) -> nn.Module:
     """The model, compiled. Code is made for each size of pictures; beyond PyTorch's limit, eight of them, the steps
     would not be compiled."""
+    warnings.filterwarnings("ignore", message="Error detected in")  # where a signal breaks compiling off
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(SIDES))
     return torch.compile(model, dynamic=False)

@@ -348,6 +348,9 @@ def test_saved_options_of_older_versions_are_read(tmp_path):
     saved = vars(opts.parse("--depth 44 --verbose".split()))
     older = {name: value for name, value in saved.items() if name not in ("verbose", "testEvery")}
     assert opts.from_saved(older) == opts.parse("--depth 44".split())
+    fast = vars(opts.parse("--recipe fast".split()))
+    fast = {name: value for name, value in fast.items() if name != "labelSmoothing"}
+    assert opts.from_saved(fast).labelSmoothing == 0  # a run of a version that had no such option
     (tmp_path / "opt.json").write_text(json.dumps(older))
     assert stored.recorded(tmp_path, opts.MAIN) == {**saved, "verbose": False}
     assert opts.parse(["--resume", str(tmp_path)]).depth == 44
@@ -366,8 +369,8 @@ def test_options_that_shaped_the_result_hold_no_path(tmp_path):
 
 
 def test_table_of_what_differs():
-    assert opts.table(opts.parse(["--verbose"]), False) == "all options are at their defaults; --verbose lists them"
-    assert opts.table(opts.parse("--data DIGITS --depth 14 --nOutputs 3 --resume --save /x".split()), False) == (
+    assert opts.table(opts.parse([])) == "all options are at their defaults; --verbose lists them"
+    assert opts.table(opts.parse("--data DIGITS --depth 14 --nOutputs 3 --resume --save /x".split())) == (
         "data      data=DIGITS\n"
         "run       save=/x\n"
         "network   depth=14  nOutputs=3\n"
@@ -376,8 +379,8 @@ def test_table_of_what_differs():
 
 
 def test_table_of_everything_lists_every_option_once_and_breaks_none():
-    options = opts.parse(["--save", "a folder " + "of a long name " * 12, "--exits", "19,26"])
-    text = opts.table(options, True)
+    options = opts.parse(["--save", "a folder " + "of a long name " * 12, "--exits", "19,26", "--verbose"])
+    text = opts.table(options)
     found = re.findall(r"(\w+)=", text)
     assert sorted(found) == sorted(vars(options).keys() - {"resume", "verbose"})
     assert "trainSize=(all)" in text

@@ -55,6 +55,20 @@ def test_a_run_of_less_than_a_minute_is_silent_and_never_waits_for_the_device(ca
     assert run.looks == 0
 
 
+def test_what_is_told_beside_the_bar_begins_on_a_line_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run = Run()
+    run.progress.epoch(0, "training")
+    run.steps(2, 2)
+    run.progress.tell("other programs take the processors")
+    run.progress.close()
+    lines = capsys.readouterr().err.split("other programs take the processors\n")
+    assert len(lines) == 2
+    assert "epoch 1/4 training" in lines[0]
+    assert lines[0].endswith("\r")  # the bar has been wiped away
+    assert "epoch 1/4 training" in lines[1]  # and is drawn anew
+
+
 def test_tests_count_in_the_time_that_is_left_and_not_in_the_pace_of_training(capsys):
     run = Run()
     run.progress.epoch(0, "training")

@@ -38,6 +38,8 @@ def test_large_items_and_results_do_not_wait_for_each_other():
 def test_what_a_worker_raises_is_raised_here():
     with closing(Workers(lambda item: item.missing, 1)) as crew, pytest.raises(AttributeError, match="missing"):
         next(crew.map([1]))
+    with closing(Workers(os.listdir, 1)) as crew, pytest.raises(FileNotFoundError):
+        next(crew.map(["no such folder"]))
 
 
 def test_a_worker_that_dies_is_named_with_its_signal():

@@ -31,6 +31,8 @@ from datasets import splits
 from formats import state_file
 from reports import plots
 from system.errors import UserError
+from system.workers import WorkerDied
+from training import run
 
 pytestmark = pytest.mark.slow
 
@@ -184,6 +186,19 @@ def test_a_loader_worker_that_dies_is_named(tmp_path):
     assert "a loader worker died" in last
     assert "killed by SIGKILL" in last
     assert "--nThreads 0" in last
+
+
+def test_what_was_done_when_a_loader_worker_died_is_not_lost(tmp_path, monkeypatch):
+    real = run.training_batches
+
+    def dying(*arguments, **options):
+        yield from itertools.islice(real(*arguments, **options), 3)
+        raise WorkerDied("process 7 was killed by SIGKILL")
+
+    monkeypatch.setattr(run, "training_batches", dying)
+    with pytest.raises(UserError, match=r"worker died: process 7 was killed by SIGKILL; go on with .*--resume"):
+        main.main([*SMALL, "--save", str(tmp_path)])
+    assert last_state(tmp_path / FOLDER)["step"] == 3
 
 
 def test_a_run_that_waits_for_a_stopped_worker_answers_signals(tmp_path):
