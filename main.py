@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> None:
                 trained = run.train(epoch)
                 evaluated = run.evaluate(epoch)
                 run.save(epoch, trained, evaluated)
-            kept = run.finish()
-        run.report(kept)
+            errors = run.finish()
+        run.report(errors)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,11 @@ def exit_table(
     configuration: Configuration,
     classes: int,
     side: int,
-    errors: Sequence[float],
+    errors: Mapping[str, Sequence[float]],
     files: Mapping[int, Path],
-    error_name: str = "test error",
 ) -> str:
-    """A row for each exit of `files`: what its standalone model costs on a picture of `side` pixels, its error in
-    percent under the title `error_name`, its file."""
+    """A row for each exit of `files`: what its standalone model costs on a picture of `side` pixels, its errors in
+    percent, each under its title, and its file."""
     from models.networks import cost
 
     costs = [cost(configuration, classes, position, side) for position in files]
@@ -52,7 +51,7 @@ def exit_table(
         "exit": [str(position) for position in files],
         "parameters": [amount(price.parameters) for price in costs],
         "multiply-adds": [amount(price.macs) for price in costs],
-        error_name: [percent(error) for error in errors],
+        **{title: [percent(error) for error in of_exits] for title, of_exits in errors.items()},
         "file": [str(path) for path in files.values()],
     }
     return table(columns, words={"file"})

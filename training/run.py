@@ -5,13 +5,13 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -76,13 +76,6 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
     if stopped:
         tell(f"stopped by {stopped}; the state is saved; go on with: {run.resume_command}")
         sys.exit(stopped.status)
-
-
-class Kept(NamedTuple):
-    """What a finished run has kept: the error of each exit in percent, and which error that is, for the table."""
-
-    errors: list[float]
-    measured: str
 
 
 class Run:
@@ -278,15 +271,16 @@ class Run:
             "options": opts.shaping(self.options),
         }
 
-    def finish(self) -> Kept:
-        """What the run has kept: with a validation split the best epoch, which is tested now, else the last one. Mends
-        the log, if that has come to harm, and writes the page about the run."""
+    def finish(self) -> dict[str, Sequence[float]]:
+        """The errors of the exits that are kept, in percent, by what they are: `test error`, and with a validation
+        split, whose best epoch is tested now, `validation error`. Mends the log, if that has come to harm, and writes
+        the page about the run."""
         self._mend_log()
-        errors = world.broadcast(self.files.read_errors)
-        kept = self._best_epoch(errors) if self.data.validates else Kept(errors, "test error")
+        kept = world.broadcast(self.files.read_errors)
+        errors = self._best_epoch(kept) if self.data.validates else {"test error": kept}
         if world.is_first():
             self.files.write_page(page.of_run(self.files.exits))
-        return kept
+        return errors
 
     @world.first_only
     def _mend_log(self) -> None:
@@ -313,7 +307,7 @@ class Run:
         elif damage:
             tell(f"the exits of the best epoch so far are missing or damaged: {damage}")
 
-    def _best_epoch(self, errors: list[float]) -> Kept:
+    def _best_epoch(self, errors: list[float]) -> dict[str, Sequence[float]]:
         """The epoch that did best on the validation split, with these `errors` there, is tested. Its validation error,
         too, is measured in float32, and takes the place of that of 16 bits in the headers of the exit files."""
         self.progress.epoch(self.state.epochs_done - 1, "testing what is kept")
@@ -324,9 +318,8 @@ class Run:
             self.files.write_errors(network, errors)
         with self.stop.breaking():
             test = self.data.test()
-        if not test:
-            return Kept(errors, "validation error")
-        return Kept(self.evaluator.evaluate(network, test).errors, "test error")
+        tested = {"test error": self.evaluator.evaluate(network, test).errors} if test else {}
+        return {"validation error": errors, **tested}
 
     def close(self) -> None:
         """End the loader's workers and what shows the log, and take the bar away."""
@@ -334,9 +327,7 @@ class Run:
         self.display.close()
         self.progress.close()
 
-    def report(self, kept: Kept) -> None:
-        """Print the table of exits: what each costs, how well it does, where its file is."""
-        classes, files = len(self.data.classes), self.files.exits
-        side = self.sizing.side
-        table = tables.exit_table(self.configuration, classes, side, kept.errors, files, kept.measured)
-        print(f"\n{table}")
+    def report(self, errors: Mapping[str, Sequence[float]]) -> None:
+        """Print the table of exits: what each costs, its `errors` as `finish` gave them, where its file is."""
+        classes, side = len(self.data.classes), self.sizing.side
+        print(f"\n{tables.exit_table(self.configuration, classes, side, errors, self.files.exits)}")

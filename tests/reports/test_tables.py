@@ -31,12 +31,14 @@ def test_names_cannot_break_a_table():
 
 
 def test_the_table_of_exits_names_what_was_measured():
-    tested = exit_table(NETWORK, 10, 32, (5.0, 3.914), FILES).splitlines()
+    tested = exit_table(NETWORK, 10, 32, {"test error": (5.0, 3.914)}, FILES).splitlines()
     assert tested[0].split("  ") == ["exit", "parameters", "multiply-adds", "test error", "file"]
     assert tested[3].split()[0] == "14"
     assert tested[3].endswith("  3.91 %  run/exit-14.safetensors")
-    validated = exit_table(NETWORK, 10, 32, (5.0, 3.914), FILES, "validation error").splitlines()
-    assert "multiply-adds  validation error  file" in validated[0]
+    both = {"validation error": (6.0, 4.5), "test error": (5.0, 3.914)}
+    validated = exit_table(NETWORK, 10, 32, both, FILES).splitlines()
+    assert "multiply-adds  validation error  test error  file" in validated[0]
+    assert validated[3].endswith("  4.50 %      3.91 %  run/exit-14.safetensors")
 
 
 def test_counts_have_three_digits():

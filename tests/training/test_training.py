@@ -89,7 +89,9 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
     assert header["epochs"] == errors.index(min(errors)) + 1
     assert (header["error"], header["errorOn"]) == (min(errors), "validation")
     assert not any(key.startswith("test_") for key in rows[0])
-    assert "test error" in capsys.readouterr().out
+    title, _, *table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    assert title.split("  ")[-3:] == ["validation error", "test error", "file"]
+    assert f"  {min(errors):.2f} %  " in table[-1]
 
 
 def test_an_exit_that_does_not_learn_chooses_no_epoch(tmp_path):
