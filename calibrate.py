@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
     from system import devices, machine
 
     model = saved.find(options.model, folder, saved.LEARNT, options.save)
-    out = target(options, model)
+    check_choice(model)
+    out = target(options, model.folder)
     pictures = held_out(options, model)
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
@@ -60,14 +61,18 @@ def main(argv: Sequence[str]) -> None:
     print(f"written: {FILES[0]}, {FILES[1]} and {FILES[2]} in {out}/")
 
 
-def target(options: Namespace, model: "SavedModel") -> Path:
-    """The folder to write into. Raises UserError where there is none, or where the network has nothing to choose."""
-    run = model.folder
+def check_choice(model: "SavedModel") -> None:
+    """Raise UserError where there are no two exits to choose from."""
     if len(model.files) < 2:
         (file,) = model.files.values()
         raise UserError(
             f"{file} is one exit only, which takes every picture; give the folder of a run in which two or more learnt"
         )
+
+
+def target(options: Namespace, run: Path) -> Path:
+    """The folder to write into, which is that of the run, unless the options say otherwise. Raises UserError where it
+    is none, or cannot be written into."""
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or drop --out, to write into {run}/")
@@ -77,37 +82,49 @@ def target(options: Namespace, model: "SavedModel") -> Path:
 
 
 def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
-    """The pictures to calibrate on: those that the run held out, or those of --heldOut. Raises UserError where there
-    are none, too few, or where they have other classes than the network."""
-    from datasets import identity, splits
-    from inference import asking
-
+    """The pictures to calibrate on. Raises UserError where there are none, too few, or where they have other classes
+    than the network."""
     if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
         trained_on = model.header["dataset"]
         raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
-    if options.heldOut:
-        check_unseen(options)
-        pictures = splits.of_folder(Path(options.heldOut), model.sizing)
-        asking.check_same_classes(model, pictures, options.heldOut)
-    else:
-        size = model.options.get("valSize")
-        if not size:
-            raise UserError(
-                f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
-                "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
-            )
-        root, extra = Path(options.dataDir), model.svhn_extra
-        pictures = splits.held_out(catalog.find(options.data, root, extra, model.sizing, model.padding), size)
-        asking.check_same_classes(model, pictures, options.data)
-        found = identity.digest(pictures)
-        if model.header.get("heldOut", found) != found:
-            raise UserError(
-                f"these are not the pictures that were held out: {options.data} has others now, or other names of "
-                "files, or another version of Pillow or of this program decodes them; check --dataDir, bring them "
-                "back, or give --heldOut"
-            )
+    pictures = of_folder(options, model) if options.heldOut else of_run(options, model)
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
+    return pictures
+
+
+def of_folder(options: Namespace, model: "SavedModel") -> "Pictures":
+    """The pictures of --heldOut."""
+    from datasets import splits
+    from inference import asking
+
+    check_unseen(options)
+    pictures = splits.of_folder(Path(options.heldOut), model.sizing)
+    asking.check_same_classes(model, pictures, options.heldOut)
+    return pictures
+
+
+def of_run(options: Namespace, model: "SavedModel") -> "Pictures":
+    """The pictures that the run held out. Raises UserError where it held none out, or others."""
+    from datasets import identity, splits
+    from inference import asking
+
+    size = model.options.get("valSize")
+    if not size:
+        raise UserError(
+            f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
+            "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
+        )
+    found = catalog.find(options.data, Path(options.dataDir), model.svhn_extra, model.sizing, model.padding)
+    pictures = splits.held_out(found, size)
+    asking.check_same_classes(model, pictures, options.data)
+    digest = identity.digest(pictures)
+    if model.header.get("heldOut", digest) != digest:
+        raise UserError(
+            f"these are not the pictures that were held out: {options.data} has others now, or other names of files, "
+            "or another version of Pillow or of this program decodes them; check --dataDir, bring them back, or give "
+            "--heldOut"
+        )
     return pictures
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inference.calibration import Answered
     from inference.policies import Policy
     from inference.saved import SavedModel
-    from reports.card_plots import Curve, Point
+    from reports.card_plots import Point, ThresholdCurve
     from system.machine import Machine
 
 
@@ -110,16 +110,16 @@ def tell_card(
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
 
 
-def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Curve]":
+def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, ThresholdCurve]":
     """Where early exit lies in a plot: the policy on the test pictures, and the curve of all thresholds on the same."""
     from inference import calibration, early_exit, saved
-    from reports.card_plots import Curve, Point
+    from reports.card_plots import Point, ThresholdCurve
 
     macs = saved.standalone(model, *policy.positions).macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
     rows = calibration.sweep(answers, policy, macs)
     places = [(row["macs"], row["error"]) for row in rows if row["threshold"] is not None]
-    curve = Curve("early exit by every threshold, simulated on these pictures", places)
+    curve = ThresholdCurve("early exit by every threshold, simulated on these pictures", places)
     return Point("policy", figures["macs"], figures["error"]), curve
 
 

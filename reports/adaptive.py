@@ -13,16 +13,18 @@ from system.output import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Rows = Sequence[Mapping[str, Any]]  # of `calibration.sweep`: a value for each of its columns, None where a row has none
+Sweep = Sequence[
+    Mapping[str, Any]
+]  # of `calibration.sweep`: a value for each of its columns, None where a row has none
 
 
 @style()
-def draw(title: str, rows: Rows, macs: float, error: float) -> bytes:
+def draw(title: str, rows: Sweep, macs: float, error: float) -> bytes:
     """The plot of a sweep, with the policy that was chosen at these multiply-adds and this error."""
     return png(_figure(title, rows, macs, error))
 
 
-def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
+def _figure(title: str, rows: Sweep, macs: float, error: float) -> "Figure":
     exits, points, shares = ([row for row in rows if row[name] is not None] for name in ("exit", "threshold", "ratio"))
     cost = [row["macs"] for row in points]
     line, other = distinct(2)
@@ -45,7 +47,7 @@ def _figure(title: str, rows: Rows, macs: float, error: float) -> "Figure":
     return figure
 
 
-def describe(rows: Rows, temperatures: Sequence[float], thresholds: Sequence[float], histogram: Sequence[int]) -> str:
+def describe(rows: Sweep, temperatures: Sequence[float], thresholds: Sequence[float], histogram: Sequence[int]) -> str:
     """A row for each exit: its rule, how many pictures leave there, and what it costs and gives alone."""
     exits = [row for row in rows if row["exit"] is not None]
     rules = [*(f"{value:.4f}" if value <= 1 else "nobody" for value in thresholds[:-1]), "everybody"]
@@ -61,7 +63,7 @@ def describe(rows: Rows, temperatures: Sequence[float], thresholds: Sequence[flo
     )
 
 
-def verdict(rows: Rows, macs: float, error: float, pictures: int, dataset: str) -> str:
+def verdict(rows: Sweep, macs: float, error: float, pictures: int, dataset: str) -> str:
     """The policy in words: what it costs and gives, beside the last exit and chance."""
     exits = [row for row in rows if row["exit"] is not None]
     last = exits[-1]

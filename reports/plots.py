@@ -81,8 +81,8 @@ def style() -> Iterator[None]:
 
 def averaged(label: str, runs: Sequence[Rows], column: str) -> Curve:
     """One column of the logs of several runs, as far as all of them have come, where all of them have a value."""
-    rows = enumerate(zip(*([row[column] for row in rows] for rows in runs), strict=False), 1)
-    points = {epoch: values for epoch, values in rows if None not in values}
+    epochs = enumerate(zip(*([row[column] for row in rows] for rows in runs), strict=False), 1)
+    points = {epoch: values for epoch, values in epochs if None not in values}
     means, spreads = ([of(values) for values in points.values()] for of in (statistics.mean, deviation))
     return Curve(label, list(points), means, spreads, len(runs))
 
@@ -102,9 +102,9 @@ def draw_run(title: str, rows: Rows, exits: Sequence[int], evaluated_name: str) 
             f"{name} error",
             [averaged(f"exit {position}", [rows], error_column(pictures, position)) for position in exits],
             colours,
-            style,
+            line_style,
         )
-        for name, pictures, style in ((evaluated_name, evaluated_name, "-"), ("training", "train", "--"))
+        for name, pictures, line_style in ((evaluated_name, evaluated_name, "-"), ("training", "train", "--"))
     ]
     return png(_figure(title, groups))
 
