@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -32,21 +33,24 @@ def interleaved(
     A builder is called in a new process, so that no case inherits the memory or the settings of another.
     """
     context = multiprocessing.get_context("spawn")
-    pipes = {}
-    for name, builder in builders.items():
-        pipes[name], other_end = context.Pipe()
-        context.Process(target=_serve, args=(builder, other_end), daemon=True).start()
-        other_end.close()  # so that nothing is waited for from a process that has died
-        _answer(name, pipes[name])  # one at a time: building is work, too
+    pipes: dict[Hashable, Connection] = {}
     seconds = {name: [] for name in builders}
-    for turn in range(warm_up + rounds):
-        for name, pipe in pipes.items():
-            pipe.send("run")
-            result = _answer(name, pipe)
-            if turn >= warm_up:
-                seconds[name].append(result)
-    for pipe in pipes.values():
-        pipe.send("stop")
+    try:
+        for name, builder in builders.items():
+            pipes[name], other_end = context.Pipe()
+            context.Process(target=_serve, args=(builder, other_end)).start()
+            other_end.close()  # so that nothing is waited for from a process that has died
+            _answer(name, pipes[name])  # one at a time: building is work, too
+        for turn in range(warm_up + rounds):
+            for name, pipe in pipes.items():
+                pipe.send("run")
+                result = _answer(name, pipe)
+                if turn >= warm_up:
+                    seconds[name].append(result)
+    finally:
+        for pipe in pipes.values():
+            with suppress(OSError):  # of a process that has died
+                pipe.send("stop")
     return {name: median(results) for name, results in seconds.items()}
 
 
@@ -54,7 +58,7 @@ def _answer(name: Hashable, pipe: Connection) -> object:
     """What a case says next. Ends the program where its process has ended, which has said why."""
     try:
         return pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         sys.exit(f"the case {name} ended before it was measured")
 
 

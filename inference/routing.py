@@ -107,8 +107,8 @@ def compare(
 
 def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, tuple[float, Latency]]:
     """How fast each one is, from the bytes of pictures to classes on the host: pictures a second in batches of
-    `latency.batch` pictures, and the latency of one picture. All take turns on the same pictures, of
-    all classes, so that what else the machine does slows all of them alike."""
+    `latency.batch` pictures, and the latency of one picture. All take turns on the same pictures, of all classes, so
+    that what else the machine does slows all of them alike."""
     size = latency.batch(pictures.images.shape[1])
     images = pictures.sample(size * BATCHES).images  # more than SINGLES, whatever their size
     batches = images.split(size)

@@ -67,11 +67,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
-        first, *others = self.norms
-        branch = F.relu(first(x), inplace=True)
+        norm, *inner_norms = self.norms
+        branch = F.relu(norm(x), inplace=True)
         shortcut = self.shortcut(branch if self.first else x)
         *inner, last = self.convolutions
-        for convolution, norm in zip(inner, others, strict=True):
+        for convolution, norm in zip(inner, inner_norms, strict=True):
             branch = F.relu(norm(convolution(branch)), inplace=True)
         if self.dropout:
             branch = F.dropout(branch, self.dropout, self.training)

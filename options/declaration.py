@@ -46,8 +46,8 @@ class Option:
 
     @property
     def free_on_resume(self) -> bool:
-        """Whether a resumed run may have another value, and exit files do not say which: it changes how numbers are
-        rounded at most. (What else a resumed run may change, and when, `opts.resumed` decides.)"""
+        """Whether a resumed run may have another value, and exit files do not say which: it is of the machine or of
+        the place. (What else a resumed run may change, and when, `opts.resumed` decides.)"""
         return self.free == "on resume"
 
     @property

@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,27 @@ def test_a_benchmark_can_be_imported(module: str):
     importlib.import_module(f"benchmarks.{module}")
 
 
+def takes_a_second():
+    return lambda: 1.0
+
+
 def builds_nothing():
     raise SystemExit
 
 
-def test_a_case_that_cannot_be_built_is_not_waited_for():
-    with pytest.raises(SystemExit, match="the case whole ended before it was measured"):
-        timing.interleaved({"whole": builds_nothing}, rounds=1)
+def cannot_run():
+    return sys.exit
+
+
+@pytest.mark.parametrize("broken", [builds_nothing, cannot_run])
+def test_a_case_that_fails_is_not_waited_for(broken):
+    with pytest.raises(SystemExit, match="the case second ended before it was measured"):
+        timing.interleaved({"first": takes_a_second, "second": broken}, rounds=1)
+    assert all(process.join(60) is None and process.exitcode == 0 for process in multiprocessing.active_children())
+
+
+def test_cases_are_compared_by_their_medians():
+    assert timing.interleaved({"first": takes_a_second}, rounds=3) == {"first": 1.0}
 
 
 def test_what_a_step_is_made_of_and_what_processes_tell_each_other_is_counted():
