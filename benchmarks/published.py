@@ -2,11 +2,13 @@
 
 python -m benchmarks.published
 
-Reads the exit files under `pretrained/` and writes `docs/results.png`. The paper's figures are those of its tables
-for CIFAR-10 and CIFAR-100 (arXiv 1611.01773), those of networks with a single exit that others trained are from the
-logs of pytorch-cifar-models. Their multiply-adds are counted with the networks of this program.
+Reads the exit files under `pretrained/` and writes `docs/results.png`. Where these have errors on held-out pictures,
+`test.json` beside them has those on the test pictures, as `test.py --exit all --json` wrote them. The paper's figures
+are those of its tables for CIFAR-10 and CIFAR-100 (arXiv 1611.01773), those of networks with a single exit that others
+trained are from the logs of pytorch-cifar-models. Their multiply-adds are counted with the networks of this program.
 """
 
+import json
 from collections import defaultdict
 from itertools import cycle
 from pathlib import Path
@@ -64,14 +66,19 @@ def here() -> dict[str, dict[str, list[Point]]]:
     """The exits of each network that was trained here, shallow to deep, by data set and network."""
     found: dict[str, dict[str, list[Point]]] = defaultdict(dict)
     for folder in sorted((PROJECT / "pretrained").iterdir()):
-        points = []
-        for position, path in exit_file.files_in(folder).items():
-            header = exit_file.read_header(path)
-            network = names.from_fields(header["network"])
-            points.append(Point(cost(network, len(header["classes"]), position, SIDE).macs, header["error"]))
-        if points:
+        if errors := test_errors(folder):
+            header = exit_file.read_header(exit_file.path_in(folder, max(errors)))
+            network, classes = names.from_fields(header["network"]), len(header["classes"])
+            points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
             found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs"] = points
     return found
+
+
+def test_errors(folder: Path) -> dict[int, float]:
+    """The test error of each exit of a run in `pretrained/`, in percent, by position."""
+    if (tested := folder / "test.json").exists():
+        return {row["position"]: row["error_percent"] for row in json.loads(tested.read_text())["exits"]}
+    return {position: exit_file.read_header(path)["error"] for position, path in exit_file.files_in(folder).items()}
 
 
 def draw(path: Path) -> None:
