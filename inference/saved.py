@@ -197,6 +197,8 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
 
 def standalone(model: SavedModel, *positions: int) -> SavedModel:
     """The model of one or some of the exits by themselves, shallow to deep; its header stays that of the deepest."""
+    if positions == tuple(model.files):  # it is that already
+        return model
     state = {name: tensor for position in positions for name, tensor in model.network.exit_state(position).items()}
     network = from_state(model.configuration, len(model.header["classes"]), positions, state)
     return replace(model, network=network, files={position: model.files[position] for position in positions})

@@ -13,9 +13,8 @@ from system.output import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Sweep = Sequence[
-    Mapping[str, Any]
-]  # of `calibration.sweep`: a value for each of its columns, None where a row has none
+# What `calibration.sweep` gives: rows with a value for each of its columns, None where a row has none.
+Sweep = Sequence[Mapping[str, Any]]
 
 
 @style()
