@@ -32,6 +32,7 @@ from formats.log_file import TIMES
 from inference.calibration import Answered
 from models import names, networks
 from system import world
+from system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
 CPU = [torch.device("cpu")]
@@ -151,6 +152,15 @@ def last_state(folder):
     return state
 
 
+def epochs_saved(folder):
+    """How many epochs the last state has behind it of a run that goes on and may be writing another; 0 where there is
+    none yet."""
+    try:
+        return len(state_file.read(folder)[0]["log"])
+    except UserError:
+        return 0
+
+
 def logged(folder):
     """The rows of a run's log as text, without their times."""
     with (folder / "log.csv").open() as file:
@@ -167,18 +177,17 @@ def points(folder):
 
 
 def start(save, *options):
-    """A long run in a process of its own, in its first steps."""
+    """A long run in a process of its own, which has saved its first epoch. An epoch has 80 steps."""
     command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
     process = subprocess.Popen(
-        [*command, "--depth", "8", "--trainSize", "320", *options],
+        [*command, "--depth", "8", "--trainSize", "320", "--batchsize", "4", *options],
         cwd=PROJECT,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where nohup runs the tests
     )
-    log = save / "DIGITS-AuxResNet-8-2" / "log.csv"
-    while not log.exists():
+    while not epochs_saved(save / "DIGITS-AuxResNet-8-2"):
         assert process.poll() is None
         time.sleep(0.05)
     return process

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, last_state, logged, script
+from conftest import PROJECT, assert_one_line_error, exit_files, last_state, logged, script, signal_during
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -20,6 +20,7 @@ from formats import exit_file
 from inference import exported, saved
 from models import metrics, names, networks
 from system.errors import UserError
+from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -156,14 +157,16 @@ def test_what_contradicts_the_size_is_refused(trained, pictures):
         assert_one_line_error(script("main.py", "--data", pictures, *more), 2, *words)
 
 
-def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(pictures, tmp_path):
+@pytest.mark.parametrize("call", [2, 5])  # of six steps, three of them in the first epoch
+def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(call, pictures, tmp_path, monkeypatch):
     more = ["--inputSize", "48", "--startSize", "32", "--padding", "reflect", "--nEpochs", "2"]
     main.main([str(word) for word in (*options(pictures, tmp_path / "whole"), *more)])
+    signal_during(monkeypatch, Trainer, "step", call)
+    with pytest.raises(SystemExit):
+        main.main([str(word) for word in (*options(pictures, tmp_path / "part"), *more)])
+    monkeypatch.undo()
     run = tmp_path / "part" / RUN
-    main.main([str(word) for word in (*options(pictures, tmp_path / "part"), *more, "--saveEvery", "0")])
-    for name in ("latest.pt", "log.csv", *exit_files(run)):  # as if it had been stopped before its last step
-        (run / name).unlink()
-    (run / "previous.pt").rename(run / "latest.pt")
+    assert last_state(run)["step"] == (call - 1) % 3
     main.main(["--resume", str(run)])
     assert exit_files(run) == exit_files(tmp_path / "whole" / RUN)
     assert logged(run) == logged(tmp_path / "whole" / RUN)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, exit_files, last_state, logged, points, script, together
+from conftest import PROJECT, epochs_saved, exit_files, last_state, logged, points, script, together
 
 import main
 from datasets import catalog, identity, splits
@@ -57,15 +57,16 @@ def ranks(launcher):
 
 
 def wait_for_epochs(save, count, launcher):
-    while not (save / FOLDER / "log.csv").exists() or len(logged(save / FOLDER)) < count:
+    while epochs_saved(save / FOLDER) < count:
         assert launcher.poll() is None
         time.sleep(0.05)
 
 
 def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path):
     """Whichever of them it is; and one process tests the exits as two did."""
-    together(2, trained, tmp_path / "whole", "--nEpochs", "6", joined=False)
-    options = ["--nEpochs", "6", "--resume", "auto", "--saveEvery", "0", "--tensorboard"]
+    size = ["--nEpochs", "6", "--batchsize", "17"]
+    together(2, trained, tmp_path / "whole", *size, joined=False)
+    options = [*size, "--resume", "auto", "--saveEvery", "0", "--tensorboard"]
     launcher = torchrun(tmp_path, *options, restarts=2)
     for epochs, rank in ((1, 1), (3, 0)):
         wait_for_epochs(tmp_path, epochs, launcher)
@@ -86,7 +87,8 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
 
 @pytest.mark.parametrize("whom", ["one process", "torchrun"])
 def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(whom, tmp_path):
-    launcher = torchrun(tmp_path, "--nEpochs", "100")
+    size = ["--nEpochs", "100", "--batchsize", "7"]  # 46 steps, so that a signal comes in the midst of an epoch
+    launcher = torchrun(tmp_path, *size)
     wait_for_epochs(tmp_path, 1, launcher)
     before = (tmp_path / FOLDER / "latest.pt").read_bytes()
     os.kill(ranks(launcher)[1] if whom == "one process" else launcher.pid, signal.SIGTERM)
@@ -95,15 +97,15 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
     assert (tmp_path / FOLDER / "latest.pt").read_bytes() != before
     assert not (tmp_path / FOLDER / ".lock").exists()
     state = last_state(tmp_path / FOLDER)
-    assert state["sums"]["pictures"] == min(state["step"] * 36, 320)
+    assert state["sums"]["pictures"] == min(state["step"] * 7, 320)
     if whom == "torchrun":
         return
-    together(3, resumed_for_an_epoch, tmp_path, joined=False)
-    resumed_for_an_epoch(tmp_path)
+    together(3, resumed_for_an_epoch, tmp_path, size, joined=False)
+    resumed_for_an_epoch(tmp_path, size)
     assert [int(row["epoch"]) for row in logged(tmp_path / FOLDER)] == list(range(1, len(state["log"]) + 3))
 
 
-def resumed_for_an_epoch(save):
+def resumed_for_an_epoch(save, size):
     """Go on, and stop by a signal in the test after the next epoch but one."""
     from conftest import signal_during
 
@@ -111,7 +113,7 @@ def resumed_for_an_epoch(save):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         signal_during(patch, Run, "evaluate", 2)
-        trained(save, "--nEpochs", "100", "--resume", "auto")
+        trained(save, *size, "--resume", "auto")
 
 
 def test_a_failure_names_its_process_and_others_are_silent(tmp_path):
