@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -32,8 +32,8 @@ from formats.log_file import TIMES
 
 OPTIONS = "--data DIGITS --depth 8 --nOutputs 2 --trainSize 320 --batchsize 16 --nEpochs 4 --dropout 0.2 --nGPU 0"
 FOLDER = "DIGITS-AuxResNet-8-2-dropout-0.2"
-LONGEST = 1.2  # seconds that a run lives before it is killed; several processes, after they have saved something
-STARTING = 0.25  # the part of kills of several processes that may come while they start
+LONGEST = 1.2  # seconds that a run lives at most, from its first save, before it is killed
+STARTING = 0.25  # the part of the kills for which these count from its start
 
 
 def train(*options: str) -> None:
@@ -50,10 +50,21 @@ def train(*options: str) -> None:
 
 def forks() -> BaseContext:
     """New processes that have imported PyTorch already, from a server that has not used it."""
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # says at the end what killed processes left behind
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["main", "training.run"])
     return context
+
+
+def await_moment(
+    save: Path, rng: random.Random, ended: Callable[[], bool], started: Callable[[], object] = lambda: True
+) -> None:
+    """Wait for the moment of a kill, or until what is to be killed has ended."""
+    before, starting = saved(save), rng.random() < STARTING
+    while not ended() and not (started() and (starting or saved(save) != before)):
+        time.sleep(0.02)
+    moment = time.monotonic() + rng.uniform(0, LONGEST)
+    while not ended() and time.monotonic() < moment:
+        time.sleep(0.005)
 
 
 def alone(context: BaseContext, save: Path, rng: random.Random, kills: int) -> Iterator[None]:
@@ -62,7 +73,10 @@ def alone(context: BaseContext, save: Path, rng: random.Random, kills: int) -> I
         options = ["--save", str(save), "--resume", "auto", "--nThreads", str(rng.choice((0, 1, 2)))]
         process = context.Process(target=train, args=options)
         process.start()
-        process.join(rng.uniform(0, LONGEST) if life < kills else 600)
+        if life < kills:
+            await_moment(save, rng, lambda process=process: process.exitcode is not None)
+        else:
+            process.join(600)
         if process.exitcode is not None:
             break
         process.kill()
@@ -82,12 +96,7 @@ def under_torchrun(processes: int, save: Path, rng: random.Random, kills: int) -
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         for _ in range(kills):
-            before = saved(save)
-            starting = rng.random() < STARTING
-            while run.poll() is None and not (children(run) and (starting or saved(save) != before)):
-                time.sleep(0.02)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(rng.uniform(0, LONGEST))
+            await_moment(save, rng, lambda: run.poll() is not None, lambda: children(run))
             alive = children(run)
             if run.poll() is not None or not alive:
                 break
@@ -149,6 +158,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # says at the end what killed processes left behind
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         finished = soak(Path(folder), arguments.kills, arguments.seed, arguments.processes)
