@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, assert_one_line_error, script, write_pictures
+from conftest import CPU, SMALL, assert_one_line_error, script, write_pictures
 from safetensors.torch import load_file
 
 import calibrate
@@ -86,6 +86,26 @@ def test_test_py_routes_by_a_policy(calibrated):
     shares = torch.bincount(simulated.exits, minlength=3) / 3.6
     printed = [float(share) for share in re.findall(r"\d+: ([\d.]+) %", process.stdout)]
     assert printed == pytest.approx(shares.tolist(), abs=0.4)
+
+
+def test_a_policy_of_the_current_folder_comes_before_that_of_the_run(calibrated, tmp_path):
+    save, folder, _ = calibrated
+    line = ("DIGITS", NAME, "--save", save, "--nGPU", "0")
+    assert script("calibrate.py", *line, "--budgetMACs", "12M", "--out", tmp_path).returncode == 0
+    found, by_path, of_run = (
+        script("test.py", *line, "--policy", given, cwd=tmp_path).stdout.splitlines()[0]
+        for given in ("policy.json", tmp_path / "policy.json", folder / "policy.json")
+    )
+    assert found == by_path != of_run
+
+
+def test_a_policy_leaves_out_exits_that_learnt_nothing(tmp_path):
+    line = [*SMALL, "--nEpochs", "1", "--valSize", "100", "--exitWeights", "1,0,1", "--save", str(tmp_path)]
+    main.main(line)
+    process = script("calibrate.py", "DIGITS", NAME, "--save", tmp_path, "--budgetMACs", "20M", "--nGPU", "0")
+    assert process.returncode == 0, process.stderr
+    assert policies.read(tmp_path / f"DIGITS-{NAME}" / "policy.json").positions == (5, 14)
+    assert script("test.py", "DIGITS", NAME, "--save", tmp_path, "--policy", "policy.json").returncode == 0
 
 
 def test_a_guarantee_and_a_budget_of_time(calibrated, tmp_path):

@@ -171,6 +171,19 @@ def test_an_older_python_is_told(name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
+def test_ctrl_c_is_no_traceback(name):
+    """While the program reads its command line, which all of them do alike."""
+    code = f"""
+import argparse, runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
+argparse.ArgumentParser.parse_known_args = lambda *_, **__: signal.raise_signal(signal.SIGINT)
+runpy.run_path('{name}', run_name='__main__')
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", f"{name}: interrupted\n")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_help_and_mistakes_need_no_torch(name):
     code = f"""
 import runpy, sys

@@ -1,5 +1,7 @@
 """Policies from held-out pictures keep what they promise."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,16 @@ def test_impossible_budgets_name_the_nearest():
         calibration.fit(Goal("maxErrorIncrease", 0.01, 0.95), held, MACS)
     nearest = float(str(refused.value).split(" pictures; ")[1].split()[0])
     assert calibration.fit(Goal("maxErrorIncrease", nearest, 0.95), held, MACS)
+
+
+@pytest.mark.parametrize(("points", "least"), [(2.0, 199), (1.0, 401), (0.5, 803)])
+def test_a_guarantee_takes_as_many_pictures_as_is_told(points, least):
+    """In docs/early-exit.md, of pictures that no exit has wrong."""
+    for pictures in (least, least - 1):
+        targets = torch.arange(pictures) % 10
+        held = Answered([5.0 * torch.nn.functional.one_hot(targets, 10)] * len(EXITS), targets, "easy")
+        with nullcontext() if pictures == least else pytest.raises(UserError, match="or hold out more pictures"):
+            calibration.fit(Goal("maxErrorIncrease", points, 0.95), held, MACS)
 
 
 def test_a_guarantee_for_a_single_class_lets_every_picture_go():

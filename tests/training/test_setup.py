@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL
+from conftest import CPU, NORMALISE, SMALL, together
 
 import opts
 from datasets import catalog, splits
@@ -39,6 +39,14 @@ def trainer(line):
 )
 def test_options_reach_the_trainer(line, part, value):
     assert getattr(trainer(line), part) == value
+
+
+def shares_norms():
+    return [trainer(f"--syncBN {flag}").sync_norms for flag in ("true", "false")]
+
+
+def test_batch_norms_are_shared_among_processes_where_asked():
+    assert together(2, shares_norms) == [[True, False]] * 2
 
 
 def test_options_reach_the_optimizers():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import SMALL, exit_files, logged, signal_during
 
+import checkpoints
 import main
 from formats import exit_file, log_file
 from training.run import Run
@@ -74,11 +75,27 @@ def test_resume_equals_uninterrupted(
     assert logged(uninterrupted / FOLDER) == logged(tmp_path / FOLDER)
 
 
-def test_a_finished_run_resumed_prints_its_table_again(uninterrupted, tmp_path, capsys):
+def test_a_finished_run_resumed_prints_its_table_again_and_writes_its_page_anew(uninterrupted, tmp_path, capsys):
     folder = shutil.copytree(uninterrupted / FOLDER, tmp_path / FOLDER)
+    (folder / "README.md").unlink()
     main.main(["--resume", str(folder)])
     assert "multiply-adds" in capsys.readouterr().out
+    assert (folder / "README.md").read_text() == (uninterrupted / FOLDER / "README.md").read_text()
     assert exit_files(folder) == exit_files(uninterrupted / FOLDER)
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [("0", [0, 1, 2, 3, 4, 0]), ("1000", [0, 0])])
+def test_the_state_is_saved_within_an_epoch_as_often_as_asked(minutes, steps, tmp_path, monkeypatch):
+    """And before the first step, and after the epoch."""
+    real, written = checkpoints.RunFiles.write_state, []
+
+    def write_state(self, state):
+        written.append(state["step"])
+        real(self, state)
+
+    monkeypatch.setattr(checkpoints.RunFiles, "write_state", write_state)
+    main.main([*SMALL, "--nEpochs", "1", "--saveEvery", minutes, "--save", str(tmp_path)])
+    assert written == steps
 
 
 def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
