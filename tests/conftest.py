@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read when PyTorch is imported
@@ -26,10 +27,14 @@ import torch
 from PIL import Image
 
 import main
+from datasets import digits
 from datasets.transforms import Normalise
 from formats import state_file
 from formats.log_file import TIMES
+from inference import early_exit, policies, saved
 from inference.calibration import Answered
+from inference.early_exit import Rule
+from inference.policies import Policy
 from models import names, networks
 from system import world
 from system.errors import UserError
@@ -39,6 +44,9 @@ CPU = [torch.device("cpu")]
 MACS = [10, 25, 40]  # to three exits, in no unit
 NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
+NAME, EXITS = "AuxResNet-14-3", (5, 9, 14)  # of its network
+FOLDER = f"DIGITS-{NAME}"  # of its run
+PICTURES = digits.load(None, "test")
 
 
 # New processes that have imported PyTorch and other packages, from a server that has not used them. Importing takes
@@ -121,7 +129,7 @@ def assert_one_line_error(process, status, *words):
         assert word in lines[0]
 
 
-def network(name="AuxResNet-14-3"):
+def network(name=NAME):
     """The network of this name for ten classes, always with the same weights."""
     torch.manual_seed(0)
     return networks.build(names.parse(name), 10)
@@ -235,7 +243,7 @@ def finished(tmp_path_factory):
     save = tmp_path_factory.mktemp("finished")
     process = script("main.py", *SMALL, "--nEpochs", "2", "--save", save)
     assert process.returncode == 0, process.stderr
-    return save, save / "DIGITS-AuxResNet-14-3", process.stdout
+    return save, save / FOLDER, process.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -262,4 +270,53 @@ def validated(tmp_path_factory):
     options = ("--trainSize", "1137", "--valSize", "300", "--nEpochs", "4")
     process = script("main.py", *SMALL, *options, "--save", save)
     assert process.returncode == 0, process.stderr
-    return save, save / "DIGITS-AuxResNet-14-3"
+    return save, save / FOLDER
+
+
+@torch.inference_mode()
+def logits_of(model, images):
+    """Those of each exit, by the network as it was trained."""
+    return model.network(model.normalise(images))
+
+
+def early_answers(model, rule, images):
+    """N×classes probabilities, and the N positions at which pictures leave by a rule."""
+    found = logits_of(model, images)
+    exits = early_exit.simulate(found, rule).exits
+    probabilities = torch.stack([(z / t).softmax(1) for z, t in zip(found, rule.temperatures, strict=True)])
+    return probabilities[exits, torch.arange(len(images))], torch.tensor(rule.positions)[exits]
+
+
+@pytest.fixture(scope="session")
+def early_model(finished):
+    """The whole network of a finished run, which pictures may leave early."""
+    return saved.load({position: finished[1] / f"exit-{position}.safetensors" for position in EXITS})
+
+
+@pytest.fixture(scope="session")
+def early_policy(early_model, tmp_path_factory):
+    """A policy by which a third of the test pictures leave it at each exit, and its file."""
+    found, temperatures = logits_of(early_model, PICTURES.images), (1.5, 0.8, 1.0)
+    first, second = (early_exit.probable(z, t).amax(1) for z, t in zip(found[:2], temperatures, strict=False))
+    thresholds = [first.quantile(2 / 3).item()]
+    thresholds += [second[first < thresholds[0]].median().item() + 1e-5, 0.0]
+    rule = Rule(EXITS, temperatures, tuple(thresholds))
+    histogram = early_exit.simulate(found, rule).exits.bincount().tolist()
+    assert min(histogram) > 100
+    about = {"pictures": 360, "error": 1.0, "macs": 2e7, "criterion": "budgetMACs", "limit": 2e7, "confidence": None}
+    about |= {"model": policies.fingerprint(early_model.network), "dataset": "test", "histogram": tuple(histogram)}
+    policy, path = Policy(**asdict(rule), **about), tmp_path_factory.mktemp("policy") / "policy.json"
+    path.write_bytes(policies.as_json(policy))
+    return policy, path
+
+
+@pytest.fixture(scope="session")
+def early_files(finished, early_policy, tmp_path_factory):
+    """That network and policy as one ONNX file and as a bundle, and what was printed."""
+    pytest.importorskip("onnxscript")
+    folder, printed = tmp_path_factory.mktemp("early"), []
+    for words in (("--to", folder / "model.onnx"), ("--bundle", folder / "bundle")):
+        process = script("export.py", "DIGITS", NAME, "--save", finished[0], "--policy", early_policy[1], *words)
+        assert (process.returncode, process.stderr) == (0, "")
+        printed.append(process.stdout)
+    return folder / "model.onnx", folder / "bundle", printed

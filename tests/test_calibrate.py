@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, SMALL, assert_one_line_error, script, write_pictures
+from conftest import CPU, EXITS, NAME, SMALL, assert_one_line_error, script, write_pictures
 from safetensors.torch import load_file
 
 import calibrate
@@ -20,9 +20,6 @@ from models import names
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
-
-NAME = "AuxResNet-14-3"
-EXITS = (5, 9, 14)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +241,7 @@ def test_mistakes_of_test_py_with_a_policy(calibrated, finished, tmp_path):
     refused(2, "--policy excludes --exit", line=("--policy", file, "--exit", "5"))
     refused(2, "--policy excludes --plot", line=("--policy", file, "--plot", tmp_path / "p.png"))
     refused(2, "--compile true is for --policy", line=("--compile", "true"))
-    nowhere = ("CIFAR10", "AuxResNet-56-5", "--policy", tmp_path / "no.json", "--dataDir", tmp_path)
+    nowhere = ("CIFAR10", "AuxResNet-56-5", "--policy", tmp_path / "no.json", "--dataDir", tmp_path, "--save", tmp_path)
     process = script("test.py", *nowhere)  # where it is told before CIFAR-10 is downloaded
     assert_one_line_error(process, 1, "no.json cannot be read as a policy")
     refused(2, "--policy is for one device", line=("--policy", file, "--nGPU", "2"))

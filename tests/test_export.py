@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, script
+from conftest import NAME, PROJECT, assert_one_line_error, script
 
 import export
 import predict
@@ -18,7 +18,6 @@ from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
 
-NAME = "AuxResNet-14-3"
 KINDS = (".pt2", ".onnx")
 PICTURES = digits.load(Path(), "test").images[:7]
 ALONE = {

@@ -7,14 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, logged, write_pictures
+from conftest import FOLDER, PROJECT, logged, write_pictures
 
 from formats import exit_file
 
 pytestmark = pytest.mark.slow
 
 RUN = ("main.py", "--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--schedule", "cosine")
-FOLDER = "DIGITS-AuxResNet-14-3"
 ON_CPU = ("--nGPU", "0")
 WAYS = [
     "--recipe fast --precision bf16",

@@ -156,7 +156,8 @@ def test_a_fresh_network_needs_no_test_pictures(tmp_path):
     assert (model.classes, model.card["dataset"]) == (("cat", "dog"), "pets")
 
 
-def test_what_is_pretrained_is_found_without_more_words():
+def test_what_is_pretrained_is_found_without_more_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there are no runs of those names
     model = load(exit=15)
     assert (model.card["name"], model.card["dataset"], model.card["position"]) == ("AuxResNet-56-5", "CIFAR10", 15)
     assert load(name=PROJECT / "pretrained" / "CIFAR10-AuxResNet-56-5", exit=15).card == model.card

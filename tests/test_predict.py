@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, script
+from conftest import NAME, PROJECT, assert_one_line_error, script
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -22,7 +22,6 @@ from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
 
-NAME = "AuxResNet-14-3"
 COUNT = 12
 PICTURES = digits.load(Path(), "test")
 

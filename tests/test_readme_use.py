@@ -26,9 +26,9 @@ BLOCKS = [block for block in ALL if "--policy" not in block[1]]
 def place(tmp_path_factory):
     """A folder in which the commands are at home: the project, pictures, and a few that stand in for CIFAR-10."""
     folder = tmp_path_factory.mktemp("use")
-    for entry in PROJECT.iterdir():
-        if entry.name not in ("data", ".git"):
-            (folder / entry.name).symlink_to(entry)
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for name in {path.split("/")[0] for path in tracked.splitlines()}:  # and no runs that lie beside it
+        (folder / name).symlink_to(PROJECT / name)
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "AuxResNet").symlink_to(PROJECT)
     write_pictures(folder / "data" / "cifar10" / "test", dict.fromkeys(CLASSES, 2))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, assert_one_line_error, script
+from conftest import EXITS, NAME, PROJECT, SMALL, assert_one_line_error, script
 from safetensors.torch import load_file, save_file
 
 from datasets import digits
@@ -21,9 +21,6 @@ from models.networks import build
 pytestmark = pytest.mark.slow
 
 PROGRAMS = ["main.py", "test.py", "plot.py", "predict.py", "export.py", "calibrate.py"]
-
-NAME = "AuxResNet-14-3"
-EXITS = (5, 9, 14)
 
 
 def test_a_run_leaves_its_files(finished):

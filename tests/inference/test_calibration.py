@@ -5,14 +5,12 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from conftest import MACS, network, synthetic
+from conftest import EXITS, MACS, network, synthetic
 
 from inference import calibration, early_exit
 from inference.calibration import Answered, Family, Goal
 from inference.early_exit import NEVER, Rule
 from system.errors import UserError
-
-EXITS = (5, 9, 14)
 
 
 def test_temperatures_are_those_of_the_least_loss():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import CPU, network
+from conftest import CPU, EXITS, network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets import digits
@@ -14,8 +14,6 @@ from reports import adaptive
 from reports.adaptive import Contender
 from system import arithmetic
 from system.machine import Machine
-
-EXITS = (5, 9, 14)
 
 
 @pytest.fixture(scope="module")

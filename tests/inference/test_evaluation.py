@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, exit_files, last_state, logged, network, script, signal_during
+from conftest import CPU, FOLDER, NORMALISE, SMALL, exit_files, last_state, logged, network, script, signal_during
 
 import main
 from datasets import digits
@@ -19,7 +19,6 @@ from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
-FOLDER = "DIGITS-AuxResNet-14-3"
 LINE = [*SMALL, "--nEpochs", "5", "--testEvery", "2"]
 
 

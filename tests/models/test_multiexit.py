@@ -82,13 +82,6 @@ def test_pictures_that_leave_are_not_computed_further():
     torch.testing.assert_close(third, whole[2][[3]])
 
 
-def test_forward_is_the_list_of_all_exits():
-    model = network("AuxResNet-56-5").eval()
-    images = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode():
-        assert all(a.equal(b) for a, b in zip(model(images), model.run(images), strict=True))
-
-
 @pytest.mark.parametrize(
     ("parameter", "exit"),
     [

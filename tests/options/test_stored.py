@@ -5,15 +5,13 @@ import os
 import shutil
 
 import pytest
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, logged, script, write_pictures
+from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, logged, script, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import opts
 from options import stored
 from system.errors import UsageError, UserError
-
-FOLDER = "DIGITS-AuxResNet-14-3"
 
 
 @pytest.fixture

@@ -6,15 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, signal_during
+from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, signal_during
 
 import main
 from formats import log_file
 from reports.scalars import Scalars, tag
 from system.errors import UserError
 from training.run import Run
-
-FOLDER = "DIGITS-AuxResNet-14-3"
 
 
 def rows(count, loss=1.0):

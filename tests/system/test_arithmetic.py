@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL, last_state, script
+from conftest import FOLDER, PROJECT, SMALL, last_state, script
 
 import checkpoints
 import main
@@ -26,7 +26,6 @@ from training import setup
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-FOLDER = "DIGITS-AuxResNet-14-3"
 TINY = [*SMALL, "--trainSize", "64", "--nEpochs", "2", "--batchsize", "32"]
 EMULATED = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # the library that convolves then has no 16-bit instructions
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="ONEDNN_MAX_CPU_ISA=AVX2 is for x86 processors")

@@ -7,14 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, SMALL, script, write_pictures
+from conftest import FOLDER, PROJECT, SMALL, script, write_pictures
 
 from system.errors import UserError
 from system.output import printable, quoted
 
 pytestmark = pytest.mark.slow
-
-FOLDER = "DIGITS-AuxResNet-14-3"
 
 
 def shell(line, cwd):

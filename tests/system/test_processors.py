@@ -6,12 +6,10 @@ import sys
 import time
 
 import pytest
-from conftest import PROJECT, SMALL, exit_files, logged, script
+from conftest import FOLDER, PROJECT, SMALL, exit_files, logged, script
 
 import main
 from system import containers, processors
-
-FOLDER = "DIGITS-AuxResNet-14-3"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SMALL, last_state, network
+from conftest import FOLDER, SMALL, last_state, network
 
 import main
 from formats import exit_file
@@ -16,7 +16,6 @@ from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
-FOLDER = "DIGITS-AuxResNet-14-3"
 KERNEL = "segments.1.0.convolutions.0.weight"
 
 

@@ -7,15 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, SMALL, assert_one_line_error, script, start, write_pictures
+from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, script, start, write_pictures
 
 import main
 from system.errors import UsageError, UserError
 from system.lock import locked
 
 pytestmark = pytest.mark.slow
-
-FOLDER = "DIGITS-AuxResNet-14-3"
 
 
 def test_two_runs_on_one_folder(tmp_path):

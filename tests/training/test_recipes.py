@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from conftest import SMALL, exit_files, last_state, script, signal_during
+from conftest import CPU, SMALL, exit_files, last_state, script, signal_during
 from safetensors.torch import load_file
 
 import main
 import opts
-from formats import exit_file
+from datasets import digits
+from formats import exit_file, log_file
+from inference import asking, evaluation, saved
 from training import setup
 from training.run import Run
 from training.trainer import Trainer
@@ -53,6 +55,14 @@ def test_a_run_with_exits_that_learn_nothing_resumes_to_the_same_bits(weights, o
     main.main([*line, str(tmp_path / "parts"), "--resume"])
     whole, parts = (exit_files(tmp_path / name / "DIGITS-AuxResNet-14-3") for name in ("whole", "parts"))
     assert whole == parts
+
+
+def test_the_test_loss_is_that_of_plain_targets_without_a_teacher(uninterrupted):
+    """Whatever the training makes smaller, so that runs of all recipes compare."""
+    model = saved.load({p: uninterrupted / FOLDER / f"exit-{p}.safetensors" for p in (5, 9, 14)})
+    logits, targets = evaluation.collect(asking.ready(model, CPU), digits.load(None, "test").batches(128), CPU[0])
+    losses = [torch.nn.functional.cross_entropy(z, targets).item() for z in logits]
+    assert log_file.read(uninterrupted / FOLDER)[-1]["test_loss"] == pytest.approx(sum(losses), rel=1e-4)
 
 
 def test_the_exit_files_hold_what_was_tested(uninterrupted):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import (
+    FOLDER,
     PROJECT,
     SMALL,
     exit_files,
@@ -35,8 +36,6 @@ from system.workers import WorkerDied
 from training import run
 
 pytestmark = pytest.mark.slow
-
-FOLDER = "DIGITS-AuxResNet-14-3"
 
 
 def test_killed_at_30_random_moments_a_run_ends_with_the_same_bits(tmp_path):
