@@ -312,11 +312,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     given = MAIN.given(argv)
     goes_on = given.get("resume") not in (None, "", AUTO_RESUME)
     if "config" in given:
-        path, counting = Path(given["config"]), dict if goes_on else stated  # a run that goes on is to agree with all
-        told = stored.given(path, MAIN, given, counting)
-        if stored.is_record(path) and goes_on:
-            told.pop("save", None)  # a run may have been moved since it recorded that
-        given = {**told, **given}
+        given = {**_of_file(Path(given["config"]), given, goes_on), **given}
     if goes_on and "save" in given and real(Path(given["resume"])).parent != real(Path(given["save"])):
         raise UsageError(f"--resume {given['resume']} goes on there, not in --save {given['save']}; leave that out")
     rules.order_of_weights(given)
@@ -326,6 +322,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.resume is None:
         rules.new_run(options)
     return options
+
+
+def _of_file(path: Path, given: Mapping[str, Any], goes_on: bool) -> dict[str, Any]:
+    """What the file of `--config` gives besides the command line. A run that goes on has to agree with all that its
+    record says except the folder, from which it may have been moved. A new run takes of a record only the values that
+    do not follow from others, so that the command line can change those others."""
+    if not goes_on:
+        return stored.given(path, MAIN, given, stated)
+    told = stored.given(path, MAIN, given, dict)
+    return {name: value for name, value in told.items() if name != "save" or not stored.is_record(path)}
 
 
 class PicturesMoved(UserError):
