@@ -8,7 +8,7 @@ from conftest import PROJECT, script
 
 from benchmarks import published
 from formats import exit_file
-from inference import saved
+from inference import policies, saved
 from reports import page
 from reports.tables import exit_errors
 
@@ -49,6 +49,19 @@ def test_no_path_of_a_machine_is_in_them(folder):
     told = [exit_file.read_header(path)["options"] for path in exit_file.files_in(folder).values()]
     for options in [*told, json.loads((folder / "opt.json").read_text())]:
         assert not [value for value in options.values() if isinstance(value, str) and value.startswith(("/", "~"))]
+
+
+POLICIES = [folder for folder in FOLDERS if (folder / policies.FILE).exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", POLICIES, ids=lambda folder: folder.name)
+def test_a_policy_is_at_hand_for_pictures_to_leave_early(folder):
+    assert "/" not in policies.read(folder / policies.FILE).dataset
+    given = ("--policy", policies.FILE, "--format", "csv", "--nGPU", "0")
+    process = script("predict.py", folder.name, PROJECT / "docs" / "results.png", *given)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout.rpartition(",")[2]) in exit_file.files_in(folder)
 
 
 @pytest.mark.slow

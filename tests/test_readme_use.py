@@ -11,15 +11,12 @@ import pytest
 from conftest import PROJECT, write_pictures
 from PIL import Image
 
-import opts
-
 pytestmark = pytest.mark.slow
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SECTION = re.search(r"## Use the model\n(.*?)\n## ", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
-# What is printed is marked as text; what needs a policy is run in test_export_policy.py, on a smaller network.
-ALL = [block for block in re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTALL) if block[0] != "text"]
-BLOCKS = [block for block in ALL if "--policy" not in block[1]]
+# What is printed is marked as text.
+BLOCKS = [block for block in re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTALL) if block[0] != "text"]
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +48,21 @@ def run(language, text, place):
 def test_the_ways_to_use_a_model(place):
     pytest.importorskip("onnxscript")
     printed = [run(language, text, place) for language, text in BLOCKS]
-    by_command, by_hub, by_loop, exported, by_onnx = printed
+    by_command, by_hub, by_loop, exported, by_onnx, early = printed
     name, probability = re.fullmatch(r"cat\.png  (\w+) (0\.\d+|1\.0000)\n", by_command).groups()
     assert name in CLASSES
     assert by_hub.startswith(f"[('{name}', {probability[:-1]}")
     assert by_loop == "[45, 56]: [1, 10] [1, 10]\n"
     assert "model.onnx" in exported
     assert by_onnx == f"{name}\n"
+    first, *_, last = early.splitlines()
+    assert re.fullmatch(r"cat\.png  \w+ \d\.\d{4}  exit (19|26)", first)
+    assert first == last
     rows = (place / "classes.csv").read_text().splitlines()
     assert rows[0] == "path,rank,class,probability"
     assert len(rows) == 1 + 3 * 3
 
 
 def test_they_are_short():
-    assert len(BLOCKS) == 5
-    assert all(len([line for line in text.splitlines() if line]) <= 6 for _, text in ALL)
-
-
-def test_the_commands_that_need_a_policy_are_legal():
-    lines = [line for _, text in ALL if "--policy" in text for line in text.splitlines()]
-    one, bundle = (opts.EXPORT.parsed(line.split()[2:]) for line in lines if line.startswith("python export.py"))
-    assert (one.to, one.bundle, bundle.to) == ("early.onnx", None, None)
-    assert lines[-1].startswith(f"python {bundle.bundle}/run.py")
+    assert len(BLOCKS) == 6
+    assert all(len([line for line in text.splitlines() if line]) <= 6 for _, text in BLOCKS)
