@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import opts
 from datasets import catalog
 from models import names
-from reports.tables import near, table
+from reports.tables import table
 from system import files
 from system.errors import UserError, one_line_errors
 
@@ -58,8 +58,10 @@ def main(argv: Sequence[str]) -> None:
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
     some = pictures.sample(TIMED).images
-    ways = [routing.router(model, rule, Machine([CPU], "float")), answers]
-    times = [1000 * fmean(seconds) for seconds in latency.in_turns(ways, some.split(1), latency.WARM_UP)]
+    machine = Machine([CPU], "float")
+    own = routing.router(model, rule, machine) if options.policy else routing.single(model, *model.files, machine)
+    seconds = latency.in_turns([own, answers], some.split(1), latency.WARM_UP)
+    times = [1000 * fmean(taken) for taken in seconds]
     print(report(options, target, list(model.files.values()), rule.positions, compared, times))
 
 
@@ -122,7 +124,7 @@ def report(
     """What was made of the files of exits: sizes, errors, milliseconds; with a policy, where pictures leave."""
     written = list(target.iterdir()) if options.bundle else [target]
     columns = {
-        "file": [str(near(exit_files[0].parent if options.policy else exit_files[0])), str(target)],
+        "file": [str(files.near(exit_files[0].parent if options.policy else exit_files[0])), str(target)],
         "MB": [f"{sum(path.stat().st_size for path in paths) / 1e6:.2f}" for paths in (exit_files, written)],
         "ms a picture": [f"{milliseconds:.2f}" for milliseconds in times],
     }

@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> None:
         with started(options, configuration) as run:
             for epoch in range(run.state.epochs_done, options.nEpochs):
                 trained = run.train(epoch)
-                evaluated = run.evaluate(epoch)
-                run.save(epoch, trained, evaluated)
+                tested = run.evaluate(epoch)
+                run.save(epoch, trained, tested)
             errors = run.finish()
         run.report(errors)
 

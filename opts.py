@@ -23,7 +23,7 @@ from options import rules, stored, values
 from options.declaration import Default, Option, Program, as_text, group
 from options.listing import in_words, listing
 from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
-from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, number, text
+from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, layer, number, text
 from system.errors import UsageError, UserError
 from system.files import real
 from system.output import printable, quoted, tell
@@ -84,7 +84,7 @@ OPTIONS = (
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
                positional=True),
-        Option("exit", number(int, 1, 99999), Default("the last exit that learnt"), "a position", "P"),
+        Option("exit", layer, Default("the last exit that learnt"), "a position", "P"),
         Option("policy", text, Default("none"), "write the whole network, which pictures leave early by this file of "
                "calibrate.py; it is looked for in the run's folder, too", "FILE"),
         Option("to", values.exported,
@@ -104,7 +104,7 @@ OPTIONS = (
                positional=True),
         Option("pictures", text, None, "files, folders, or - for a list of them on standard input", "PICTURE",
                positional=True, several=True),
-        Option("exit", number(int, 1, 99999), Default("the last exit that learnt"), "a position", "P"),
+        Option("exit", layer, Default("the last exit that learnt"), "a position", "P"),
         Option("policy", text, Default("none"), "let pictures leave early by this file of calibrate.py, which is "
                "looked for in the run's folder, too, and tell the exit of each", "FILE"),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K"),
@@ -175,8 +175,8 @@ OPTIONS = (
     ),
     *group(
         "network",
-        Option("depth", number(int, 1, 99999), 26, "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", "D"),
-        Option("nOutputs", number(int, 1, 99999),
+        Option("depth", layer, 26, "layers: 6n+2 (basic blocks) or 9n+2 (bottleneck)", "D"),
+        Option("nOutputs", layer,
                Default("number of --exits, else 2", lambda others: len(others["exits"]) if others["exits"] else 2),
                "number of exits; 1 is the plain ResNet", "K"),
         Option("exits", values.positions, Default("published, or evenly spread"),

@@ -12,7 +12,8 @@ import opts
 from benchmarks.timing import Case, timed
 from datasets.loaders import Batch, training_batches
 from datasets.pictures import Pictures
-from datasets.transforms import Augmentation, Normalise
+from datasets.splits import TrainingData
+from datasets.transforms import Normalise
 from models import names, networks
 from models.metrics import Sums
 from system import devices
@@ -44,9 +45,10 @@ def training(name: str, *options: str, batch: int = BATCH) -> tuple[Trainer, Ite
     settings = setup.choose(settings, 0, cpu)
     configuration, pictures = names.parse(name), noise(40 * batch)
     trainer = setup.trainer(settings, configuration, 10, Normalise(MEAN, STD), cpu, batch)
+    data = TrainingData(pictures, pictures, validates=False, test_split=None, mean=MEAN, std=STD, pad=4, flip=True)
     batches = training_batches(
         pictures, setup.plan(settings, len(pictures)).after(0), seed=0, workers=settings.nThreads,
-        augmentation=Augmentation(pad=4, flip=True), pin=False,
+        augmentation=setup.augmentation(settings, data), pin=False,
     )  # fmt: skip
     return trainer, batches
 

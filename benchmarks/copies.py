@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-SETTLED = 5.0  # seconds after the first epoch
+SETTLED = 5.0  # seconds after the first save, which comes before the first step
 NETWORK = "--depth 8 --nOutputs 1 --nGPU 0 --nThreads 0 --batchsize 32 --nEpochs 100000 --testEvery 100000"
 
 

@@ -20,6 +20,7 @@ from training.plan import Plan
 
 PICTURES = 20 * BATCH
 ROUNDS = 9
+STEPS = 30
 
 
 def one_by_one() -> Case:
@@ -53,12 +54,13 @@ class Stopwatch:
         return item
 
 
-def waiting(steps: int = 30) -> float:
-    """The part of the time of `steps` training steps that is spent waiting for batches, with two workers."""
+def waiting() -> float:
+    """The part of the time of `STEPS` training steps that is spent waiting for batches, with two workers."""
     trainer, batches = training(NETWORK)
     one_step(trainer, batches)
     watch = Stopwatch(batches)
-    return (lambda seconds: watch.waited / seconds)(timed(lambda: [one_step(trainer, watch) for _ in range(steps)]))
+    seconds = timed(lambda: [one_step(trainer, watch) for _ in range(STEPS)])
+    return watch.waited / seconds
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ python -m benchmarks.soak                 # 200 kills, some five minutes
 python -m benchmarks.soak --kills 5000
 python -m benchmarks.soak --kills 10 --processes 2    # one of two processes each time, which torchrun starts again
 
-The run saves its state at every step, so that many kills fall into a save, and is resumed with another number of
-loader workers each time. Every finished run must hold the same exit files, byte for byte, and the same log; after the
-last, a new run begins.
+The run saves its state at every step, so that many kills fall into a save; one process is resumed with another number
+of loader workers each time. Every finished run must hold the same exit files, byte for byte, and the same log; after
+the last, a new run begins.
 """
 
 import argparse

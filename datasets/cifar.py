@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -21,4 +22,5 @@ def load100(root: Path, split: str) -> Pictures:
 
 def _load(source: type[CIFAR10], root: Path, split: str) -> Pictures:
     archive = fetch(source, root, f"{source.base_folder}/ (from {source.filename})", train=split == "train")
-    return Pictures(torch.from_numpy(archive.data), torch.tensor(archive.targets), tuple(archive.classes))
+    images = np.ascontiguousarray(archive.data)  # torchvision's have the channels of a picture one after another
+    return Pictures(torch.from_numpy(images), torch.tensor(archive.targets), tuple(archive.classes))

@@ -56,8 +56,9 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
         raise LookupError
     classes, old = now["classes"], before["classes"]
     if classes != old:
-        gone = [name for name in old if name not in set(classes)]
-        new = [name for name in classes if name not in set(old)]
+        now_there, there_before = set(classes), set(old)
+        gone = [name for name in old if name not in now_there]
+        new = [name for name in classes if name not in there_before]
         if new and gone:
             yield f"classes {_some(new)} in place of {_some(gone)}"
         elif new:

@@ -46,9 +46,8 @@ class TrainingData:
         return "validation" if self.validates else "test"
 
     def test(self) -> Pictures | None:
-        """The test pictures; None if there are none. Raises UserError where one cannot be read."""
-        if not self.validates:
-            return self.evaluated
+        """The test pictures beside a validation split; None if there are none. Raises UserError where one cannot be
+        read."""
         found = world.first_of_host(lambda: self.test_split and vars(self.test_split.whole()))
         shared = world.broadcast_on_host(found)
         return shared and Pictures(**shared)

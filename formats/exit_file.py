@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from datasets.sizing import FITS, SIDES
+from models.exits import MAX_DEPTH
 from models.networks import odd_values
 from system import strict
 from system.errors import UserError
@@ -30,16 +31,16 @@ MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
 PATTERN, NAME = "exit-*.safetensors", re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # the first for a glob
-# Half of a character, which JSON can name and nothing can write. (What lies between stands for a byte of a name that is
-# not UTF-8, and is written as that.)
-HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+# Surrogates, halves of a character: JSON can name them, UTF-8 has no place for them. (Those from U+DC80 to U+DCFF are
+# left out here: they are Python's `surrogateescape` for a byte of a file's name that is not UTF-8, and written as it.)
+SURROGATES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 
 
 def _are_names(value: Any) -> bool:
     return (
         type(value) is list
         and 1 <= len(value) <= MAX_CLASSES
-        and all(type(name) is str and name and not HALF.search(name) for name in value)
+        and all(type(name) is str and name and not SURROGATES.search(name) for name in value)
         and len(set(value)) == len(value)
     )
 
@@ -62,7 +63,7 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fit": (lambda value: value in FITS, " or ".join(FITS)),
     "mean": (_are_three(0), "three numbers from 0 to 255"),
     "std": (_are_three(1e-6), "three numbers above 0, up to 255"),
-    "position": (lambda value: is_number(value, 1, 99999, int), "a whole number from 1 on"),
+    "position": (lambda value: is_number(value, 1, MAX_DEPTH, int), f"a whole number from 1 to {MAX_DEPTH:,}"),
     "error": (lambda value: is_number(value, 0, 100), "a number from 0 to 100"),
     "errorOn": (lambda value: value in ("test", "validation"), "test or validation"),
     "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),

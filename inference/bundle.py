@@ -21,36 +21,36 @@ LOGITS = "logits"
 ROUTER = Path(__file__).with_name("bundle_run.py")
 
 
-class Stretch(nn.Module):
+class ToNextExit(nn.Module):
     """From one exit, or from the picture, to the next exit: gives the logits there and, unless it is the last exit, the
     features that the next file takes."""
 
-    def __init__(self, way: nn.Module, head: nn.Module, last: bool) -> None:
+    def __init__(self, segment: nn.Module, head: nn.Module, last: bool) -> None:
         super().__init__()
-        self.way, self.head, self.last = way, head, last
+        self.segment, self.head, self.last = segment, head, last
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """N pictures or features -> N×classes logits, and N features for the next segment, if there is one."""
-        x = self.way(x)
+        x = self.segment(x)
         return (self.head(x),) if self.last else (self.head(x), x)
 
 
 def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
     """The files of a bundle by name; `half` as for `exported.write`."""
-    header, stretches = model.header, list(folded(model.network).stretches())
+    header, parts = model.header, list(folded(model.network).by_exit())
     x, taken = torch.zeros(2, *header["input"][1:], 3, dtype=torch.uint8), INPUT
     files = {}
-    for position, (way, head) in zip(policy.positions, stretches, strict=True):
+    for position, (segment, head) in zip(policy.positions, parts, strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
         first = [] if files else [model.normalise]
-        stretch = Stretch(nn.Sequential(*first, way), head, last)
+        part = ToNextExit(nn.Sequential(*first, segment), head, last)
         if half:
-            exported.halve(stretch)
-        program, outputs = exported.program(stretch, x, any_number=True), [LOGITS] if last else [LOGITS, left]
+            exported.halve(part)
+        program, outputs = exported.program(part, x, any_number=True), [LOGITS] if last else [LOGITS, left]
         text = json.dumps({"model": policy.model, "position": position})
         files[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
         with torch.no_grad():
-            x, taken = stretch(x)[-1], left
+            x, taken = part(x)[-1], left
     about = {**card(header), "model": policy.model, "files": list(files)}
     files["card.json"] = strict.dumps(about)
     return {**files, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}

@@ -27,7 +27,7 @@ class Conditional(nn.Module):
     def __init__(self, network: MultiExit, normalise: nn.Module, rule: Rule) -> None:
         super().__init__()
         self.normalise, self.rule = normalise, rule
-        self.ways, self.heads = map(nn.ModuleList, zip(*network.stretches(), strict=True))
+        self.segments, self.heads = map(nn.ModuleList, zip(*network.by_exit(), strict=True))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """1×H×W×3 uint8 -> 1×classes probabilities, and the position, 1 int64, of the exit that they are from."""
@@ -35,10 +35,10 @@ class Conditional(nn.Module):
 
     def _behind(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same from what the exit before number `index` has seen."""
-        x = self.ways[index](x)
+        x = self.segments[index](x)
         probabilities = (self.heads[index](x) / self.rule.temperatures[index]).softmax(1)
         position = torch.full((1,), self.rule.positions[index])
-        if index == len(self.ways) - 1:
+        if index == len(self.segments) - 1:
             return probabilities, position
         return torch.cond(
             probabilities.max() < self.rule.thresholds[index],

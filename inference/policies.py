@@ -8,6 +8,7 @@ from typing import Any
 
 from inference.early_exit import NEVER, Rule
 from inference.saved import SavedModel
+from models.exits import MAX_DEPTH
 from models.multiexit import MultiExit
 from options.values import CONFIDENCE, GOALS, PROTOCOLS
 from system import files, strict
@@ -54,8 +55,8 @@ def as_json(policy: Policy) -> bytes:
 
 def read(path: Path) -> Policy:
     """The policy in a file; UserError, naming the file, for anything that `as_json` does not give."""
-    if path.exists():
-        files.regular(path)
+    if path.exists() and files.regular(path).st_size > MAX_BYTES:
+        raise UserError(f"{path} has more than {MAX_BYTES:,} bytes, and no policy has as many; calibrate.py writes one")
     try:
         with path.open("rb") as file:
             content = strict.loads(file.read(MAX_BYTES))
@@ -101,7 +102,10 @@ def check_fits(path: Path, policy: Policy, network: MultiExit) -> None:
 def _checks(policy: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     """Of each field whether it can be so; a check relies on those before it."""
     positions, guaranteed = policy["positions"], policy["criterion"] == "maxErrorIncrease"
-    yield "positions", _numbers(positions, 1, 99999, int) and len(positions) > 1 and sorted(set(positions)) == positions
+    yield (
+        "positions",
+        _numbers(positions, 1, MAX_DEPTH, int) and len(positions) > 1 and sorted(set(positions)) == positions,
+    )
     exits = len(positions)
     yield "temperatures", _numbers(policy["temperatures"], 1e-6, 1e6) and len(policy["temperatures"]) == exits
     yield "thresholds", _numbers(policy["thresholds"], 0, NEVER) and len(policy["thresholds"]) == exits

@@ -67,8 +67,8 @@ def check_finite(answers: Tensor, who: str) -> None:
     """Raise UserError where logits or probabilities, N×classes, are not finite."""
     if not answers.isfinite().all():
         raise UserError(
-            f"{who} answers with numbers that are not finite; its weights are damaged, or too large for "
-            "--precision half: give float"
+            f"{who} answers with numbers that are not finite; its weights are damaged, or too large for half "
+            "precision, where float will do"
         )
 
 

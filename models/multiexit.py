@@ -92,14 +92,15 @@ class MultiExit(nn.Module):
                 staying = yield self.heads[str(position)](x)
                 x = x if staying is None else x[staying]
 
-    def stretches(self) -> Iterator[tuple[nn.Sequential, Head]]:
-        """For each exit, shallow to deep, what leads to it from the one before it, the stem included, and its head."""
-        way = [self.stem]
+    def by_exit(self) -> Iterator[tuple[nn.Sequential, Head]]:
+        """For each exit, shallow to deep, the segments that lead to it from the exit before it, joined, the first with
+        the stem, and its head."""
+        joined = [self.stem]
         for position, segment in zip(self.positions, self.segments, strict=True):
-            way.append(segment)
+            joined.append(segment)
             if str(position) in self.heads:
-                yield nn.Sequential(*way), self.heads[str(position)]
-                way = []
+                yield nn.Sequential(*joined), self.heads[str(position)]
+                joined = []
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images N×3×H×W -> the logits of each exit, shallow to deep, each N×classes."""

@@ -168,7 +168,7 @@ def _at_home(text: str) -> str:
     """A text in which a `~` at the beginning is the user's home, where there is such a home."""
     try:
         return os.path.expanduser(text)  # noqa: PTH111 (a Path would raise where it knows no such home)
-    except ValueError:  # half a character, or a zero byte, which are no name of a user
+    except ValueError:  # a lone surrogate, or a zero byte, which are no name of a user
         return text
 
 

@@ -179,11 +179,14 @@ def exported(text: str) -> str:
     return text
 
 
+layer = number(int, 1, 99999)  # a depth, a position or a number of exits, until a network is known that may have it
+
+
 def exit_position(text: str) -> int | str:
     """all, ensemble, or the position of one exit."""
     if text in ("all", "ensemble"):
         return text
     try:
-        return number(int, 1, 99999)(text)
+        return layer(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is neither all, ensemble nor a position such as 19") from error

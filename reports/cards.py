@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reports.tables import amount, near, percent, table
-from system import strict
+from reports.tables import amount, percent, table
+from system import files, strict
 from system.output import printable
 
 
@@ -76,7 +76,7 @@ def exit_card(card: Card, folder: Path) -> str:
     return (
         f"{printable(card.network)} on {printable(card.data)}: {card.pictures:,} test pictures{mirror}; "
         f"timed on {card.device}, {threads}, {card.precision}\n"
-        f"folder: {printable(str(near(folder)))}/\n\n{table(columns, words={'file'})}"
+        f"folder: {printable(str(files.near(folder)))}/\n\n{table(columns, words={'file'})}"
     )
 
 

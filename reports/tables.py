@@ -71,15 +71,6 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} %"
 
 
-def near(path: Path) -> Path:
-    """A path from where the user is, if it is below."""
-    try:
-        here = Path.cwd()
-    except OSError:  # it was removed
-        return path
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 def table(columns: Mapping[str, Sequence[str]], words: Collection[str] = ()) -> str:
     """Columns of text under their titles, flush right; those named in `words` flush left. Columns without any text are
     left out. A character that a terminal cannot show, or that would break the line, becomes a �."""

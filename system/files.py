@@ -28,6 +28,15 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def near(path: Path) -> Path:
+    """A path from where the user is, if it is below."""
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return path
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def regular(path: Path) -> os.stat_result:
     """The size and times of a regular file, or of the one that a link leads to. Raises UserError for anything else."""
     try:

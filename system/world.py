@@ -193,8 +193,8 @@ def broadcast_on_host(found: Result | None) -> Result:
 
 
 def _meet(group: "ProcessGroup | None", patience: timedelta) -> None:
-    """Wait until every process is here, in a group that has this patience, too: the barrier's own is that of the first
-    process alone."""
+    """Wait until every process is here. The first process waits for `patience`, the others for as long as their group
+    lets them: its timeout is to be the same."""
     if size() > 1:
         from torch import distributed
 
@@ -255,8 +255,8 @@ def divided(
     dtype: "torch.dtype",
 ) -> "list[Tensor]":
     """What `work` makes of tensors: others of the same shapes, in `dtype`. Each process works on some, in proportion to
-    what they cost, and leaves zeros for the rest, so that the sum over all processes is what each of them made; it is
-    as long for a thousand processes as for two."""
+    what they cost, and leaves zeros for the rest; a sum over all processes then gives everybody all of them. Its
+    message is as long as the items are, however many processes there are."""
     if size() == 1:
         return work(list(items))
     import torch

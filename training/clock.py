@@ -10,8 +10,8 @@ from system.strict import is_number
 
 
 class Clock:
-    """The seconds of an epoch so far, by the part of the work; what is not said to be another is `other`. `now` gives
-    the time in seconds."""
+    """The seconds of an epoch so far, by the part of the work; those outside of `on` are `other`. `now` gives the time
+    in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

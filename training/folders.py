@@ -37,7 +37,7 @@ def _check_utf8(path: Path) -> None:
     """Raise UserError where a path is not valid UTF-8."""
     try:
         valid = str(path) == os.fsencode(path).decode(errors="replace")
-    except UnicodeError:  # the locale has another encoding, or no encoding has half a character
+    except UnicodeError:  # the locale has another encoding, or no encoding has a lone surrogate
         valid = False
     if not valid:
         raise UserError(

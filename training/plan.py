@@ -46,8 +46,9 @@ class Plan:
         return schedules.side(self.progress(epoch, 0), self.first_side, self.side)
 
     def after(self, epochs: int, steps: int = 0, taken: int | None = None) -> Iterator[Step]:
-        """All steps but those of the first epochs, and the first `steps` of the next one. These have `taken` so many
-        of its pictures, if not as many as by this plan (None): an older version divided the last ones otherwise."""
+        """The steps that are left after so many whole epochs and `steps` steps of the next one. Those steps took the
+        first `taken` pictures of their epoch; None: as many as this plan gives them, where an older version may have
+        divided the last ones otherwise."""
         taken = self.pictures_after(steps) if taken is None else taken
         if steps == self.steps:
             epochs, steps, taken = epochs + 1, 0, 0

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ from models.names import Configuration
 from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
-from system import arithmetic, devices, processors, world
+from system import arithmetic, devices, files, processors, world
 from system.errors import UserError, is_shortage, memory_for, out_of_memory
 from system.output import quoted, tell
 from system.stopping import Stop, Stopped, stoppable
@@ -78,6 +78,13 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         sys.exit(stopped.status)
 
 
+class Tested(NamedTuple):
+    """A network that exit files may be made of, and how it did."""
+
+    network: MultiExit
+    result: Result
+
+
 class Run:
     """The parts of a run, joined: its data, its trainer, where it stands, its files. `check_held` raises UserError once
     its folder is no longer where it was."""
@@ -114,8 +121,7 @@ class Run:
             self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, batch, stop)
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
         self.state = State(self.trainer, self.data.evaluated_name, self.data.validates)
-        self.save_due = math.inf
-        self.tested_network: MultiExit = self.trainer.network  # what was tested last; exit files are made of it
+        self.save_due = self._next_save()
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
@@ -137,7 +143,7 @@ class Run:
             launcher += " ..."  # what says where the other hosts are
         folder = str(self.files.folder)
         folder = f"./{folder}" if folder.startswith("-") else folder
-        return f"{launcher} {quoted(str(tables.near(PROGRAM)))} --resume {quoted(folder)}"
+        return f"{launcher} {quoted(str(files.near(PROGRAM)))} --resume {quoted(folder)}"
 
     @property
     def less_memory(self) -> str:
@@ -188,7 +194,6 @@ class Run:
 
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0), or what a resumed run has left of it."""
-        self.save_due = time.monotonic() + 60 * self.options.saveEvery
         self.progress.epoch(epoch, "training")
         left = islice(self.stop.awaiting(self.batches), self.plan.steps - self.state.step)
         with self.state.clock.on("training"):
@@ -208,8 +213,9 @@ class Run:
         self.trainer.watch.check()
         return self.state.sums.result()
 
-    def evaluate(self, epoch: int) -> Result | None:
-        """Loss and errors on the validation split, or on the test pictures where there is none.
+    def evaluate(self, epoch: int) -> Tested | None:
+        """What is worth keeping of the network, with its loss and errors on the validation split, or on the test
+        pictures where there is none.
 
         In the precision of training, after the last epoch in float32. None in an epoch that `--testEvery` passes over.
         """
@@ -218,27 +224,26 @@ class Run:
             return None
         self.progress.epoch(epoch, "testing")
         with self.state.clock.on("testing"):
-            self.tested_network = self.evaluator.network_to_keep(epoch)
-            result = self.evaluator.evaluate(
-                self.tested_network, self.data.evaluated, None if last else self.trainer.dtype
-            )
+            network = self.evaluator.network_to_keep(epoch)
+            result = self.evaluator.evaluate(network, self.data.evaluated, None if last else self.trainer.dtype)
         if not math.isfinite(result.loss):
             raise NotFinite(f"the {self.data.evaluated_name} loss", f"after epoch {epoch + 1}")
-        return result
+        return Tested(network, result)
 
-    def save(self, epoch: int, trained: Result, evaluated: Result | None) -> None:
+    def save(self, epoch: int, trained: Result, tested: Tested | None) -> None:
         """Log the epoch and write the files: the log, the state to resume from, the exits, if they were tested (with a
         validation split: if this epoch is the best so far), and then the curves. After a crash in between, the exits
         that are missing are made from the state when the run goes on."""
         state, exits, name = self.state, self.configuration.exits, self.data.evaluated_name
+        evaluated = tested and tested.result
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
         pictures, seconds = len(self.data.train), state.clock.seconds()
         state.log.append(log_file.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
         self.files.write_log(tables.as_csv(state.log))
         self.save_state()
-        if evaluated and state.kept_epoch() == state.epochs_done:
-            self.files.write_exits(self.tested_network, self._header(), evaluated.errors)
+        if tested and state.kept_epoch() == state.epochs_done:
+            self.files.write_exits(tested.network, self._header(), tested.result.errors)
         self.display.show(state.log, last=epoch + 1 == self.options.nEpochs)
         took = sum(seconds.values())
         self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, evaluated))
@@ -250,10 +255,14 @@ class Run:
             self.files.write_state(
                 {"options": vars(self.options), "fit": self.sizing.fit, "data": self.identity, **self.state.saved()}
             )
-        self.save_due = time.monotonic() + 60 * self.options.saveEvery
+        self.save_due = self._next_save()
+
+    def _next_save(self) -> float:
+        """When, by the monotonic clock, the state is to be saved within an epoch."""
+        return time.monotonic() + 60 * self.options.saveEvery
 
     def _header(self) -> dict[str, Any]:
-        """What every exit file says of the run; with a validation split by what its pictures are known again."""
+        """What every exit file says of the run; with a validation split also the SHA-256 of its pictures."""
         name = self.data.evaluated_name
         known = {"heldOut": self.identity[name]["sha256"]} if self.data.validates else {}
         return {

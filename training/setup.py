@@ -82,8 +82,8 @@ def _read(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
 
 
 def identified(data: TrainingData, saved: Mapping[str, Any] | None) -> dict[str, Any]:
-    """By what the pictures are known again. Raises UserError where another process, or the run before it was
-    interrupted, has others."""
+    """The fingerprint of the pictures, by `identity.describe`. Raises UserError where another process, or the run
+    before it was interrupted, has others."""
     described = identity.describe(data)
     if odd := identity.difference(described, world.broadcast(lambda: described)):
         raise UserError(f"the data of this host are not those of the first one: {odd}; give all hosts the same")

@@ -65,6 +65,7 @@ def test_cifar_archives(name, tmp_path, monkeypatch):
     files = [file for file, _ in source.train_list]
     assert data.train.images.equal(torch.from_numpy(np.concatenate([pixels[file] for file in files])))
     assert data.train.images.dtype == torch.uint8
+    assert data.train.images.is_contiguous()  # channels last, as batches and the network have them
     assert data.train.targets.tolist() == [3, 1, 0, 2] * len(files)
     assert data.evaluated.images.equal(torch.from_numpy(pixels[source.test_list[0][0]]))
     assert data.classes == tuple(classes)

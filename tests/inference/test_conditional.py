@@ -29,8 +29,8 @@ def test_what_lies_behind_an_exit_is_in_a_branch(early_files, early_model):
     and so on inwards."""
     onnx = pytest.importorskip("onnx")
     graph, depth = onnx.load(early_files[0]).graph, 0
-    for way, _ in early_model.network.stretches():
-        convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in way.modules())
+    for segment, _ in early_model.network.by_exit():
+        convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in segment.modules())
         assert [node.op_type for node in graph.node].count("Conv") == convolutions
         branches = [attribute.g for node in graph.node if node.op_type == "If" for attribute in node.attribute]
         depth += bool(branches)

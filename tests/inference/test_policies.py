@@ -97,6 +97,13 @@ def test_what_is_no_policy_is_refused_in_one_line(tmp_path, content):
         policies.read(tmp_path / "no.json")
 
 
+def test_what_is_larger_than_any_policy_is_told_so(written):
+    _, path = written
+    path.write_text(path.read_text() + " " * policies.MAX_BYTES)
+    with pytest.raises(UserError, match=r"policy\.json has more than 1,048,576 bytes, and no policy has as many"):
+        policies.read(path)
+
+
 def test_a_policy_lacks_nothing(written):
     _, path = written
     content = json.loads(path.read_text())

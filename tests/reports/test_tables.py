@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models import names
 from models.metrics import Result
-from reports.tables import amount, epoch_line, exit_table, near, table
+from reports.tables import amount, epoch_line, exit_table, table
 
 NETWORK = names.configure(14, 2, (9, 14))
 FILES = {9: Path("run/exit-9.safetensors"), 14: Path("run/exit-14.safetensors")}
@@ -54,12 +54,3 @@ def test_an_epoch_is_one_line():
         "epoch  2/10  12.3 s  loss 1.500  train error 9: 30.00 14: 25.00  validation error 9: 20.00 14: 15.12"
     )
     assert epoch_line(1, 10, 12.34, (9, 14), trained, "test", None) == line.partition("  validation")[0]
-
-
-def test_a_path_is_told_as_it_is_where_the_folder_at_hand_is_gone(tmp_path, monkeypatch):
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    assert near(gone / "run") == Path("run")
-    gone.rmdir()
-    assert near(gone / "run") == gone / "run"

@@ -248,3 +248,12 @@ def test_a_link_to_an_empty_folder_leads_to_the_bundle(tmp_path):
     files.write_folder(tmp_path / "link", CONTENTS)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "a").read_bytes() == b"first"
+
+
+def test_a_path_is_told_as_it_is_where_the_folder_at_hand_is_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    assert files.near(gone / "run") == Path("run")
+    gone.rmdir()
+    assert files.near(gone / "run") == gone / "run"
