@@ -14,7 +14,7 @@ from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
 from reports import tables
-from training.run import Run, Tested
+from training.run import Run
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -121,9 +121,9 @@ def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_pa
     real = Run.evaluate
 
     def rising(self, epoch):
-        network, result = real(self, epoch)
-        worse = replace(result, errors=tuple(50.0 + epoch for _ in result.errors))  # so that the first epoch is kept
-        return Tested(network, worse)
+        tested = real(self, epoch)
+        errors = tuple(50.0 + epoch for _ in tested.result.errors)  # so that the first epoch is kept
+        return tested._replace(result=replace(tested.result, errors=errors))
 
     monkeypatch.setattr(Run, "evaluate", rising)
     line = [*SMALL, "--valSize", "300", "--nEpochs", "2", "--save"]
