@@ -1,6 +1,6 @@
 """Kill a training at random moments, resume it each time, and compare what it leaves with an uninterrupted run.
 
-python -m benchmarks.soak                 # 200 kills, some five minutes
+python -m benchmarks.soak                 # 200 kills, some ten minutes
 python -m benchmarks.soak --kills 5000
 python -m benchmarks.soak --kills 10 --processes 2    # one of two processes each time, which torchrun starts again
 
