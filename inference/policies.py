@@ -102,10 +102,8 @@ def check_fits(path: Path, policy: Policy, network: MultiExit) -> None:
 def _checks(policy: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     """Of each field whether it can be so; a check relies on those before it."""
     positions, guaranteed = policy["positions"], policy["criterion"] == "maxErrorIncrease"
-    yield (
-        "positions",
-        _numbers(positions, 1, MAX_DEPTH, int) and len(positions) > 1 and sorted(set(positions)) == positions,
-    )
+    yield "positions", _numbers(positions, 1, MAX_DEPTH, int) and len(positions) > 1
+    yield "positions", sorted(set(positions)) == positions
     exits = len(positions)
     yield "temperatures", _numbers(policy["temperatures"], 1e-6, 1e6) and len(policy["temperatures"]) == exits
     yield "thresholds", _numbers(policy["thresholds"], 0, NEVER) and len(policy["thresholds"]) == exits
