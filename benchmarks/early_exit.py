@@ -30,7 +30,7 @@ from system import devices
 from system.machine import Machine
 
 RUN = Path(__file__).parent.parent / "pretrained" / "CIFAR10-AuxResNet-56-5"
-CPU = Machine(devices.choose(0), "float")
+ON_CPU = Machine(devices.choose(0), "float")
 BATCH = 128
 TURN = {BATCH: 512, 1: 100}  # pictures that one turn of a case takes, by the size of their batches
 
@@ -48,25 +48,25 @@ def halves(root: Path) -> tuple[Pictures, Pictures]:
 
 def fitted(model: SavedModel, pictures: Pictures, budget: float) -> Policy:
     """A policy of this many multiply-adds."""
-    held = calibration.Answered(*asking.collect(model, pictures, CPU), "CIFAR10 test")
+    held = calibration.Answered(*asking.collect(model, pictures, ON_CPU), "CIFAR10 test")
     macs = model.macs_to_exits
     return calibration.make_policy(calibration.Goal("budgetMACs", budget), held, model.network, macs, macs)
 
 
 def routed(policy: Policy, images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, routed."""
-    return each(routing.router(load(), policy, CPU), images, size)
+    return each(routing.router(load(), policy, ON_CPU), images, size)
 
 
 def last_exit(images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, all by the last exit's standalone model."""
     model = load()
-    return each(routing.single(model, max(model.files), CPU), images, size)
+    return each(routing.single(model, max(model.files), ON_CPU), images, size)
 
 
 def by_earlyon(policy: Policy, images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, routed by earlyon."""
-    normalise, network = asking.parts(load(), CPU.device)
+    normalise, network = asking.parts(load(), ON_CPU.device)
     return each(earlyon.router(normalise, network, policy, size == 1), images, size)
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     images = even.images
     macs = model.macs_to_exits
     policy = fitted(model, odd, macs[-1] / 2)
-    found = routing.router(model, policy, CPU)(images).figures(even.targets, macs)
+    found = routing.router(model, policy, ON_CPU)(images).figures(even.targets, macs)
     exits = ", ".join(map(str, policy.positions))
     print(
         f"{RUN.name}; {machine()}; median of {arguments.rounds}\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.early_exit import CPU, halves, load
+from benchmarks.early_exit import ON_CPU, halves, load
 from datasets import catalog, splits
 from datasets.pictures import Pictures
 from inference import asking, calibration, early_exit
@@ -58,7 +58,7 @@ def main() -> None:
         return
     pictures = splits.for_testing(catalog.find("CIFAR10", arguments.dataDir))
     model = load()
-    answers = Answered(*asking.collect(model, pictures, CPU), "CIFAR10 test")
+    answers = Answered(*asking.collect(model, pictures, ON_CPU), "CIFAR10 test")
     macs = model.macs_to_exits
     draw = torch.Generator().manual_seed(0)
     parted = [torch.randperm(len(pictures), generator=draw) < len(pictures) // 2 for _ in range(arguments.halvings)]

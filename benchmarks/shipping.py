@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.early_exit import BATCH, CPU, RUN, fitted, halves, load
+from benchmarks.early_exit import BATCH, ON_CPU, RUN, fitted, halves, load
 from benchmarks.timing import Case, interleaved, machine, timed
 from inference import bundle, conditional, exported, routing, saved
 from inference.policies import Policy
@@ -68,7 +68,7 @@ def main() -> None:
     half = model.macs_to_exits[-1] / 2
     policy = fitted(model, odd, half)
     images = even.images
-    left = routing.router(model, policy, CPU)(images).exits
+    left = routing.router(model, policy, ON_CPU)(images).exits
     print(f"{RUN.name}; {machine()}; median of {arguments.rounds}\n")
     with tempfile.TemporaryDirectory() as place:
         folder, rows = Path(place), []

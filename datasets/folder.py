@@ -88,7 +88,7 @@ def load(
     links to folders within a class. Decoded pictures are kept under `data_dir`, unless that lies in `root` itself.
     Raises UserError for a class without pictures and for a file that is no regular one.
     """
-    folder = place(root, split)
+    folder = split_folder(root, split)
     if folder is None:
         return None
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
@@ -104,7 +104,7 @@ def load(
     return Listing(folder, paths, targets, classes, sizing, margin, key, kept)
 
 
-def place(root: Path, split: str) -> Path | None:
+def split_folder(root: Path, split: str) -> Path | None:
     """The folder of a split: `root/split`, or for `test`, where that is missing, `root/val`; None: there is none."""
     names = TESTED_ON if split == "test" else (split,)
     return next((root / name for name in names if (root / name).is_dir()), None)
