@@ -433,7 +433,9 @@ def resumed(options: argparse.Namespace, before: argparse.Namespace) -> argparse
         if now[option.name] != then[option.name] and not _may_change(option.name, options, before)
     ]
     if differences:
-        raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}")
+        more = ", ".join(EXTENDABLE) if now["nEpochs"] > then["nEpochs"] else ""
+        hint = f" (more epochs are for --schedule {more}, where nothing else follows from their number)" if more else ""
+        raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}{hint}")
     return options
 
 

@@ -15,11 +15,11 @@ from formats import log_file
 from models import names
 from options import stored
 from options.listing import written
-from reports import plots
+from reports import destination, plots
 from reports.plots import Curve
 from reports.tables import table
 from system.errors import UserError, one_line_errors
-from system.files import check_target, real, write
+from system.files import real, write
 from system.output import tell
 
 NAMED = ("depth", "nOutputs", "widen")  # options that the name of a network tells
@@ -70,7 +70,7 @@ class Group:
 def main(argv: Sequence[str]) -> None:
     """Read the runs, group them, draw, print."""
     options = opts.PLOT.parsed(argv)
-    check_target(Path(options.out))
+    destination.check(Path(options.out))
     folders = {real(Path(run)): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
     write(Path(options.out), draw(groups))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import opts
 from models import names
 from options.values import EXPORTED
+from reports import destination
 from system import files
 from system.errors import UserError, one_line_errors
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     options = opts.PREDICT.parsed(argv)
     pattern = run_pattern(options.model)
     if options.out:
-        files.check_target(Path(options.out))
+        destination.check(Path(options.out))
 
     from inference import prediction  # imports PyTorch, which --help and mistakes need not wait for
     from reports.answers import FORMATS

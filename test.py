@@ -21,8 +21,9 @@ import opts
 from datasets import catalog
 from models import names
 from options import rules
+from reports import destination
 from system.errors import UserError, one_line_errors
-from system.files import check_target, write
+from system.files import write
 from system.output import tell
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     """Find the files, rebuild the network, test it, print."""
     options = opts.TEST.parsed(argv)
     for file in filter(None, (options.json, options.plot)):
-        check_target(Path(file))
+        destination.check(Path(file))
     folder = names.folder_called(catalog.label(options.data), options.model)
 
     from inference import asking, saved  # imports PyTorch, which --help and mistakes need not wait for

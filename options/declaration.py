@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TextIO
 
 from system.errors import UsageError
 
@@ -151,9 +151,14 @@ class Program:
         `--batchsize=256`, `--save=~/runs`, which shells leave as it is, `--save=/home/ann/runs`."""
         names = ["help", *(option.name for option in self.options if not option.positional)]
         known = {name.lower(): f"--{name}" for name in names}
+        may_be_alone = {f"--{option.name}" for option in self.options if option.alone is not None}
+        alone = None  # such an option, if the argument before this one is it
         for argument in argv:
             match = re.fullmatch(r"--?([A-Za-z]+)(?:=(.*))?", argument, re.DOTALL)
             flag = known.get(match[1].lower()) if match else None
+            if (alone and not argument) or (flag in may_be_alone and match[2] == ""):  # a variable that is not set
+                raise UsageError(f"argument {alone or flag}: '' is empty; give a value, or leave it out (see --help)")
+            alone = flag if flag in may_be_alone and match[2] is None else None
             if not flag:
                 yield _at_home(argument)
             elif match[2] is None:
@@ -178,6 +183,10 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._negative_number_matcher = NEGATIVE  # argparse takes -1e-3 for an option, and says nothing of its value
+
+    def print_help(self, file: TextIO | None = None) -> None:
+        """argparse's own keeps silent where the help cannot be written."""
+        print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"(\S{80})\S+", r"\1...", message)

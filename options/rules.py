@@ -95,6 +95,7 @@ def order_of_weights(given: Mapping[str, Any]) -> None:
 
 def testing(options: argparse.Namespace) -> None:
     """The rules of `test.py`."""
+    _not_exported(options)
     if options.policy:
         drawn = options.exit == "all" and options.plot  # beside the card
         excluded = ("mirror", "perClass") if drawn else ("exit", "mirror", "perClass", "json", "plot")
@@ -145,8 +146,15 @@ def _exported(options: argparse.Namespace) -> None:
         raise UsageError(f"{options.model} {reason}")
 
 
+def _not_exported(options: argparse.Namespace) -> None:
+    """What is tested, calibrated or exported is a run or an exit file."""
+    if Path(options.model).suffix in EXPORTED:
+        raise UsageError(f"{options.model} is for predict.py; give the run or the exit file that it was made of")
+
+
 def calibrating(options: argparse.Namespace) -> None:
     """The rules of `calibrate.py`."""
+    _not_exported(options)
     criterion, _ = goal(options)
     if options.confidence is not None and options.maxErrorIncrease is None:
         raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{criterion}")
@@ -168,6 +176,7 @@ def goal(options: argparse.Namespace) -> tuple[str, float]:
 
 def exporting(options: argparse.Namespace) -> None:
     """The rules of `export.py`."""
+    _not_exported(options)
     if options.check != 0 and not _at_hand(options.data):
         raise UsageError(
             f"{options.data} is neither one of {', '.join(NAMES)} nor a folder with test/<class>/ or val/<class>/; "

@@ -111,7 +111,8 @@ def load(folder: Path) -> Any:
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
-        raise UserError(f"{folder} is not the folder of a run: opt.json and exit files are in one") from error
+        meant = f"; is {folder.parent} meant?" if folder.is_file() else ""
+        raise UserError(f"{folder} is not the folder of a run: opt.json and exit files are in one{meant}") from error
     except ValueError as error:
         raise UserError(f"{folder} does not hold a run: {error}") from error
 

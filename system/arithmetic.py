@@ -4,6 +4,7 @@ A processor's name says little: a container, an environment variable or a missin
 """
 
 import functools
+import logging
 import time
 
 import torch
@@ -59,6 +60,7 @@ def _convolve(dtype: torch.dtype) -> float:
 
 def compiles(device: torch.device) -> bool:
     """Whether `torch.compile` works here: a compiler is there, and what it makes can be loaded. Takes some seconds."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of a CUDA compiler without a GPU
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(64, device=device))
     except Exception:  # compilers, their absence and their output fail in many ways

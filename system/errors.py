@@ -35,6 +35,7 @@ SHORTAGES = re.compile(
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",
     errno.ENFILE: "the whole machine has too many files open; end other programs",
+    errno.EROFS: "give a folder that can be written",
     errno.ENOMEM: "the memory is full; end other programs",
 }
 

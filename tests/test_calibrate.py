@@ -217,6 +217,8 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
         1, "adaptive.png is no regular", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "taken")
     )
     assert not (tmp_path / "taken" / "policy.json").exists()
+    refused(1, "is the folder of another run", line=("DIGITS", NAME, "--save", save, *budget, "--out", finished[1]))
+    refused(2, "a.onnx is for predict.py", "give the run", line=("DIGITS", "a.onnx", *budget))
     refused(1, "--out", "is no folder", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "no"))
     alone = tmp_path / "alone"
     alone.mkdir()

@@ -209,6 +209,8 @@ def test_defaults_that_depend_on_other_options():
     assert opts.parse(["--exits", "15,35,56", "--depth", "56"]).nOutputs == 3
     assert opts.parse(["--dropout"]).dropout == 0.3
     assert opts.parse(["--resume"]).resume == ""
+    with pytest.raises(UsageError, match="argument --resume: '' is empty"):  # of a variable that is not set
+        opts.parse(["--resume", ""])
     assert [opts.parse(line.split()).verbose for line in ("", "--verbose", "--verbose false")] == [False, True, False]
 
 
@@ -280,6 +282,8 @@ def test_shortcuts_are_by_default_what_the_help_says(line):
         ("--depth", ["--depth", "expected one argument"]),
         ("--compile true --shareGradInput true", ["--compile", "--shareGradInput"]),
         ("--compile true --syncBN true", ["--compile", "--syncBN"]),
+        ("--resume=", ["--resume", "is empty"]),
+        ("--tensorboard= --depth 26", ["--tensorboard", "is empty"]),
         ("--syncBN true --nGPU 2", ["--syncBN", "torchrun", "--nGPU is 2"]),
         ("--recipe fast --precision half", ["--precision half", "--optimizer muon", "bf16"]),
         ("--depth 26 --nOutputs 1 --distill 1", ["--distill", "--nOutputs", "two exits"]),

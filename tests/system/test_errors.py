@@ -100,3 +100,10 @@ def test_programs_that_only_print_end_with_their_reader(line, status, said):
         ["bash", "-c", line], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
     )
     assert (process.returncode, process.stderr) == (status, said)
+
+
+@pytest.mark.parametrize(("where", "said"), [("/dev/full", "No space left on device"), ("&-", "it is closed")])
+def test_help_that_cannot_be_written_is_told(where, said):
+    line = f'"{sys.executable}" test.py --help >{where}'
+    process = subprocess.run(["bash", "-c", line], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stderr) == (1, f"test.py: error: standard output: {said}\n")

@@ -1,0 +1,29 @@
+"""Where a report may be written: in the place of another report, and of nothing that would be missed."""
+
+from pathlib import Path
+
+from system import files
+from system.errors import UserError
+
+RECORDS = ("opt.json", "log.csv", "README.md", "curves.png", "policy.json", "adaptive.csv", "adaptive.png")  # of a run
+PLOTTED = b"Matplotlib"  # among the first bytes of every plot
+
+
+def check(path: Path) -> None:
+    """Raise UserError, before any work is done for a report, where its file cannot be written, or would take the place
+    of a record of a run, or of a PNG picture that is no plot."""
+    files.check_target(path)
+    if path.name in RECORDS and is_run(path.parent):
+        raise UserError(f"{path} is a record of the run in {path.parent}/; give another file")
+    if path.suffix.lower() == ".png" and path.exists() and not _is_plot(path):
+        raise UserError(f"{path} is a picture and no plot of this program; give another file")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the exit files of a run are in a folder."""
+    return any(folder.glob("exit-*.safetensors"))
+
+
+def _is_plot(path: Path) -> bool:
+    with path.open("rb") as file:
+        return PLOTTED in file.read(1000)
