@@ -15,7 +15,7 @@ def check(path: Path) -> None:
     files.check_target(path)
     if path.name in RECORDS and is_run(path.parent):
         raise UserError(f"{path} is a record of the run in {path.parent}/; give another file")
-    if path.suffix.lower() == ".png" and path.exists() and not _is_plot(path):
+    if path.suffix.lower() == ".png" and _is_other_picture(path):
         raise UserError(f"{path} is a picture and no plot of this program; give another file")
 
 
@@ -24,6 +24,10 @@ def is_run(folder: Path) -> bool:
     return any(folder.glob("exit-*.safetensors"))
 
 
-def _is_plot(path: Path) -> bool:
+def _is_other_picture(path: Path) -> bool:
+    """Whether there is something, and no plot. A link does not count: it is replaced itself, not what it leads to."""
+    if path.is_symlink() or not path.is_file():
+        return False
     with path.open("rb") as file:
-        return PLOTTED in file.read(1000)
+        start = file.read(1000)
+    return bool(start) and PLOTTED not in start

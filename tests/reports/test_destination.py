@@ -32,6 +32,8 @@ def test_a_plot_replaces_a_plot_and_no_other_picture(tmp_path):
     place = tmp_path / "curves.png"  # where there is no run
     place.write_bytes((PROJECT / "docs" / "tradeoff.png").read_bytes())
     destination.check(place)
+    place.write_bytes(b"")  # as mktemp makes it
+    destination.check(place)
     Image.new("RGB", (32, 32)).save(place)
     with pytest.raises(UserError, match=r"curves\.png is a picture and no plot of this program; give another file"):
         destination.check(place)
