@@ -433,9 +433,10 @@ def resumed(options: argparse.Namespace, before: argparse.Namespace) -> argparse
         if now[option.name] != then[option.name] and not _may_change(option.name, options, before)
     ]
     if differences:
-        more = ", ".join(EXTENDABLE) if now["nEpochs"] > then["nEpochs"] else ""
-        hint = f" (more epochs are for --schedule {more}, where nothing else follows from their number)" if more else ""
-        raise UserError(f"these options contradict the run to be resumed: {'; '.join(differences)}{hint}")
+        told = f"these options contradict the run to be resumed: {'; '.join(differences)}"
+        if now["nEpochs"] > then["nEpochs"] and not _may_change("nEpochs", options, before):
+            told += f" (more epochs are for --schedule {' or '.join(EXTENDABLE)} at one size, with constant weights)"
+        raise UserError(told)
     return options
 
 
