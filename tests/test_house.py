@@ -22,8 +22,8 @@ STRANGERS = ({"models", "datasets"},)
 TORCH_FREE = ("opts", "options.declaration", "options.values", "options.recipes", "options.stored",
               "options.rules", "datasets.catalog", "datasets.sizing", "models.names", "models.exits",
               "formats.log_file", "reports.cards", "reports.card_plots", "reports.destination", "system.errors",
-              "system.files", "system.lock",
-              "system.stopping", "main", "test", "plot", "calibrate", "predict", "export", "hubconf")  # fmt: skip
+              "system.files", "system.lock", "system.stopping", "main", "test", "plot", "calibrate", "predict",
+              "export", "hubconf")  # fmt: skip
 
 
 def modules():
