@@ -18,7 +18,6 @@ import opts
 from datasets import catalog
 from models import names
 from options import rules
-from reports.destination import is_run
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
 
@@ -77,7 +76,7 @@ def target(options: Namespace, run: Path) -> Path:
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or drop --out, to write into {run}/")
-    if is_run(out) and not out.samefile(run):
+    if names.holds_exits(out) and not out.samefile(run):
         raise UserError(f"--out {out} is the folder of another run; give another, or drop --out, to write into {run}/")
     for name in FILES:
         check_target(out / name)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datasets.sizing import FITS, SIDES
 from models.exits import MAX_DEPTH
+from models.names import EXIT_FILES
 from models.networks import odd_values
 from system import strict
 from system.errors import UserError
@@ -30,7 +31,7 @@ FORMAT = 1
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
-PATTERN, NAME = "exit-*.safetensors", re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # the first for a glob
+NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # of those that `EXIT_FILES` finds
 # Surrogates, halves of a character: JSON can name them, UTF-8 has no place for them. (Those from U+DC80 to U+DCFF are
 # left out here: they are Python's `surrogateescape` for a byte of a file's name that is not UTF-8, and written as it.)
 SURROGATES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
@@ -196,7 +197,7 @@ def files_in(folder: Path) -> dict[int, Path]:
     the folder may not be read."""
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"{folder} cannot be read: Permission denied")
-    files = (path for path in folder.glob(PATTERN) if NAME.fullmatch(path.name))
+    files = (path for path in folder.glob(EXIT_FILES) if NAME.fullmatch(path.name))
     return dict(sorted((position_of(path), path) for path in files))
 
 

@@ -86,7 +86,7 @@ def roots(save: str) -> list[Path]:
 
 def runs(roots: Sequence[Path]) -> set[Path]:
     """The folders under the roots that have exit files in them."""
-    files = (file for root in roots for file in root.glob(f"*/{exit_file.PATTERN}"))
+    files = (file for root in roots for file in root.glob(f"*/{names.EXIT_FILES}"))
     return {file.parent for file in files if exit_file.NAME.fullmatch(file.name)}
 
 

@@ -10,6 +10,7 @@ from models import exits as exit_rules
 from system.errors import UsageError
 
 MAX_WIDEN = 100
+EXIT_FILES = "exit-*.safetensors"  # for a glob: what the exit files in a run's folder are called
 NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
     "depth": "depth",
     "nOutputs": "exits",
@@ -124,6 +125,11 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
+def holds_exits(folder: Path) -> bool:
+    """Whether there are exit files in a folder."""
+    return any(folder.glob(EXIT_FILES))
+
+
 def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str | None:
     """The folder of the run that a user means by `model`: a network's name, or what `run_folder` makes of it, with the
     data set in front or without.
@@ -132,7 +138,7 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
     exit files in it. Raises UsageError where it is neither; `files` are the endings that it then says files may have.
     """
     path = Path(model)
-    if path.suffix == ".safetensors" or any(path.glob("exit-*.safetensors")):
+    if path.suffix == ".safetensors" or holds_exits(path):
         return None
     name, rest = _FOLDER.fullmatch(model.removeprefix(f"{dataset}-")).group("name", "rest")
     name = re.sub("-w([0-9]+)", r"/\1", name)

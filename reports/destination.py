@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from models.names import holds_exits
 from system import files
 from system.errors import UserError
 
@@ -13,15 +14,10 @@ def check(path: Path) -> None:
     """Raise UserError, before any work is done for a report, where its file cannot be written, or would take the place
     of a record of a run, or of a PNG picture that is no plot."""
     files.check_target(path)
-    if path.name in RECORDS and is_run(path.parent):
+    if path.name in RECORDS and holds_exits(path.parent):
         raise UserError(f"{path} is a record of the run in {path.parent}/; give another file")
     if path.suffix.lower() == ".png" and _is_other_picture(path):
         raise UserError(f"{path} is a picture and no plot of this program; give another file")
-
-
-def is_run(folder: Path) -> bool:
-    """Whether the exit files of a run are in a folder."""
-    return any(folder.glob("exit-*.safetensors"))
 
 
 def _is_other_picture(path: Path) -> bool:
