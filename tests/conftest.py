@@ -46,7 +46,6 @@ NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
 NAME, EXITS = "AuxResNet-14-3", (5, 9, 14)  # of its network
 FOLDER = f"DIGITS-{NAME}"  # of its run
-PICTURES = digits.load(None, "test")
 
 
 # New processes that have imported PyTorch and other packages, from a server that has not used them. Importing takes
@@ -288,15 +287,21 @@ def early_answers(model, rule, images):
 
 
 @pytest.fixture(scope="session")
+def tested():
+    """The 360 test pictures of DIGITS."""
+    return digits.load(None, "test")
+
+
+@pytest.fixture(scope="session")
 def early_model(finished):
     """The whole network of a finished run, which pictures may leave early."""
     return saved.load({position: finished[1] / f"exit-{position}.safetensors" for position in EXITS})
 
 
 @pytest.fixture(scope="session")
-def early_policy(early_model, tmp_path_factory):
+def early_policy(early_model, tested, tmp_path_factory):
     """A policy by which a third of the test pictures leave it at each exit, and its file."""
-    found, temperatures = logits_of(early_model, PICTURES.images), (1.5, 0.8, 1.0)
+    found, temperatures = logits_of(early_model, tested.images), (1.5, 0.8, 1.0)
     first, second = (early_exit.probable(z, t).amax(1) for z, t in zip(found[:2], temperatures, strict=False))
     thresholds = [first.quantile(2 / 3).item()]
     thresholds += [second[first < thresholds[0]].median().item() + 1e-5, 0.0]

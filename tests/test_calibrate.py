@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, EXITS, NAME, SMALL, assert_one_line_error, script, write_pictures
+from conftest import CPU, EXITS, FOLDER, NAME, SMALL, assert_one_line_error, script, write_pictures
 from safetensors.torch import load_file
 
 import calibrate
@@ -101,7 +101,7 @@ def test_a_policy_leaves_out_exits_that_learnt_nothing(tmp_path):
     main.main(line)
     process = script("calibrate.py", "DIGITS", NAME, "--save", tmp_path, "--budgetMACs", "20M", "--nGPU", "0")
     assert process.returncode == 0, process.stderr
-    assert policies.read(tmp_path / f"DIGITS-{NAME}" / "policy.json").positions == (5, 14)
+    assert policies.read(tmp_path / FOLDER / "policy.json").positions == (5, 14)
     assert script("test.py", "DIGITS", NAME, "--save", tmp_path, "--policy", "policy.json").returncode == 0
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import EXITS, NAME, PICTURES, PROJECT, assert_one_line_error, early_answers, script
+from conftest import EXITS, NAME, PROJECT, assert_one_line_error, early_answers, script
 from PIL import Image
 
 import export
@@ -47,13 +47,13 @@ def test_predict_takes_one_file(early_files, early_model, early_policy, capsys):
 
 
 def test_predict_py_tells_at_which_exit_each_picture_left(
-    early_files, early_model, early_policy, finished, tmp_path, capsys
+    early_files, early_model, early_policy, tested, finished, tmp_path, capsys
 ):
     """Whether the policy is given beside the run or is in the exported file."""
     paths = [str(tmp_path / f"{index:02}.png") for index in range(20)]
-    for path, image in zip(paths, PICTURES.images.numpy(), strict=False):
+    for path, image in zip(paths, tested.images.numpy(), strict=False):
         Image.fromarray(image).save(path)
-    probabilities, positions = early_answers(early_model, early_policy[0], PICTURES.images[:20])
+    probabilities, positions = early_answers(early_model, early_policy[0], tested.images[:20])
     by_run = [NAME, "--save", str(finished[0]), "--policy", str(early_policy[1]), "--nGPU", "0"]
     for words in (by_run, [str(early_files[0])]):
         predict.main([*words, *paths, "--format", "json", "--top", "10"])

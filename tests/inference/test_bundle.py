@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CPU, EXITS, NAME, PICTURES, early_answers
+from conftest import CPU, EXITS, NAME, early_answers
 from PIL import Image
 
 from datasets import sizing
@@ -42,10 +42,10 @@ def stranger(bundle, *words):
     return subprocess.run(command, cwd=bundle.parent, env=environment, capture_output=True, text=True)
 
 
-def test_a_bundle_routes_batches_without_this_program(early_files, early_model, early_policy, tmp_path):
+def test_a_bundle_routes_batches_without_this_program(early_files, early_model, early_policy, tested, tmp_path):
     """More pictures than one batch has, in an order in which they leave at different exits: classes, probabilities and
     exits are those of `route`, which test.py --policy uses."""
-    images = PICTURES.images[:150]
+    images = tested.images[:150]
     paths = [tmp_path / f"{index}.png" for index in range(len(images))]
     for path, image in zip(paths, images.numpy(), strict=True):
         Image.fromarray(image).save(path)
@@ -167,7 +167,7 @@ def test_a_policy_of_another_network_in_a_bundle_is_noticed(early_files, tmp_pat
         (None, "RUN --help >&2", 0, "usage: python run.py PICTURE"),
     ],
 )
-def test_what_goes_wrong_in_a_bundle_is_one_line(spoil, line, status, words, early_files, tmp_path):
+def test_what_goes_wrong_in_a_bundle_is_one_line(spoil, line, status, words, early_files, tested, tmp_path):
     for path in early_files[1].iterdir():
         (tmp_path / path.name).write_bytes(b"{}" if path.name == spoil else path.read_bytes())
     if spoil == "onnxruntime.py":  # stands in the way of the package, as if that were not there
@@ -185,7 +185,7 @@ def test_what_goes_wrong_in_a_bundle_is_one_line(spoil, line, status, words, ear
         (tmp_path / second).write_bytes((tmp_path / second).read_bytes().replace(b"after_5", b"after_7"))
     if spoil in damaged:
         (tmp_path / "card.json").write_text(json.dumps(damaged[spoil]))
-    Image.fromarray(PICTURES.images[0].numpy()).save(tmp_path / "a.png")
+    Image.fromarray(tested.images[0].numpy()).save(tmp_path / "a.png")
     command = line.replace("RUN", f"{sys.executable} run.py")
     process = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert (process.returncode, process.stdout) == (status, "")

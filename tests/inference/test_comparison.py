@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import EXITS, PICTURES, early_answers, logits_of
+from conftest import EXITS, early_answers, logits_of
 
 import export
 from inference import comparison
@@ -11,10 +11,10 @@ from inference.early_exit import Rule
 pytestmark = pytest.mark.slow
 
 
-def test_an_exit_taken_by_rounding_is_no_difference_but_any_other_is(early_model, early_policy):
+def test_an_exit_taken_by_rounding_is_no_difference_but_any_other_is(early_model, early_policy, tested):
     rule = early_policy[0]
-    index = early_answers(early_model, rule, PICTURES.images)[1].tolist().index(9)
-    image, target = PICTURES.images[index, None], PICTURES.targets[index, None]
+    index = early_answers(early_model, rule, tested.images)[1].tolist().index(9)
+    image, target = tested.images[index, None], tested.targets[index, None]
     divided = zip(logits_of(early_model, image), rule.temperatures, strict=True)
     alone = {position: (z / t).softmax(1) for position, (z, t) in zip(EXITS, divided, strict=True)}
 

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import EXITS, NAME, PICTURES, PROJECT, early_answers
+from conftest import EXITS, NAME, PROJECT, early_answers
 
 pytestmark = pytest.mark.slow
 
 
-def test_one_file_answers_picture_by_picture_as_the_network_does(early_files, early_model, early_policy):
+def test_one_file_answers_picture_by_picture_as_the_network_does(early_files, early_model, early_policy, tested):
     """Asked as an application asks it, with onnxruntime alone."""
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(early_files[0])
-    images = PICTURES.images[:60]
+    images = tested.images[:60]
     answers = [session.run(["probabilities", "position"], {"images": image[None]}) for image in images.numpy()]
     probabilities, positions = (torch.from_numpy(np.concatenate(part)) for part in zip(*answers, strict=True))
     right = early_answers(early_model, early_policy[0], images)

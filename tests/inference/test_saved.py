@@ -17,6 +17,8 @@ from system.errors import UserError
 
 pytestmark = pytest.mark.slow
 
+FIRST = "exit-5.safetensors"
+
 
 @pytest.mark.parametrize("name", ["../outside", "AuxResNet-14-3/../..", "AuxResNet-14-3\0", ""])
 def test_names_that_lead_elsewhere_are_no_names(name, tmp_path):
@@ -78,7 +80,6 @@ def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, run_copy, 
     assert saved.load(files).files == files
 
 
-FIRST = "exit-5.safetensors"
 DEPRIVED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 
 
