@@ -97,7 +97,7 @@ def routed(contenders: Sequence[Contender], positions: Sequence[int], histogram:
         "error": [f"{c.error:.2f} %" for c in contenders],
         "multiply-adds": [amount(round(c.macs)) for c in contenders],
         "img/s": [f"{c.per_second:,.0f}" for c in contenders],
-        "ms": [f"{c.mean:.2f}" for c in contenders],
+        "mean ms": [f"{c.mean:.2f}" for c in contenders],
         "median ms": [f"{c.median:.2f}" for c in contenders],
         "p95 ms": [f"{c.p95:.2f}" for c in contenders],
     }

@@ -15,7 +15,8 @@ import calibrate
 import main
 from datasets import catalog, digits, splits
 from formats import exit_file
-from inference import asking, early_exit, evaluation, policies, routing, saved
+from inference import asking, early_exit, evaluation, latency, policies, routing, saved
+from inference.latency import Latency
 from models import names
 from system.errors import UserError
 
@@ -70,7 +71,7 @@ def test_test_py_routes_by_a_policy(calibrated):
     by_path = script("test.py", "DIGITS", folder, "--policy", folder / "policy.json", "--nGPU", "0")
     first, _, title, _, policy, last, *_ = process.stdout.splitlines()
     assert by_path.stdout.splitlines()[0] == first
-    assert title.split() == ["error", "multiply-adds", "img/s", "ms", "median", "ms", "p95", "ms"]
+    assert title.split() == ["error", "multiply-adds", "img/s", "mean", "ms", "median", "ms", "p95", "ms"]
     assert (policy.split()[0], last.split()[:2]) == ("policy", ["exit", "14"])
     assert float(policy.split()[1]) == float(first.split()[1])
     assert "against exit 14, the policy is" in process.stdout
@@ -114,6 +115,16 @@ def test_a_guarantee_and_a_budget_of_time(calibrated, tmp_path):
     assert script(*common, "--budgetMs", "1000", "--precision", "bf16").returncode == 0
     assert policies.read(tmp_path / "policy.json").histogram == (0, 0, 300)
     assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "adaptive.csv", "adaptive.png"}
+
+
+def test_a_budget_of_time_is_kept_by_what_the_exits_take(calibrated, tmp_path, monkeypatch):
+    save, _, _ = calibrated
+    medians = (1.0, 2.5, 4.0)
+    measured = (Latency(mean=9.0, median=median, p95=9.0) for median in medians)
+    monkeypatch.setattr(latency, "latency", lambda *_: next(measured))  # an exit's time is that of this machine
+    calibrate.main(["DIGITS", NAME, "--save", str(save), "--out", str(tmp_path), "--nGPU", "0", "--budgetMs", "2"])
+    leaving = policies.read(tmp_path / "policy.json").histogram
+    assert 1.8 < sum(count * median for count, median in zip(leaving, medians, strict=True)) / 300 <= 2
 
 
 def test_the_protocol_of_msdnet(calibrated, tmp_path):

@@ -116,7 +116,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "kind", "text"), MISTAKES, ids=lambda value: str(value)[:40])
-def test_mistakes_are_told(finished, early_policy, words, kind, text, tmp_path, monkeypatch):
+def test_mistakes_of_policies_are_told(finished, early_policy, words, kind, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()

@@ -51,6 +51,12 @@ def test_auto_is_bf16_where_that_is_quicker_and_explicit_values_win():
     assert arithmetic.slow("float", CPU) is None
 
 
+@pytest.mark.parametrize(("float_seconds", "native"), [(2.0, True), (1.05, False), (0.5, False)])
+def test_bf16_is_native_where_it_is_much_quicker(float_seconds, native, monkeypatch):
+    monkeypatch.setattr(arithmetic, "_convolve", lambda dtype: float_seconds if dtype is torch.float32 else 1.0)
+    assert arithmetic.computes_bf16.__wrapped__(CPU) is native
+
+
 def test_asking_the_machine_leaves_its_threads_alone():
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -85,17 +85,6 @@ with stopping.stoppable() as stop:
     assert (process.returncode, process.stdout) == (0, "noted 15\n")
 
 
-def test_ctrl_c_before_the_first_step_is_no_traceback():
-    code = """
-from system import errors; import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
-with errors.one_line_errors('main.py'):
-    signal.raise_signal(signal.SIGINT)
-"""
-    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-    assert (process.returncode, process.stderr) == (130, "main.py: interrupted\n")
-
-
 def test_every_write_that_fails_leaves_a_run_that_can_go_on(tmp_path, finished, monkeypatch):
     """The disk is full at the first, second, … write of a run, which is resumed each time."""
     real, fail_at = os.fsync, 0

@@ -16,6 +16,7 @@ from conftest import PROJECT, epochs_saved, exit_files, last_state, logged, poin
 import main
 from datasets import catalog, identity, splits
 from formats import exit_file
+from system import world
 from system.errors import UserError
 from training import setup
 
@@ -27,22 +28,29 @@ OPTIONS = ["--data", "DIGITS", "--depth", "8", "--trainSize", "320", "--batchsiz
 FOLDER = "DIGITS-AuxResNet-8-2-dropout-0.1"
 
 
-def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0, place=()):
-    """torchrun with so many processes of main.py, started, by the command `place` if there is one."""
+def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0, place=(), program="main.py"):
+    """torchrun with so many processes of a program, started, by the command `place` if there is one."""
     launcher = [*place, sys.executable, "-m", "torch.distributed.run", *nodes, "--nproc-per-node", str(processes)]
-    command = [*launcher, "--max-restarts", str(restarts), "main.py", *OPTIONS, "--save", str(save), *options]
+    command = [*launcher, "--max-restarts", str(restarts), str(program), *OPTIONS, "--save", str(save), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def test_a_host_with_other_pictures_is_told_so(monkeypatch):
-    first, other = (splits.for_training(catalog.find("DIGITS", Path()), count, 0) for count in (100, 101))
-    monkeypatch.setattr(setup.world, "broadcast", lambda find: identity.describe(first))  # stands in for another host
-    assert setup.identified(first, None) == identity.describe(first)
-    with pytest.raises(UserError, match=r"the data of this host are not those of the first one: .*give all hosts"):
-        setup.identified(other, None)
+def identified():
+    """What a process is told that has 100 pictures, or, if it is not the first, 101."""
+    found = splits.for_training(catalog.find("DIGITS", Path()), 100 if world.is_first() else 101, 0)
+    try:
+        return setup.identified(found, None) == identity.describe(found)
+    except UserError as error:
+        return str(error)
+
+
+def test_a_host_with_other_pictures_is_told_so():
+    first, other = together(2, identified)
+    assert first is True
+    assert re.match(r"the data of this host are not those of the first one: .*give all hosts", other)
 
 
 def trained(save, *options):
@@ -116,12 +124,33 @@ def resumed_for_an_epoch(save, size):
         trained(save, *size, "--resume", "auto")
 
 
-def test_a_failure_names_its_process_and_others_are_silent(tmp_path):
-    launcher = torchrun(tmp_path / "missing", "--nGPU", "4", processes=2)
+FAILING = """
+import os, runpy, sys
+sys.path.insert(0, os.getcwd())
+from system.errors import UserError
+from training.trainer import Trainer
+
+def step(*arguments, real=Trainer.step, good=iter(range(12))):
+    if os.environ["RANK"] == os.environ["FAILING"] and next(good, None) is None:
+        raise UserError("this one fails")
+    return real(*arguments)
+
+Trainer.step = step
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_failure_names_its_process_and_others_are_silent(rank, tmp_path, monkeypatch):
+    program = tmp_path / "failing.py"
+    program.write_text(FAILING)
+    monkeypatch.setenv("FAILING", str(rank))
+    launcher = torchrun(tmp_path, program=program)
     output, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 1
-    assert output == ""
-    assert re.search(r"^main.py \(rank \d\): error: --nGPU 4: each of several processes has one GPU", errors, re.M)
+    assert output.count("epoch 1/8") == 1
+    told = [line for line in errors.splitlines() if line.startswith("main.py")]
+    assert told == [f"main.py (rank {rank}): error: this one fails"]
 
 
 def test_two_agents_are_two_nodes(tmp_path):
@@ -205,5 +234,6 @@ def test_where_one_host_is_gone_for_good_the_other_goes_on(tmp_path):
         output, errors = agents[0].communicate(timeout=240)
     assert done < 30
     assert agents[0].returncode == 0, errors
+    assert "another process was lost; --resume auto goes on from the last state" in errors
     assert "resumed after epoch" in output
     assert [int(row["epoch"]) for row in logged(tmp_path / FOLDER)] == list(range(1, 31))

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from conftest import SMALL, exit_files, logged, signal_during
 import checkpoints
 import main
 from formats import exit_file, log_file
+from training import run
 from training.run import Run
 from training.schedules import LearningRate
 from training.trainer import Trainer
@@ -84,16 +86,22 @@ def test_a_finished_run_resumed_prints_its_table_again_and_writes_its_page_anew(
     assert exit_files(folder) == exit_files(uninterrupted / FOLDER)
 
 
-@pytest.mark.parametrize(("minutes", "steps"), [("0", [0, 1, 2, 3, 4, 0]), ("1000", [0, 0])])
+@pytest.mark.parametrize(("minutes", "steps"), [("0", [0, 1, 2, 3, 4, 0]), ("2", [0, 2, 4, 0]), ("1000", [0, 0])])
 def test_the_state_is_saved_within_an_epoch_as_often_as_asked(minutes, steps, tmp_path, monkeypatch):
-    """And before the first step, and after the epoch."""
-    real, written = checkpoints.RunFiles.write_state, []
+    """And before the first step, and after the epoch. A step takes 61 seconds by the clock that is put in here."""
+    real, real_step, written, seconds = checkpoints.RunFiles.write_state, Trainer.step, [], [0]
 
     def write_state(self, state):
         written.append(state["step"])
         real(self, state)
 
+    def step(*arguments):
+        seconds[0] += 61
+        return real_step(*arguments)
+
     monkeypatch.setattr(checkpoints.RunFiles, "write_state", write_state)
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     main.main([*SMALL, "--nEpochs", "1", "--saveEvery", minutes, "--save", str(tmp_path)])
     assert written == steps
 
