@@ -222,6 +222,14 @@ def signal_during(monkeypatch, owner, method, call, number=signal.SIGTERM):
     monkeypatch.setattr(owner, method, signalled)
 
 
+def stopped(line, owner, method, call, number=signal.SIGTERM):
+    """Run main.py in this process until a signal in that call ends it; returns its status."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        signal_during(patch, owner, method, call, number)
+        main.main([str(word) for word in line])
+    return ended.value.code
+
+
 def write_pictures(folder, counts, size=(32, 32), suffix="png", seed=0):
     """Noise pictures `folder/<class>/<i>.<suffix>`; returns the pixels by path, in sorted order."""
     rng = np.random.default_rng(seed)

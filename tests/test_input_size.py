@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, last_state, logged, script, signal_during
+from conftest import PROJECT, assert_one_line_error, exit_files, last_state, logged, script, stopped
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -158,13 +158,10 @@ def test_what_contradicts_the_size_is_refused(trained, pictures):
 
 
 @pytest.mark.parametrize("call", [2, 5])  # of six steps, three of them in the first epoch
-def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(call, pictures, tmp_path, monkeypatch):
+def test_pictures_grow_to_that_size_and_a_stopped_run_goes_on_to_the_same_bits(call, pictures, tmp_path):
     more = ["--inputSize", "48", "--startSize", "32", "--padding", "reflect", "--nEpochs", "2"]
     main.main([str(word) for word in (*options(pictures, tmp_path / "whole"), *more)])
-    signal_during(monkeypatch, Trainer, "step", call)
-    with pytest.raises(SystemExit):
-        main.main([str(word) for word in (*options(pictures, tmp_path / "part"), *more)])
-    monkeypatch.undo()
+    stopped((*options(pictures, tmp_path / "part"), *more), Trainer, "step", call)
     run = tmp_path / "part" / RUN
     assert last_state(run)["step"] == (call - 1) % 3
     main.main(["--resume", str(run)])

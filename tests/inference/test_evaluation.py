@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CPU, FOLDER, NORMALISE, SMALL, exit_files, last_state, logged, network, script, signal_during
+from conftest import CPU, FOLDER, NORMALISE, SMALL, exit_files, last_state, logged, network, script, stopped
 
 import main
 from datasets import digits
@@ -42,11 +42,8 @@ def test_every_second_epoch_and_the_last_are_tested(sparse):
 @pytest.mark.parametrize(
     ("owner", "method", "call"), [(Trainer, "step", 3), (Trainer, "step", 9), (Run, "evaluate", 2)]
 )
-def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(owner, method, call, sparse, tmp_path, monkeypatch):
-    signal_during(monkeypatch, owner, method, call)
-    with pytest.raises(SystemExit):
-        main.main([*LINE, "--save", str(tmp_path)])
-    monkeypatch.undo()
+def test_a_run_that_is_tested_now_and_then_resumes_to_the_same(owner, method, call, sparse, tmp_path):
+    stopped([*LINE, "--save", str(tmp_path)], owner, method, call)
     main.main(["--resume", str(tmp_path / FOLDER)])
     assert logged(tmp_path / FOLDER) == logged(sparse / FOLDER)
     assert exit_files(tmp_path / FOLDER) == exit_files(sparse / FOLDER)
@@ -128,10 +125,7 @@ def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_pa
     monkeypatch.setattr(Run, "evaluate", rising)
     line = [*SMALL, "--valSize", "300", "--nEpochs", "2", "--save"]
     main.main([*line, str(tmp_path / "whole")])
-    signal_during(monkeypatch, Run, "finish", 1)
-    with pytest.raises(SystemExit):
-        main.main([*line, str(tmp_path / "stopped")])
-    monkeypatch.undo()
+    stopped([*line, str(tmp_path / "stopped")], Run, "finish", 1)
     assert exit_file.read_header(tmp_path / "stopped" / FOLDER / "exit-14.safetensors")["epochs"] == 1
     states = [last_state(tmp_path / name / FOLDER) for name in ("whole", "stopped")]
     for name, tensor in states[0]["network"].items():
@@ -140,11 +134,8 @@ def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_pa
     assert exit_files(tmp_path / "whole" / FOLDER) == exit_files(tmp_path / "stopped" / FOLDER)
 
 
-def test_a_run_stopped_in_the_test_after_an_epoch_goes_on_to_the_same_bits(tmp_path, monkeypatch, finished):
-    signal_during(monkeypatch, Run, "evaluate", 1)
-    with pytest.raises(SystemExit):
-        main.main([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)])
-    monkeypatch.undo()
+def test_a_run_stopped_in_the_test_after_an_epoch_goes_on_to_the_same_bits(tmp_path, finished):
+    stopped([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)], Run, "evaluate", 1)
     state = last_state(tmp_path / FOLDER)
     assert (state["log"], state["sums"]["pictures"]) == ([], 256)  # trained, and not tested
     main.main(["--resume", str(tmp_path / FOLDER)])

@@ -252,11 +252,6 @@ def test_a_run_that_goes_on_may_lack_what_a_new_one_needs():
         assert opts.parse(f"{line} {resume}".split()).distill == 1
 
 
-def test_a_data_set_wins_over_a_recipe_and_what_is_given_over_both():
-    fast = opts.parse("--recipe fast --data DIGITS --LR 0.3".split())
-    assert (fast.nEpochs, fast.LR, fast.optimizer, fast.widen) == (8, 0.3, "muon", 1)
-
-
 @pytest.mark.parametrize("line", ["--depth 26", "--depth 44"])
 def test_shortcuts_are_by_default_what_the_help_says(line):
     options = opts.parse(line.split())

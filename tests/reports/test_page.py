@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SMALL, exit_files, script, signal_during
+from conftest import PROJECT, SMALL, exit_files, script, stopped
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -90,11 +90,8 @@ def test_a_folder_of_pictures_is_named_without_its_path():
     )
 
 
-def test_an_interrupted_run_leaves_the_same_page(finished, tmp_path, monkeypatch):
-    signal_during(monkeypatch, Trainer, "step", 5)
-    with pytest.raises(SystemExit):
-        main.main([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)])
-    monkeypatch.undo()
+def test_an_interrupted_run_leaves_the_same_page(finished, tmp_path):
+    stopped([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)], Trainer, "step", 5)
     folder = tmp_path / finished[1].name
     assert not (folder / "README.md").exists()
     main.main(["--resume", str(folder)])

@@ -1,12 +1,11 @@
 """The log in TensorBoard's files, read back with TensorBoard's own reader."""
 
 import resource
-import signal
 import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, signal_during
+from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, stopped
 
 import main
 from formats import log_file
@@ -80,12 +79,9 @@ def test_a_link_is_not_followed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_has_each_epoch_once(finished, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_has_each_epoch_once(finished, tmp_path):
     options = [*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(tmp_path)]
-    signal_during(monkeypatch, Run, "evaluate", 2, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        main.main([*options, "--tensorboard"])
-    monkeypatch.undo()
+    stopped([*options, "--tensorboard"], Run, "evaluate", 2)
     main.main(["--resume", str(tmp_path / FOLDER)])
     expected = {
         tag(column): [(row["epoch"], pytest.approx(row[column])) for row in log_file.read(tmp_path / FOLDER)]

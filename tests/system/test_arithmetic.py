@@ -17,7 +17,6 @@ import opts
 from datasets import digits
 from formats import exit_file
 from inference import asking, saved
-from options.recipes import outside_recipe
 from system import arithmetic
 from system.errors import UsageError
 from system.machine import Machine
@@ -148,25 +147,6 @@ def test_compile_auto_gives_way_to_what_it_excludes(excluding, monkeypatch):
     if excluding:
         with pytest.raises(UsageError, match=f"--compile true .*{excluding.split()[0]}"):
             opts.parse(["--recipe", "fast", "--compile", "true", *excluding.split()])
-
-
-def test_a_recipe_has_epochs_of_its_own_and_a_range_that_it_is_meant_for():
-    fast = opts.parse(["--recipe", "fast"])
-    assert (fast.nEpochs, fast.precision, fast.compile) == (30, "auto", "auto")
-    assert outside_recipe(fast) is None
-    assert opts.parse(["--recipe", "fast", "--data", "DIGITS"]).nEpochs == 8
-    plain = opts.parse([])
-    assert (plain.nEpochs, plain.precision, plain.compile) == (400, "float", False)
-    assert outside_recipe(plain) is None
-    assert outside_recipe(opts.parse(["--recipe", "long"])) is None
-    for recipe, meant, epochs, advice in (
-        ("fast", "5 to 40", 2, "TRAINING.md says what was tried"),
-        ("fast", "5 to 40", 60, "--recipe long is meant for that"),
-        ("fast", "5 to 40", 400, "TRAINING.md says what was tried"),
-        ("long", "40 to 120", 30, "--recipe fast is meant for that"),
-    ):
-        note = outside_recipe(opts.parse(["--recipe", recipe, "--nEpochs", str(epochs)]))
-        assert note.startswith(f"--recipe {recipe} is meant for {meant} epochs, this run has {epochs}; {advice}")
 
 
 def test_the_authors_recipe_says_once_that_16_bits_are_quicker(monkeypatch, tmp_path, capsys):

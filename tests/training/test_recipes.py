@@ -2,15 +2,13 @@
 
 import pytest
 import torch
-from conftest import CPU, SMALL, exit_files, last_state, script, signal_during
+from conftest import CPU, SMALL, exit_files, last_state, script, stopped
 from safetensors.torch import load_file
 
 import main
-import opts
 from datasets import digits
 from formats import exit_file, log_file
 from inference import asking, evaluation, saved
-from training import setup
 from training.run import Run
 from training.trainer import Trainer
 
@@ -34,24 +32,18 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(("owner", "method", "call"), [(Trainer, "step", 2), (Trainer, "step", 7), (Run, "evaluate", 1),
                                                        (Trainer, "step", 11)])  # fmt: skip
-def test_all_ingredients_resume_to_the_same_bits(owner, method, call, uninterrupted, tmp_path, monkeypatch):
-    signal_during(monkeypatch, owner, method, call)
-    with pytest.raises(SystemExit):
-        main.main([*EVERYTHING, "--save", str(tmp_path), "--nThreads", "2"])
-    monkeypatch.undo()
+def test_all_ingredients_resume_to_the_same_bits(owner, method, call, uninterrupted, tmp_path):
+    stopped([*EVERYTHING, "--save", str(tmp_path), "--nThreads", "2"], owner, method, call)
     torch.manual_seed(99)  # nothing may depend on what the process did before
     main.main(["--resume", str(tmp_path / FOLDER)])
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
 
 
 @pytest.mark.parametrize(("weights", "optimizer"), [("0,0,1", "sgd"), ("1,0,0", "muon")])
-def test_a_run_with_exits_that_learn_nothing_resumes_to_the_same_bits(weights, optimizer, tmp_path, monkeypatch):
+def test_a_run_with_exits_that_learn_nothing_resumes_to_the_same_bits(weights, optimizer, tmp_path):
     line = [*SMALL, "--nEpochs", "2", "--exitWeights", weights, "--optimizer", optimizer, "--nThreads", "0", "--save"]
     main.main([*line, str(tmp_path / "whole")])
-    signal_during(monkeypatch, Trainer, "step", 2)
-    with pytest.raises(SystemExit):
-        main.main([*line, str(tmp_path / "parts")])
-    monkeypatch.undo()
+    stopped([*line, str(tmp_path / "parts")], Trainer, "step", 2)
     main.main([*line, str(tmp_path / "parts"), "--resume"])
     whole, parts = (exit_files(tmp_path / name / "DIGITS-AuxResNet-14-3") for name in ("whole", "parts"))
     assert whole == parts
@@ -80,18 +72,6 @@ def test_the_exit_files_hold_what_was_tested(uninterrupted):
     assert not kept[norm].equal(state["network"][norm])
 
 
-def test_a_recipe_is_a_set_of_defaults():
-    plain, fast = opts.parse([]), opts.parse(["--recipe", "fast"])
-    assert plain == opts.parse(["--recipe", "Paper"])
-    assert (plain.schedule, plain.optimizer, plain.nEpochs) == ("step", "sgd", 400)
-    assert (fast.schedule, fast.optimizer) == ("onecycle", "muon")
-    assert opts.parse(["--recipe", "fast", "--LR", "0.03", "--schedule", "cosine"]).LR == 0.03
-    long = opts.parse(["--recipe", "long"])
-    differing = {name for name, value in vars(fast).items() if vars(long)[name] != value}
-    assert differing == {"recipe", "nEpochs", "padding", "cutout"}
-    assert opts.parse(["--recipe", "fast", "--data", "DIGITS"]).widen == 1
-
-
 def test_the_parts_of_a_recipe_are_printed_and_kept(tmp_path):
     main_line = [*SMALL, "--nEpochs", "1", "--recipe", "fast", "--batchsize", "32"]
     process = script("main.py", *main_line, "--save", tmp_path)
@@ -99,9 +79,3 @@ def test_the_parts_of_a_recipe_are_printed_and_kept(tmp_path):
     assert {"recipe=fast", "optimizer=muon", "schedule=onecycle"} <= set(process.stdout.split())
     header = exit_file.read_header(tmp_path / "DIGITS-AuxResNet-14-3" / "exit-14.safetensors")
     assert (header["options"]["recipe"], header["options"]["optimizer"]) == ("fast", "muon")
-
-
-def test_a_scaled_learning_rate_is_that_of_128_pictures():
-    lines = (["--batchsize", "32"], ["--batchsize", "32", "--scaleLR", "true"])
-    rates = [setup.learning_rate(opts.parse(["--schedule", "cosine", *line]))(0.0) for line in lines]
-    assert rates == pytest.approx([0.1, 0.025])

@@ -21,8 +21,8 @@ from conftest import (
     last_state,
     resume,
     script,
-    signal_during,
     start,
+    stopped,
     write_pictures,
 )
 
@@ -223,11 +223,8 @@ def alive(process):
         return False
 
 
-def test_a_signal_before_the_first_step_ends_the_run_at_once(tmp_path, monkeypatch, capsys):
-    signal_during(monkeypatch, splits, "for_training", 1)
-    with pytest.raises(SystemExit) as ended:
-        main.main([*SMALL, "--save", str(tmp_path / "new")])
-    assert ended.value.code == 143
+def test_a_signal_before_the_first_step_ends_the_run_at_once(tmp_path, capsys):
+    assert stopped([*SMALL, "--save", tmp_path / "new"], splits, "for_training", 1) == 143
     assert "stopped by SIGTERM before the first step; the same command starts again" in capsys.readouterr().err
     assert not (tmp_path / "new" / FOLDER).exists()
 

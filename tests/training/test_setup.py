@@ -79,3 +79,9 @@ def test_code_is_compiled_for_the_batches_that_there_are(pictures, batch, tmp_pa
     options = opts.parse([*SMALL, *line])
     with started(options, names.of_options(vars(options))) as run:
         assert run.trainer.compiled_batch == batch
+
+
+def test_a_scaled_learning_rate_is_that_of_128_pictures():
+    lines = (["--batchsize", "32"], ["--batchsize", "32", "--scaleLR", "true"])
+    rates = [setup.learning_rate(opts.parse(["--schedule", "cosine", *line]))(0.0) for line in lines]
+    assert rates == pytest.approx([0.1, 0.025])

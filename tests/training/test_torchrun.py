@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, epochs_saved, exit_files, last_state, logged, points, script, together
+from conftest import PROJECT, epochs_saved, exit_files, last_state, logged, points, script, stopped, together
 
 import main
 from datasets import catalog, identity, splits
@@ -19,6 +19,7 @@ from formats import exit_file
 from system import world
 from system.errors import UserError
 from training import setup
+from training.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -115,13 +116,7 @@ def test_a_signal_to_one_or_all_saves_once_and_other_numbers_of_processes_go_on(
 
 def resumed_for_an_epoch(save, size):
     """Go on, and stop by a signal in the test after the next epoch but one."""
-    from conftest import signal_during
-
-    from training.run import Run
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        signal_during(patch, Run, "evaluate", 2)
-        trained(save, *size, "--resume", "auto")
+    stopped([*OPTIONS, "--save", save, *size, "--resume", "auto"], Run, "evaluate", 2)
 
 
 FAILING = """

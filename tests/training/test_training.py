@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL, exit_files, logged, signal_during
+from conftest import SMALL, exit_files, logged, stopped
 
 import checkpoints
 import main
@@ -61,16 +61,10 @@ def test_another_seed_gives_another_result(uninterrupted, tmp_path):
         (signal.SIGTERM, 143, Run, "evaluate", 2, "folder"),
     ],
 )
-def test_resume_equals_uninterrupted(
-    number, status, owner, method, call, how, uninterrupted, tmp_path, monkeypatch, capsys
-):
-    signal_during(monkeypatch, owner, method, call, number)
-    with pytest.raises(SystemExit) as stop:
-        main.main([*RUN, "--save", str(tmp_path), "--nThreads", "1"])
-    assert stop.value.code == status
+def test_resume_equals_uninterrupted(number, status, owner, method, call, how, uninterrupted, tmp_path, capsys):
+    assert stopped([*RUN, "--save", tmp_path, "--nThreads", "1"], owner, method, call, number) == status
     command = f"--resume {tmp_path / FOLDER}"
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"python main.py {command}")
-    monkeypatch.undo()
     torch.manual_seed(99)  # nothing may depend on what the process did before
     main.main([*RUN, "--save", str(tmp_path), "--resume"] if how == "same command" else command.split())
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
