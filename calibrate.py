@@ -42,14 +42,14 @@ def main(argv: Sequence[str]) -> None:
     from system import devices, machine
 
     model = saved.find(options.model, folder, saved.LEARNT, options.save)
-    check_choice(model)
+    check_choice(options, model)
     out = target(options, model.folder)
-    pictures = held_out(options, model)
     devices.compute_in(options.cpuThreads)
-    runs_on = machine.choose(options.nGPU, options.precision)
-    held, macs = ask(options, model, pictures, runs_on), model.macs_to_exits
+    runs_on, macs = machine.choose(options.nGPU, options.precision), model.macs_to_exits
     costs = milliseconds(model, runs_on) if options.budgetMs else macs
     goal = calibration.Goal(*rules.goal(options), options.confidence, options.protocol)
+    calibration.check_reach(goal, costs)
+    held = ask(options, model, held_out(options, model), runs_on)
     policy = calibration.make_policy(goal, held, model.network, macs, costs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
@@ -61,13 +61,16 @@ def main(argv: Sequence[str]) -> None:
     print(f"written: {FILES[0]}, {FILES[1]} and {FILES[2]} in {out}/")
 
 
-def check_choice(model: "SavedModel") -> None:
-    """Raise UserError where there are no two exits to choose from."""
+def check_choice(options: Namespace, model: "SavedModel") -> None:
+    """Raise UserError where there are no two exits to choose from, or the network is one of another data set."""
     if len(model.files) < 2:
         (file,) = model.files.values()
         raise UserError(
             f"{file} is one exit only, which takes every picture; give the folder of a run in which two or more learnt"
         )
+    trained_on = model.header["dataset"]
+    if options.data in catalog.NAMES and options.data != trained_on:
+        raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
 
 
 def target(options: Namespace, run: Path) -> Path:
@@ -86,9 +89,6 @@ def target(options: Namespace, run: Path) -> Path:
 def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     """The pictures to calibrate on. Raises UserError where there are none, too few, or where they have other classes
     than the network."""
-    if options.data in catalog.NAMES and options.data != model.header["dataset"]:  # before it is downloaded
-        trained_on = model.header["dataset"]
-        raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
     pictures = of_folder(options, model) if options.heldOut else of_run(options, model)
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
@@ -157,12 +157,12 @@ def ask(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: 
 
 
 def milliseconds(model: "SavedModel", runs_on: "Machine") -> list[float]:
-    """How many milliseconds the standalone model of each exit takes for one picture."""
+    """How many milliseconds the standalone model of each exit takes for one picture, in the median."""
     from inference import asking, latency, saved
 
-    side, device = model.sizing.side, runs_on.device
-    quick = (asking.ready(saved.standalone(model, position), [device]) for position in model.files)
-    return [latency.latency(one, side, device, runs_on.dtype).median for one in quick]
+    device = runs_on.device
+    exits = [asking.ready(saved.standalone(model, position), [device]) for position in model.files]
+    return [one.median for one in latency.latencies(exits, model.sizing.side, device, runs_on.dtype)]
 
 
 def check_split(held: "Answered", model: "SavedModel") -> None:

@@ -23,7 +23,7 @@ from options import rules, stored, values
 from options.declaration import Default, Option, Program, as_text, group
 from options.listing import in_words, listing
 from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
-from options.values import CONFIDENCE, PROTOCOLS, boolean, boolean_or_auto, layer, number, text
+from options.values import PROTOCOLS, THRESHOLD, boolean, boolean_or_auto, layer, number, text
 from system.errors import UsageError, UserError
 from system.files import real
 from system.output import printable, quoted, tell
@@ -128,7 +128,7 @@ OPTIONS = (
         Option("confidence", number(float, 0.01, 0.999999),
                Default("0.95 with --maxErrorIncrease", lambda others: 0.95 if others["maxErrorIncrease"] else None),
                "with which that is assured", "C"),
-        _choice("protocol", PROTOCOLS, CONFIDENCE, "thresholds: one of confidence for all exits; or, for a budget, "
+        _choice("protocol", PROTOCOLS, THRESHOLD, "thresholds: one for all exits; or, for a budget, "
                 "those by which a geometric law's shares of the pictures leave, as in MSDNet"),
         Option("heldOut", values.folder, Default("the pictures that --valSize held out in training"), "a folder with "
                "val/<class>/* or <class>/* of pictures neither trained on nor tested on", "DIR"),

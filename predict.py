@@ -118,7 +118,7 @@ def readable(
         for answer in bar:
             if isinstance(answer, UserError):
                 unreadable.append(answer)
-                bar.write(f"predict.py: {' '.join(str(answer).split())}", file=sys.stderr)
+                bar.write(f"predict.py: {answer}", file=sys.stderr)
             else:
                 yield answer
 

@@ -21,6 +21,7 @@ import opts
 from datasets import catalog
 from models import names
 from options import rules
+from options.values import MSDNET
 from reports import destination
 from system.errors import UserError, one_line_errors
 from system.files import write
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from inference.calibration import Answered
     from inference.policies import Policy
     from inference.saved import SavedModel
-    from reports.card_plots import Point, ThresholdCurve
+    from reports.card_plots import Curve, Point
     from system.machine import Machine
 
 
@@ -57,9 +58,9 @@ def main(argv: Sequence[str]) -> None:
         rules.mirroring(model.header["dataset"])
     devices.compute_in(options.cpuThreads)
     runs_on = machine.choose(options.nGPU, options.precision)
+    policy = chosen_policy(options, model)
     if options.compile:
         arithmetic.check_compiles(runs_on.device)
-    policy = chosen_policy(options, model)
     pictures = asking.pictures(model, options.data, Path(options.dataDir))
     if options.exit == "all":
         tell_card(options, model, policy, pictures, runs_on)
@@ -111,16 +112,18 @@ def tell_card(
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
 
 
-def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, ThresholdCurve]":
-    """Where early exit lies in a plot: the policy on the test pictures, and the curve of all thresholds on the same."""
+def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Curve]":
+    """Where early exit lies in a plot: the policy on the test pictures, and the curve of all policies of its
+    protocol on the same."""
     from inference import calibration, early_exit, saved
-    from reports.card_plots import Point, ThresholdCurve
+    from reports.card_plots import Curve, Point
 
     macs = saved.standalone(model, *policy.positions).macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
+    parameter = "ratio" if policy.protocol == MSDNET else "threshold"
     rows = calibration.sweep(answers, policy, macs)
-    places = [(row["macs"], row["error"]) for row in rows if row["threshold"] is not None]
-    curve = ThresholdCurve("early exit by every threshold, simulated on these pictures", places)
+    places = [(row["macs"], row["error"]) for row in rows if row[parameter] is not None]
+    curve = Curve(f"early exit by every {parameter}, simulated on these pictures", places)
     return Point("policy", figures["macs"], figures["error"]), curve
 
 

@@ -89,7 +89,10 @@ def main(paths: list[str]) -> str | int:
                 read.append((path, router.pixels(path)))
             except Exception as error:  # of many kinds; where Pillow knows no such files, it names an object
                 damaged.append(f"run.py: {plain(path)} cannot be read: {plain(error).partition(' <_io')[0]}")
-        answers = router.route(np.stack([image for _, image in read])) if read else ((), ())
+        try:
+            answers = router.route(np.stack([image for _, image in read])) if read else ((), ())
+        except Exception as error:  # memory is short
+            return f"run.py: no answer about {plain(batch[0])} and {len(batch) - 1} more: {plain(error)}"
         for (path, _), row, position in zip(read, *answers, strict=True):
             name = plain(router.card["classes"][row.argmax()])
             print(f"{plain(path)}  {name} {row.max():.4f}  exit {position}", flush=True)

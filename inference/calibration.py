@@ -11,7 +11,7 @@ K is the number of exits, N that of pictures, C that of classes.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +20,10 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from inference import geometric
-from inference.early_exit import NEVER, Rule, probable, simulate
+from inference.early_exit import NEVER, Rule, leaving, probable, simulate
 from inference.policies import Policy, fingerprint
 from models.multiexit import MultiExit
-from options.values import CONFIDENCE, MSDNET
+from options.values import MSDNET, THRESHOLD
 from system.errors import UserError
 
 TEMPERATURES = (1 / 64, 64.0)
@@ -44,7 +44,7 @@ class Goal(NamedTuple):
     criterion: str
     limit: float
     confidence: float | None = None
-    protocol: str = CONFIDENCE
+    protocol: str = THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,15 @@ def fit_temperatures(held: Answered) -> tuple[float, ...]:
     return tuple(((low + high) / 2).exp().tolist())
 
 
+def check_reach(goal: Goal, costs: Sequence[float]) -> None:
+    """Raise UserError where a budget is less than the first exit takes; `costs` are as for `fit`."""
+    if goal.confidence is None and costs[0] > goal.limit:
+        raise UserError(
+            f"--{goal.criterion} {_as_option(goal, goal.limit)} is less than the first exit takes; give "
+            f"{_as_option(goal, costs[0], math.ceil)} or more"
+        )
+
+
 def fit(goal: Goal, held: Answered, costs: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The temperature and the threshold of each exit for a goal; `costs` are what a picture takes to each, in the
     goal's unit.
@@ -127,11 +136,7 @@ def fit(goal: Goal, held: Answered, costs: Sequence[float]) -> tuple[tuple[float
     if goal.confidence is not None:
         temperatures, threshold = fit_guarantee(goal.limit / 100, goal.confidence, held)
         return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
-    if costs[0] > goal.limit:
-        raise UserError(
-            f"--{goal.criterion} {_as_option(goal, goal.limit)} is less than the first exit takes; give "
-            f"{_as_option(goal, costs[0], math.ceil)} or more"
-        )
+    check_reach(goal, costs)
     temperatures = fit_temperatures(held)
     probabilities = held.probabilities(temperatures)
     rising = list(itertools.accumulate(costs, max))  # measured ones may not
@@ -233,20 +238,20 @@ def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str,
     rows = [{"exit": exit, "macs": cost, "error": error} for exit, cost, error in single]
     rows += [{"threshold": family.thresholds[i].item(), "macs": average[i], "error": errors[i]} for i in chosen]
     if policy.protocol == MSDNET:
-        rows += list(_geometric(held, policy, macs))
+        rows += list(_geometric(held.probabilities(policy.temperatures), wrong, macs))
     for row in rows[len(macs) :]:
         row["mixture"] = np.interp(row["macs"], macs, alone)
         row["oracle"] = np.interp(row["macs"], *oracle(wrong, macs))
     return [{name: row.get(name) for name in COLUMNS} for row in rows]
 
 
-def _geometric(held: Answered, policy: Policy, macs: Sequence[int]) -> Iterator[dict[str, float]]:
-    """The rows of a sweep over the ratios of MSDNet's protocol."""
-    probabilities = held.probabilities(policy.temperatures)
+def _geometric(probabilities: Tensor, wrong: Tensor, macs: Sequence[int]) -> Iterator[dict[str, float]]:
+    """The rows of a sweep over the ratios of MSDNet's protocol; K×N of the top probabilities, and of what is wrong."""
+    cost = torch.tensor(macs, dtype=torch.float64)
     for ratio in np.geomspace(*SWEPT_RATIOS, POINTS).tolist():
-        rule = replace(policy, thresholds=geometric.thresholds(probabilities, ratio))
-        figures = simulate(held.logits, rule).figures(held.targets, macs)
-        yield {"ratio": ratio, "macs": figures["macs"], "error": figures["error"]}
+        exits = leaving(probabilities, geometric.thresholds(probabilities, ratio))
+        error = 100 * wrong.gather(0, exits[None]).double().mean()
+        yield {"ratio": ratio, "macs": cost[exits].mean().item(), "error": error.item()}
 
 
 def oracle(wrong: Tensor, macs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ def measure(
     answers = [quality(z, targets) for z in logits]
     costs = [_cost(model, position, mirror) for position in model.files]
     optimal = pareto([(c["macs"], a["error_percent"]) for c, a in zip(costs, answers, strict=True)])
-    speeds = [_speed(saved.standalone(model, position), device, dtype, mirror) for position in model.files]
+    speeds = _speeds([saved.standalone(model, position) for position in model.files], device, dtype, mirror)
     return Card(
         network=model.header["name"],
         data=data,
@@ -64,12 +64,14 @@ def _cost(model: SavedModel, position: int, mirror: bool) -> dict[str, Any]:
     }
 
 
-def _speed(alone: SavedModel, device: torch.device, dtype: torch.dtype | None, mirror: bool) -> dict[str, float]:
-    """The fields of an exit's card that are times, of its standalone model."""
-    model, side = asking.ready(alone, [device], mirror), alone.sizing.side
-    one = latency.latency(model, side, device, dtype)
-    return {
-        "latency_median_ms": one.median,
-        "latency_p95_ms": one.p95,
-        "pictures_per_second": latency.throughput(model, side, device, dtype),
-    }
+def _speeds(
+    alone: Sequence[SavedModel], device: torch.device, dtype: torch.dtype | None, mirror: bool
+) -> list[dict[str, float]]:
+    """The fields of each exit's card that are times, of its standalone model; the exits take turns."""
+    models, side = [asking.ready(model, [device], mirror) for model in alone], alone[0].sizing.side
+    one_by_one = latency.latencies(models, side, device, dtype)
+    in_batches = latency.throughputs(models, side, device, dtype)
+    return [
+        {"latency_median_ms": one.median, "latency_p95_ms": one.p95, "pictures_per_second": rate}
+        for one, rate in zip(one_by_one, in_batches, strict=True)
+    ]

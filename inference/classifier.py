@@ -15,6 +15,7 @@ from datasets.sizing import Sizing
 from formats import exit_file
 from inference.evaluation import batch_size
 from models import metrics
+from system.errors import UserError
 
 POLICY = "policy"  # in the card of what chooses the exit picture by picture
 
@@ -45,10 +46,6 @@ class Model(Described):
 
     answers: Answers  # N×side×side×3 uint8 -> N×classes float32 and N int64, on the CPU
     card: dict[str, Any]
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        """N×side×side×3 uint8 -> N×classes float32, on the CPU."""
-        return self.answers(images)[0]
 
     @property
     def leaves_early(self) -> bool:
@@ -102,6 +99,10 @@ class Classifier(Described, nn.Module):
     def _batches(self, images: Tensor | Picture | Sequence[Picture]) -> Iterator[Tensor]:
         size = batch_size(self.sizing.side)
         if isinstance(images, Tensor) and images.ndim == 4:
+            side = self.sizing.side
+            if images.dtype != torch.uint8 or images.shape[1:] != (side, side, 3):
+                shape = "×".join(map(str, images.shape))
+                raise UserError(f"several pictures are N×{side}×{side}×3 of uint8, not {shape} of {images.dtype}")
             yield from images.split(size)
             return
         pictures = images if isinstance(images, list | tuple) else [images]

@@ -71,20 +71,20 @@ def leaving(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
 @torch.inference_mode()
 def route(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Routing:
     """Normalised images N×3×H×W -> what becomes of them, by `visits`."""
-    exits, probabilities = answers(network, images, rule, smallest)
+    probabilities, exits = outcomes(network, images, rule, smallest)
     return Routing(exits, probabilities.argmax(1))
 
 
 @torch.inference_mode()
-def answers(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> tuple[Tensor, Tensor]:
-    """Normalised images N×3×H×W -> the exit at which each leaves, N int64, counted from 0, and its probabilities there,
-    N×C float32; by `visits`."""
+def outcomes(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> tuple[Tensor, Tensor]:
+    """Normalised images N×3×H×W -> the probabilities of each at the exit where it leaves, N×C float32, and which exit
+    that is, N int64, counted from 0; by `visits`."""
     exits = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     visited = visits(network, images, rule, smallest)
     _, probabilities = next(visited)  # of all pictures
     for index, (there, found) in enumerate(visited, 1):
         exits[there], probabilities[there] = index, found
-    return exits, probabilities
+    return probabilities, exits
 
 
 @torch.inference_mode()

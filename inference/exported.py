@@ -176,7 +176,10 @@ def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], tuple[Ten
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         batches = images.split(1 if one_by_one else len(images))
-        parts = [session.run(wanted, {INPUT: batch.numpy()}) for batch in batches]
+        try:
+            parts = [session.run(wanted, {INPUT: batch.numpy()}) for batch in batches]
+        except Exception as error:  # of a class of its own, also where memory is short
+            raise RuntimeError(str(error)) from error
         return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
 
     return run, text

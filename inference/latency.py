@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -48,16 +49,22 @@ def in_turns(contenders: Sequence[Asked], inputs: Sequence[Tensor], warm_up: int
     return [taken[-len(inputs) :] for taken in seconds]
 
 
-def latency(model: nn.Module, side: int, device: torch.device, dtype: torch.dtype | None = None) -> Latency:
-    """The latency of a model that takes 1×side×side×3 uint8 and computes in `dtype` (None: float32), over `PASSES`."""
-    return of(_seconds(model, (1, side, side, 3), WARM_UP, PASSES, device, dtype))
+def latencies(
+    models: Sequence[nn.Module], side: int, device: torch.device, dtype: torch.dtype | None = None
+) -> list[Latency]:
+    """The latency of each of some models that take 1×side×side×3 uint8 and compute in `dtype` (None: float32), over
+    `PASSES` in which they take turns."""
+    return [of(taken) for taken in _seconds(models, (1, side, side, 3), WARM_UP, PASSES, device, dtype)]
 
 
-def throughput(model: nn.Module, side: int, device: torch.device, dtype: torch.dtype | None = None) -> float:
-    """Pictures per second in batches of `BATCH`, or of fewer if they are large, from their bytes to the host's logits;
-    the median of some batches."""
+def throughputs(
+    models: Sequence[nn.Module], side: int, device: torch.device, dtype: torch.dtype | None = None
+) -> list[float]:
+    """The pictures per second of each of some models in batches of `BATCH`, or of fewer if they are large, from their
+    bytes to the host's logits; the median of some batches, in which they take turns."""
     shape = (batch(side), side, side, 3)
-    return shape[0] / statistics.median(_seconds(model, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype))
+    seconds = _seconds(models, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype)
+    return [shape[0] / statistics.median(taken) for taken in seconds]
 
 
 def batch(side: int) -> int:
@@ -68,17 +75,19 @@ def batch(side: int) -> int:
 
 @torch.inference_mode()
 def _seconds(
-    model: nn.Module,
+    models: Sequence[nn.Module],
     shape: tuple[int, ...],
     warm_up: int,
     passes: int,
     device: torch.device,
     dtype: torch.dtype | None,
-) -> list[float]:
-    """The seconds that each of `passes` takes over pictures of this shape, after some that are not counted."""
+) -> list[list[float]]:
+    """The seconds that each model takes for each of `passes` over pictures of this shape, after some that are not
+    counted."""
 
-    def ask(pictures: Tensor) -> None:
+    def ask(model: nn.Module, pictures: Tensor) -> None:
         with autocast(device, dtype):
             model(pictures.to(device))[-1].cpu()  # waits for the device
 
-    return in_turns([ask], [torch.zeros(shape, dtype=torch.uint8)] * passes, warm_up)[0]
+    asked = [partial(ask, model) for model in models]
+    return in_turns(asked, [torch.zeros(shape, dtype=torch.uint8)] * passes, warm_up)

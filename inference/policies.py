@@ -10,14 +10,14 @@ from inference.early_exit import NEVER, Rule
 from inference.saved import SavedModel
 from models.exits import MAX_DEPTH
 from models.multiexit import MultiExit
-from options.values import CONFIDENCE, GOALS, PROTOCOLS
+from options.values import GOALS, PROTOCOLS, THRESHOLD
 from system import files, strict
 from system.errors import UserError
 from system.output import printable
 from system.strict import is_number
 
 FILE = "policy.json"
-FORMAT, FORMAT_VERSION = "auxresnet-policy", 2  # version 1 had no protocol
+FORMAT, FORMAT_VERSION = "auxresnet-policy", 3  # version 1 had no protocol, version 2 another word for one
 MAX_BYTES = 1 << 20
 
 
@@ -34,7 +34,7 @@ class Policy(Rule):
     criterion: str  # one of `values.GOALS`
     limit: float  # what was given for it: multiply-adds, milliseconds, or percentage points of error
     confidence: float | None  # of maxErrorIncrease, 0 … 1
-    protocol: str = CONFIDENCE  # one of `values.PROTOCOLS`
+    protocol: str = THRESHOLD  # one of `values.PROTOCOLS`
 
 
 def fingerprint(network: MultiExit) -> str:
@@ -69,7 +69,9 @@ def read(path: Path) -> Policy:
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise UserError(f"{path} has format version {printable(version, 40)}; this program reads 1 to {FORMAT_VERSION}")
     if version == 1:
-        content.setdefault("protocol", CONFIDENCE)
+        content.setdefault("protocol", THRESHOLD)
+    if version == 2 and content.get("protocol") == "confidence":
+        content["protocol"] = THRESHOLD
     names = {field.name for field in fields(Policy)}
     if odd := sorted(names ^ content.keys()):
         raise UserError(f"{path} is damaged: it {'lacks' if odd[0] in names else 'has'} {printable(odd[0], 40)}")

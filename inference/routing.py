@@ -48,7 +48,7 @@ def answers(model: SavedModel, rule: Rule, machine: Machine) -> Answers:
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(machine.device, machine.dtype):
-            exits, probabilities = early_exit.answers(network, normalise(images.to(machine.device)), rule)
+            probabilities, exits = early_exit.outcomes(network, normalise(images.to(machine.device)), rule)
         return probabilities.cpu(), torch.tensor(rule.positions)[exits.cpu()]
 
     return ask

@@ -147,7 +147,10 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
     except UsageError as error:
         if model and path.is_dir():
             return None
-        if LIKE_A_NAME.fullmatch(model):
+        if like := LIKE_A_NAME.fullmatch(model):
+            if like["data"] and like["data"] != dataset:
+                text = f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of"
+                raise UsageError(text) from error
             raise
         raise UsageError(
             f"{model!r} is neither a network's name nor the path of a run's folder or of a {files} file; names are "

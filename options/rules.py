@@ -13,7 +13,7 @@ from datasets.catalog import NAMES, TESTED_ON
 from datasets.sizing import SIDE
 from models import exits, names
 from options.declaration import as_text
-from options.values import CONFIDENCE, EXPORTED, GOALS, holds
+from options.values import EXPORTED, GOALS, THRESHOLD, holds
 from system.errors import UsageError
 
 OF_DISTILLATION = {"teacher": "last", "temperature": 1.0}  # options for --distill, as they are without it
@@ -158,7 +158,7 @@ def calibrating(options: argparse.Namespace) -> None:
     criterion, _ = goal(options)
     if options.confidence is not None and options.maxErrorIncrease is None:
         raise UsageError(f"--confidence is that of --maxErrorIncrease; leave it out with --{criterion}")
-    if options.protocol != CONFIDENCE and options.maxErrorIncrease is not None:
+    if options.protocol != THRESHOLD and options.maxErrorIncrease is not None:
         raise UsageError(
             f"--protocol {options.protocol} keeps a budget and assures no error; give --budgetMACs or --budgetMs, or "
             f"leave --protocol out with --maxErrorIncrease"

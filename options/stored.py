@@ -123,7 +123,7 @@ def recorded(folder: Path, program: Program) -> dict[str, Any]:
     saved = load(folder)
     if not are_of(saved, program) or "depth" not in saved:
         raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
-    return {**program.resolved({}), **saved}
+    return program.resolved(saved)
 
 
 def are_of(saved: Any, program: Program) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
-PROTOCOLS = CONFIDENCE, MSDNET = "confidence", "msdnet"  # by which thresholds may be chosen
+PROTOCOLS = THRESHOLD, MSDNET = "threshold", "msdnet"  # by which thresholds may be chosen
 EXPORTED = (".onnx", ".pt2")  # endings of files that export.py writes
 MODELS = (".safetensors", ".pt", *EXPORTED)
 

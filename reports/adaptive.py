@@ -49,7 +49,7 @@ def _figure(title: str, rows: Sweep, macs: float, error: float) -> "Figure":
 def describe(rows: Sweep, temperatures: Sequence[float], thresholds: Sequence[float], histogram: Sequence[int]) -> str:
     """A row for each exit: its rule, how many pictures leave there, and what it costs and gives alone."""
     exits = [row for row in rows if row["exit"] is not None]
-    rules = [*(f"{value:.4f}" if value <= 1 else "nobody" for value in thresholds[:-1]), "everybody"]
+    rules = [*(f"{value:.6f}" if value <= 1 else "nobody" for value in thresholds[:-1]), "everybody"]
     return table(
         {
             "exit": [str(row["exit"]) for row in exits],

@@ -219,6 +219,17 @@ def test_what_is_no_picture_is_told(picture, text):
     assert type(raised.value).__name__ == "UserError"
 
 
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(2, 64, 64, 3, dtype=torch.uint8), torch.zeros(2, 32, 32, 3), torch.zeros(2, 3, 32, 32).byte()],
+)
+def test_several_pictures_of_another_size_or_kind_are_told(images):
+    model = load(name="ResNet-8", pretrained=False, classes=2)
+    text = f"several pictures are N×32×32×3 of uint8, not 2×.* of {images.dtype}"
+    with pytest.raises(ValueError, match=text):
+        model.predict(images)
+
+
 def test_many_pictures_are_decoded_and_computed_batch_by_batch(pictures):
     model, steps = load(name="ResNet-8", pretrained=False, classes=2), []
     preprocess = model.preprocess

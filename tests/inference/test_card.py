@@ -15,7 +15,7 @@ from datasets import digits
 from formats import exit_file
 from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
-from inference.latency import batch, latency, throughput
+from inference.latency import batch, latencies, throughputs
 from models import metrics
 from system.errors import UsageError
 
@@ -126,15 +126,20 @@ def test_times_are_measured(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
     class Slow(torch.nn.Module):
-        """Takes four milliseconds for each picture."""
+        """Takes some milliseconds for each picture."""
+
+        def __init__(self, milliseconds):
+            super().__init__()
+            self.milliseconds = milliseconds
 
         def forward(self, images):
-            now[0] += 0.004 * len(images)
+            now[0] += self.milliseconds / 1000 * len(images)
             sizes.add(len(images))
             return [torch.zeros(len(images), 10)]
 
-    assert latency(Slow(), 32, CPU[0]) == pytest.approx((4, 4, 4))
-    assert throughput(Slow(), 32, CPU[0]) == pytest.approx(250)
+    models = [Slow(4), Slow(5)]
+    assert latencies(models, 32, CPU[0]) == [pytest.approx((time,) * 3) for time in (4, 5)]
+    assert throughputs(models, 32, CPU[0]) == pytest.approx([250, 200])
     assert sizes == {1, 128}
     assert [batch(side) for side in (32, 64, 224)] == [128, 32, 16]
 

@@ -27,7 +27,9 @@ def test_a_policy_is_read_as_it_was_written(written):
     assert policies.read(path) == policy
     policies.check_fits(path, policy, network())
     content = json.loads(path.read_text())
-    del content["protocol"]  # as version 1 wrote it
+    path.write_text(json.dumps({**content, "formatVersion": 2, "protocol": "confidence"}))  # as version 2 wrote it
+    assert policies.read(path) == policy
+    del content["protocol"]
     path.write_text(json.dumps({**content, "formatVersion": 1}))
     assert policies.read(path) == policy
     assert [entry.name for entry in path.parent.iterdir()] == ["policy.json"]
@@ -58,7 +60,7 @@ ODD = {
     "criterion": ["speed", None, ["budgetMs"], {}],
     "limit": [-1, None, float("inf")],
     "confidence": [None, 2, "0.9", False],
-    "protocol": ["none", None, ["msdnet"]],
+    "protocol": ["none", None, ["msdnet"], "confidence"],
     "formatVersion": [0, 3, True, None, [1]],
     "format": ["auxresnet-exit", None],
     "more": [1],

@@ -116,7 +116,7 @@ calibrate.py --budgetMACs: none
 calibrate.py --budgetMs: none
 calibrate.py --maxErrorIncrease: none
 calibrate.py --confidence: 0.95 with --maxErrorIncrease
-calibrate.py --protocol: confidence
+calibrate.py --protocol: threshold
 calibrate.py --heldOut: the pictures that --valSize held out in training
 calibrate.py --out: the run's folder
 calibrate.py --dataDir: ./data

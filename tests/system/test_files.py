@@ -3,7 +3,10 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -197,6 +200,14 @@ def test_a_file_system_that_does_not_know_fsync(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_what_is_in_the_folder_of_devices_is_not_replaced(tmp_path):
+    """Where standard output is a file, /dev/stdout leads to a regular one."""
+    code = "from pathlib import Path; from system import files; files.check_target(Path('/dev/stdout'))"
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, stdout=output, stderr=subprocess.PIPE)
+    assert re.search(rb"UserError: /dev/stdout (is no regular file|cannot be written)", process.stderr)
+
+
 def test_a_plot_does_not_follow_a_link(tmp_path):
     precious = tmp_path / "precious.png"
     precious.write_text("mine")
