@@ -11,7 +11,7 @@ from typing import Any
 
 from formats import exit_file, log_file, state_file
 from models.multiexit import MultiExit
-from system import strict, world
+from system import world
 from system.errors import UserError
 from system.files import write
 
@@ -41,24 +41,10 @@ class RunFiles:
         self.exits = {position: exit_file.path_in(folder, position) for position in positions}
 
     @world.first_only
-    def write_options(self, options: Mapping[str, Any]) -> None:
-        """Write `opt.json`."""
-        self._write(self.folder / "opt.json", strict.dumps(options))
-
-    @world.first_only
-    def write_log(self, rows: bytes) -> None:
-        """Write `log.csv`, with the rows of all epochs, so that none is missing or doubled after a resume."""
-        self._write(self.folder / log_file.FILE, rows)
-
-    @world.first_only
-    def write_curves(self, plot: bytes) -> None:
-        """Write `curves.png`."""
-        self._write(self.folder / "curves.png", plot)
-
-    @world.first_only
-    def write_page(self, page: str) -> None:
-        """Write `README.md`."""
-        self._write(self.folder / "README.md", page.encode())
+    def write(self, name: str, content: bytes) -> None:
+        """Write one of the other files. The log has the rows of all epochs each time, so that none is missing or there
+        twice after a resume."""
+        self._write(self.folder / name, content)
 
     @world.first_only
     def write_state(self, state: Mapping[str, Any]) -> None:
@@ -75,25 +61,22 @@ class RunFiles:
     def damage(self, epoch: int) -> str | None:
         """What is wrong with the exit files, which should be of this epoch, counted from 1; None: nothing."""
         try:
-            (path, header), *_ = self._read_headers().items()
+            self.read_errors(epoch)
         except UserError as error:
             return str(error)
-        found = header["epochs"]
-        return None if found == epoch else f"{path} is of epoch {found}, not of epoch {epoch}"
+        return None
 
-    def read_errors(self) -> list[float]:
-        """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged, or of
-        another epoch than the others, as a crash between two of them leaves it."""
-        return [header["error"] for header in self._read_headers().values()]
-
-    def _read_headers(self) -> dict[Path, dict[str, Any]]:
-        headers = {path: exit_file.read_header(path) for path in self.exits.values()}
-        *_, last = headers.values()
-        for path, header in headers.items():
+    def read_errors(self, epoch: int) -> list[float]:
+        """The errors in the headers, in percent, shallow to deep. Raises UserError where a file is damaged, or not of
+        this epoch, counted from 1, as a crash between two of them may leave it."""
+        errors = []
+        for path in self.exits.values():
+            header = exit_file.read_header(path)
             exit_file.check_seal(path)
-            if header["epochs"] != last["epochs"]:
-                raise UserError(f"{path} is of epoch {header['epochs']}, the last exit of epoch {last['epochs']}")
-        return headers
+            if header["epochs"] != epoch:
+                raise UserError(f"{path} is of epoch {header['epochs']}, not of epoch {epoch}")
+            errors.append(header["error"])
+        return errors
 
     @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:

@@ -189,9 +189,10 @@ def _announce_memory(found: Found, train: Split, train_size: int, val_size: int,
     learnt = (train_size + val_size) * train.picture_bytes
     tested = len(test.targets) * test.picture_bytes if test else 0
     divided = learnt if val_size and train_size + val_size == len(train.targets) else 0  # all are read, then copied
-    count = train_size + val_size + (len(test.targets) if test else 0)
-    advice = "lower --inputSize, or train on fewer with --trainSize"
-    memory.announce(_counted(found, count), learnt + max(tested, divided), advice)
+    count, size = train_size + val_size + (len(test.targets) if test else 0), learnt + max(tested, divided)
+    if world.host_size() > 1:  # while one process gives them to the others, they are there twice
+        size = max(size, 2 * learnt, learnt + 2 * tested) if val_size else 2 * (learnt + tested)
+    memory.announce(_counted(found, count), size, "lower --inputSize, or train on fewer with --trainSize")
 
 
 def _counted(found: Found, count: int) -> str:

@@ -115,7 +115,7 @@ def _in_order(description: Mapping[str, Any]) -> bytes:
 def check_seal(path: Path) -> None:
     """Raise UserError where an exit file is not, to the bit, what was written. One without a checksum is of an older
     version; nothing is known about it."""
-    with path.open("rb") as file:
+    with _damage_told(path), path.open("rb") as file:
         description = strict.loads(file.read(int.from_bytes(file.read(8), "little")))
         written = description["__metadata__"].pop(CHECKSUM, None)
         digest = hashlib.sha256(_in_order(description))

@@ -69,7 +69,7 @@ def dataset(names: Sequence[str], *splits: str) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if text.upper() in names:
             return text.upper()
-        if not splits or any(holds(text, split) for split in splits):
+        if text and (not splits or any(holds(text, split) for split in splits)):  # an empty one is meant by nobody
             return text
         raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(names)} nor a folder with {folders}")
 

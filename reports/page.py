@@ -17,6 +17,7 @@ from options.recipes import BY_DATASET
 from reports.tables import percent
 from system.output import printable, quoted
 
+FILE = "README.md"
 LISTED = 20  # classes that a page names
 FITTED = {"crop": " (the shorter side scaled, the longer one cropped)", "squeeze": " (both sides scaled)"}
 

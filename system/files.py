@@ -82,11 +82,10 @@ def _put(path: Path, *parts: bytes | memoryview, keep: Path | None = None, durab
             file.flush()
             if durable:
                 _sync(file.fileno())
-            identity = os.fstat(file.fileno()).st_ino
         temporary.lstat()  # fails where another folder has taken the place of this one, whose files stay as they are
         if keep and os.path.lexists(path):
             _move(path, keep)
-        _move(temporary, path, identity)
+        _move(temporary, path)
         if durable:
             _sync_folder(path.parent)
     except BaseException:  # a signal, too
@@ -109,16 +108,16 @@ def sweep(folder: Path, before: float = math.inf) -> None:
                 left.unlink()
 
 
-def _move(source: Path, target: Path, identity: int | None = None) -> None:
+def _move(source: Path, target: Path) -> None:
     """Rename a file or a folder, over what is there. A network file system may refuse that for a moment, and is asked
-    again. It may also say that there is no `source` because it has moved it already: then the target has its
-    `identity`, its inode."""
+    again. It may also say that there is no `source` because it has moved it already: then the target has its inode."""
+    inode = source.lstat().st_ino
     for pause in PAUSES:
         try:
             source.replace(target)
             return
         except FileNotFoundError:
-            if identity is None or target.lstat().st_ino != identity:
+            if target.lstat().st_ino != inode:
                 raise
             return
         except OSError as error:

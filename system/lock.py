@@ -40,12 +40,9 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
             tell(f"{folder} is on a file system without locks: see to it that no second run uses it")
         elif owner := _owner(file):
             tell(f"{folder} was left by {owner}, which has died")
-        file.seek(0)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        file.flush()
-        sweep(folder)
         try:
+            _sign(file, folder)
+            sweep(folder)
             yield here
         finally:
             with suppress(OSError, UserError):  # the folder may be gone
@@ -62,17 +59,14 @@ def in_turn(folder: Path, doing: str) -> Iterator[None]:
     if not fcntl:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder) as file:  # over NFS only a file that may be written into can be locked
         with suppress(OSError):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 tell(f"waiting for another program that is {doing} {folder}/")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _opened(folder: Path) -> BinaryIO:
@@ -95,7 +89,7 @@ def _opened(folder: Path) -> BinaryIO:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(descriptor)
         raise UserError(f"{path} is no lock file of its own, but another name of a file, or something else; remove it")
-    return os.fdopen(descriptor, "r+b")
+    return os.fdopen(descriptor, "r+b", buffering=0)  # what cannot be written is not tried again when it is closed
 
 
 def check_free(folder: Path) -> None:
@@ -128,6 +122,16 @@ def _make(folder: Path) -> None:
         raise UserError(
             f"{folder} cannot be made: a file, or a link to nothing, is there or above; remove that"
         ) from error
+
+
+def _sign(file: BinaryIO, folder: Path) -> None:
+    """Write into a lock file whose it is. Raises UserError where the disk is full."""
+    try:
+        file.seek(0)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        raise UserError(f"{folder / LOCK_FILE} could not be written: {error.strerror}") from error
 
 
 def _owner(file: BinaryIO) -> str:

@@ -31,7 +31,7 @@ def test_exits_of_two_epochs_do_not_stay_together(run_copy, finished, capsys):
     save, folder = run_copy
     of_epoch(folder / "exit-5.safetensors", 1)
     resume(save)
-    assert "exit-5.safetensors is of epoch 1, the last exit of epoch 2" in capsys.readouterr().err
+    assert "exit-5.safetensors is of epoch 1, not of epoch 2" in capsys.readouterr().err
     assert exit_files(folder) == exit_files(finished[1])
 
 
@@ -44,7 +44,7 @@ def test_exits_of_two_epochs_are_not_tested_as_one(tmp_path, capsys):
     assert kept < 3  # of which nothing else is left
     of_epoch(path, 3)
     before = exit_files(folder)
-    with pytest.raises(UserError, match=f"{path} is of epoch 3, the last exit of epoch {kept}"):
+    with pytest.raises(UserError, match=f"{path} is of epoch 3, not of epoch {kept}"):
         main.main(["--resume", str(folder)])
     assert "the exits of the best epoch so far are missing or damaged" in capsys.readouterr().err
     assert exit_files(folder) == before

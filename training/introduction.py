@@ -10,6 +10,7 @@ import torch
 import opts
 from datasets.splits import TrainingData
 from models.names import Configuration
+from options import rules
 from options.listing import written
 from system import arithmetic
 from training import setup
@@ -57,6 +58,7 @@ def extension(options: argparse.Namespace, before: argparse.Namespace, state: St
 def hint(options: argparse.Namespace, macs: int, device: torch.device) -> str | None:
     """That a long run with the authors' settings could be quicker on this machine; None if it could not."""
     authors = options.recipe == "paper" and options.precision == "float"
-    if authors and macs >= arithmetic.WORTH_COMPILING[device.type] and arithmetic.computes_bf16(device):
-        return "this machine computes bf16 natively: --precision auto --compile auto would be much faster"
-    return None
+    if not authors or macs < arithmetic.WORTH_COMPILING[device.type] or not arithmetic.computes_bf16(device):
+        return None
+    advice = "" if options.compile or rules.against_compiling(options) else " --compile auto"
+    return f"this machine computes bf16 natively: --precision auto{advice} would be much faster"

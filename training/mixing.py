@@ -1,6 +1,8 @@
 """Mixup: a network learns from mixtures of two pictures to answer with the mixture of their classes (Zhang et al.,
 "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412). Of several processes each mixes its own pictures."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,9 +25,11 @@ def mixed(images: Tensor, targets: Tensor, classes: int, share: float) -> tuple[
     return tuple(torch.lerp(tensor.flip(0), tensor, share) for tensor in own)
 
 
-def mixed_sample(images: Tensor, alpha: float, seed: int) -> Tensor:
-    """N×H×W×C uint8 pictures mixed as in training, each by its own share with another by chance, as float32."""
+def mixed_batches(images: Tensor, count: int, alpha: float, seed: int) -> Iterator[Tensor]:
+    """N×H×W×C uint8 pictures mixed as in training, each by its own share with another by chance, as float32, in so many
+    batches; one of them is in memory at a time."""
     draw = np.random.default_rng([seed, SHARES])
     shares = torch.from_numpy(draw.beta(alpha, alpha, (len(images), 1, 1, 1))).float()
     others = images[torch.from_numpy(draw.permutation(len(images)))]
-    return torch.lerp(others.float(), images.float(), shares)
+    parts = zip(*(tensor.tensor_split(count) for tensor in (others, images, shares)), strict=True)
+    return (torch.lerp(other.float(), own.float(), share) for other, own, share in parts)

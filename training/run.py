@@ -27,7 +27,7 @@ from models.names import Configuration
 from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
-from system import arithmetic, devices, files, processors, world
+from system import arithmetic, devices, files, processors, strict, world
 from system.errors import UserError, is_shortage, memory_for, out_of_memory
 from system.output import quoted, tell
 from system.stopping import Stop, Stopped, stoppable
@@ -63,8 +63,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
             world.broadcast(run.save_state)  # by the first process; the others wait for it
             stopped = reason
         except WorkerDied as error:
-            if world.size() == 1:  # of several processes the others are within a step
-                run.save_state()
+            run.save_state()
             text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
             raise UserError(text) from error
         except Exception as error:
@@ -147,7 +146,8 @@ class Run:
 
     @property
     def less_memory(self) -> str:
-        """What the user may do where memory is short. The result depends on the batch size."""
+        """What the user may do where memory is short. A smaller batch takes a new run, because what is learnt depends
+        on it; fewer workers do not."""
         shares = "" if self.options.shareGradInput else " or --shareGradInput true"
         return (
             f"a new run with a smaller --batchsize than {self.options.batchsize}{shares} needs less, fewer --nThreads "
@@ -157,13 +157,13 @@ class Run:
     def begin(self) -> None:
         """Say what is going to happen, write what a resume needs before the first step."""
         self._introduce()
-        self.files.write_options(vars(self.options))
+        self.state.clock.start()
+        self.files.write("opt.json", strict.dumps(vars(self.options)))
         if not self.state.log and not self.state.step:
             self.save_state()
         self._mend_exits()
         if self.state.log:
             self.display.show(self.state.log, last=True)  # the run that was interrupted may not have drawn them
-        self.state.clock.start()
 
     def _introduce(self) -> None:
         options, before, state = self.options, self.options_before, self.state
@@ -240,7 +240,7 @@ class Run:
         pictures, seconds = len(self.data.train), state.clock.seconds()
         state.log.append(log_file.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
         state.begin_epoch()  # what follows takes time of the next one
-        self.files.write_log(tables.as_csv(state.log))
+        self.files.write(log_file.FILE, tables.as_csv(state.log))
         self.save_state()
         if tested and state.kept_epoch() == state.epochs_done:
             self.files.write_exits(tested.network, self._header(), tested.result.errors)
@@ -285,17 +285,17 @@ class Run:
         split, whose best epoch is tested now, `validation error`. Mends the log, if that has come to harm, and writes
         the page about the run."""
         self._mend_log()
-        kept = world.broadcast(self.files.read_errors)
+        kept = world.broadcast(partial(self.files.read_errors, self.state.kept_epoch()))
         errors = self._best_epoch(kept) if self.data.validates else {"test error": kept}
         if world.is_first():
-            self.files.write_page(page.of_run(self.files.exits))
+            self.files.write(page.FILE, page.of_run(self.files.exits).encode())
         return errors
 
     @world.first_only
     def _mend_log(self) -> None:
         """Write the log anew if its file is missing, or has other rows than the training state."""
         if not log_file.holds(self.files.folder, self.state.log):
-            self.files.write_log(tables.as_csv(self.state.log))
+            self.files.write(log_file.FILE, tables.as_csv(self.state.log))
             path = self.files.folder / log_file.FILE
             self.progress.tell(f"{path} was missing or damaged; it is written anew from the training state")
 

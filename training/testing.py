@@ -44,10 +44,10 @@ class Evaluator:
             world.draw_apart(seed, epoch, self.plan.steps)  # dropout, while statistics are measured
             sample = varied_sample(self.data.train, STATISTICS, seed, self.augmentation)
             count = math.ceil(len(sample) / evaluation.batch_size(self.plan.side))
-            sample = mixing.mixed_sample(sample, mixup, seed) if mixup else sample
-            batches = self._shared_out(sample.tensor_split(count))  # of one size, as all count alike
-            network = copy.deepcopy(average.network if average else network)
-            return evaluation.measure_statistics(network, self.trainer.normalise, batches, self.trainer.device)
+            # Batches of one size, as all count alike.
+            batches = mixing.mixed_batches(sample, count, mixup, seed) if mixup else sample.tensor_split(count)
+            network, shared = copy.deepcopy(average.network if average else network), self._shared_out(batches)
+            return evaluation.measure_statistics(network, self.trainer.normalise, shared, self.trainer.device)
 
     def evaluate(self, network: MultiExit, pictures: Pictures, dtype: torch.dtype | None = None) -> Result:
         """Loss and errors of a network, computed in `dtype` (None: float32)."""

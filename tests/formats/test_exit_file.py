@@ -126,11 +126,22 @@ def test_a_bit_that_flipped_is_refused_by_name(finished, tmp_path):
         assert_one_line_error(script(*program), 1, f"{path} is damaged")
 
 
+def test_a_description_that_says_something_twice_is_refused_by_name(genuine, tmp_path):
+    content = exit_file.content(*genuine)
+    text = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    twice = text.replace(b'"__metadata__":{', b'"__metadata__":{"program":"x",').rstrip()
+    twice += b" " * (-len(twice) % 8)
+    path = tmp_path / FIRST
+    path.write_bytes(len(twice).to_bytes(8, "little") + twice + content[8 + len(text) :])
+    with pytest.raises(UserError, match=f"{path} cannot be read as the model of an exit: .*twice"):
+        exit_file.check_seal(path)
+
+
 def test_a_finished_run_with_a_damaged_exit_file_is_refused_by_name(run_copy):
     _, folder = run_copy
     (folder / FIRST).write_bytes(flipped((folder / FIRST).read_bytes(), -2))
     with pytest.raises(UserError, match=f"{folder / FIRST} is damaged"):
-        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors()
+        checkpoints.RunFiles(folder, (5, 9, 14)).read_errors(2)
 
 
 def test_weights_without_an_answer_give_no_error(genuine, tmp_path):

@@ -61,7 +61,7 @@ ODD = {
     "limit": [-1, None, float("inf")],
     "confidence": [None, 2, "0.9", False],
     "protocol": ["none", None, ["msdnet"], "confidence"],
-    "formatVersion": [0, 3, True, None, [1]],
+    "formatVersion": [0, 4, True, None, [1]],
     "format": ["auxresnet-exit", None],
     "more": [1],
 }

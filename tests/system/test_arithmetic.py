@@ -20,7 +20,7 @@ from inference import asking, saved
 from system import arithmetic
 from system.errors import UsageError
 from system.machine import Machine
-from training import setup
+from training import introduction, setup
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +159,13 @@ def test_the_authors_recipe_says_once_that_16_bits_are_quicker(monkeypatch, tmp_
     assert capsys.readouterr().out.count(hint) == 1
     main.main([*TINY, "--nEpochs", "8", "--recipe", "fast", "--compile", "false", "--save", str(tmp_path / "fast")])
     assert hint not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["--compile true", "--shareGradInput true", "--syncBN true"])
+def test_that_advice_does_not_name_what_is_done_or_cannot_be(line, monkeypatch):
+    monkeypatch.setattr(arithmetic, "computes_bf16", lambda device: True)
+    told = [introduction.hint(opts.parse(words.split()), 10**18, CPU) for words in ("", line)]
+    assert ["--compile auto" in text for text in told] == [True, False]
 
 
 def test_exits_answer_in_the_precision_asked_for(finished):

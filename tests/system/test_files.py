@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -178,10 +179,14 @@ def test_a_rename_that_fails_for_a_moment_is_tried_again(number, tmp_path, monke
     assert (tmp_path / "target").read_bytes() == b"content"
 
 
-def test_a_rename_whose_answer_is_lost_was_done(tmp_path, monkeypatch):
+@pytest.mark.parametrize("keep", [None, "kept"])
+def test_a_rename_whose_answer_is_lost_was_done(keep, tmp_path, monkeypatch):
+    """With a file to keep, that of the first of two renames."""
+    (tmp_path / "target").write_bytes(b"old")
     failing(monkeypatch, Path, "replace", errno.ENOENT, 1, really=True)
-    files.write(tmp_path / "target", b"content")
+    files.write(tmp_path / "target", b"content", keep=keep and tmp_path / keep)
     assert (tmp_path / "target").read_bytes() == b"content"
+    assert not keep or (tmp_path / keep).read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EROFS, errno.EIO])
@@ -200,6 +205,27 @@ def test_a_file_system_that_does_not_know_fsync(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_lock_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    """In a mount namespace of its own, on a disk that has room for names, and for nothing else."""
+    mount = f"mount -t tmpfs -o size=4k tmpfs {tmp_path} && head -c 4096 /dev/zero > {tmp_path}/filler"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting a file system takes root, and a kernel that lets it")
+    code = f"""
+from pathlib import Path; from system.lock import locked
+try:
+    with locked(Path("{tmp_path}/run")):
+        print("went on")
+except ValueError as error:
+    print(error)
+"""
+    line = shlex.join([sys.executable, "-c", code])
+    process = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount}; {line}; ls {tmp_path}"], cwd=PROJECT, capture_output=True, text=True
+    )
+    told = f"{tmp_path}/run/.lock could not be written: No space left on device"
+    assert (process.stdout.splitlines(), process.stderr) == ([told, "filler"], "")
+
+
 def test_what_is_in_the_folder_of_devices_is_not_replaced(tmp_path):
     """Where standard output is a file, /dev/stdout leads to a regular one."""
     code = "from pathlib import Path; from system import files; files.check_target(Path('/dev/stdout'))"

@@ -4,7 +4,7 @@ import pytest
 
 from datasets import catalog, splits
 from datasets.sizing import Sizing
-from system import containers, memory
+from system import containers, memory, world
 from system.errors import UserError
 
 
@@ -20,8 +20,10 @@ def test_more_than_there_is_is_refused_with_advice():
         memory.announce("x", 10**15, "do y")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("held_out", [0, 2])
-def test_pictures_of_a_folder_are_counted_before_any_is_read(held_out, tmp_path, monkeypatch):
+def test_pictures_of_a_folder_are_counted_before_any_is_read(held_out, processes, tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "host_size", lambda: processes)
     for split, count in (("train", 6), ("test", 2)):
         for name in "ab":
             (tmp_path / split / name).mkdir(parents=True)
@@ -29,7 +31,8 @@ def test_pictures_of_a_folder_are_counted_before_any_is_read(held_out, tmp_path,
                 (tmp_path / split / name / f"{index}.png").write_text("no picture: to read it would fail")
     side, margin = 224, 2 * 28
     train, test = 6 * 3 * (side + margin) ** 2, 2 * 3 * side**2
-    taken = train + (train if held_out else test)  # what is divided is there twice while it is copied
+    # What is divided is there twice while it is copied, and so is what is given to other processes.
+    taken = 2 * train if held_out else processes * (train + test)
     found = catalog.find(str(tmp_path), tmp_path, sizing=Sizing(side), padding="black")
     monkeypatch.setattr(memory, "free", lambda: taken - 1)
     with pytest.raises(

@@ -17,7 +17,7 @@ def test_drawing_takes_a_twentieth_of_the_time_at_most_and_never_misses_the_end(
 
     monkeypatch.setattr(plots, "draw_run", draw)
     monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
-    files = SimpleNamespace(folder=tmp_path, exits={}, write_curves=lambda _: None)
+    files = SimpleNamespace(folder=tmp_path, exits={}, write=lambda *_: None)
     shown = Display("title", files, "test", False, print)
     for second in range(50):
         seconds[0] = second

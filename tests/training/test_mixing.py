@@ -35,11 +35,13 @@ def test_shares_follow_the_beta_distribution_and_differ_from_step_to_step():
     assert mixing.share(1.0, 0, 1, 2) == mixing.share(1.0, 0, 1, 2) != mixing.share(1.0, 1, 1, 2)
 
 
+WAYS = (1, 1.0, 0), (7, 1.0, 0), (7, 1.0, 1)  # how many batches, α, seed
+
+
 def test_a_sample_is_mixed_by_chance_and_always_the_same():
     images = torch.randint(0, 256, (50, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mixed = mixing.mixed_sample(images, 1.0, 0)
-    assert mixed.equal(mixing.mixed_sample(images, 1.0, 0))
-    assert not mixed.equal(mixing.mixed_sample(images, 1.0, 1))
+    mixed, again, other = (torch.cat(list(mixing.mixed_batches(images, *words))) for words in WAYS)
+    assert mixed.equal(again) and not mixed.equal(other)
     assert mixed.min() >= 0 and mixed.max() <= 255
     assert mixed.mean().item() == pytest.approx(images.float().mean().item(), abs=5)
     # A mixture of two has E[b² + (1 - b)²] = 2/3 of the variance.

@@ -1,5 +1,6 @@
 """Whole trainings under torchrun: one process speaks, all stop together, and what is lost is taken up again."""
 
+import itertools
 import os
 import re
 import signal
@@ -18,7 +19,8 @@ from datasets import catalog, identity, splits
 from formats import exit_file
 from system import world
 from system.errors import UserError
-from training import setup
+from system.workers import WorkerDied
+from training import run, setup
 from training.run import Run
 
 pytestmark = pytest.mark.slow
@@ -158,6 +160,29 @@ def test_two_agents_are_two_nodes(tmp_path):
     assert [agent.returncode for agent in agents] == [0, 0], outputs
     assert sorted(output.count("epoch 2/2") for output, _ in outputs) == [0, 1]
     assert len(logged(tmp_path / FOLDER)) == 2
+
+
+def with_a_worker_that_dies(save):
+    """What a process is told that trains beside another; a loader worker of the first one dies after three batches."""
+    real = run.training_batches
+
+    def dying(*arguments, **options):
+        yield from itertools.islice(real(*arguments, **options), 3)
+        raise WorkerDied("process 7 was killed by SIGKILL")
+
+    if os.environ["RANK"] == "0":
+        run.training_batches = dying
+    try:
+        trained(save)
+    except UserError as error:
+        return str(error)
+
+
+def test_what_was_done_when_a_worker_of_one_process_died_is_not_lost(tmp_path):
+    first, other = together(2, with_a_worker_that_dies, tmp_path, joined=False)
+    assert first.startswith("a loader worker died: process 7 was killed by SIGKILL; go on with torchrun")
+    assert other.startswith("another process was lost")
+    assert last_state(tmp_path / FOLDER)["step"] == 3
 
 
 @contextmanager
