@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from pathlib import Path
 
 import pytest
 from conftest import PROJECT, script
@@ -9,11 +11,13 @@ from conftest import PROJECT, script
 from benchmarks import published
 from formats import exit_file
 from inference import policies, saved
+from models import names
+from models.networks import cost
 from reports import page
-from reports.tables import exit_errors
+from reports.tables import amount, exit_errors
 
 FOLDERS = sorted(path.parent for path in (PROJECT / "pretrained").glob("*/opt.json"))
-DATA = PROJECT / "data"
+DATA = Path(os.environ.get("AUXRESNET_DATA", PROJECT / "data"))
 
 
 def test_there_are_some():
@@ -66,10 +70,40 @@ def test_a_policy_is_at_hand_for_pictures_to_leave_early(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_smallest_exit_has_its_error(folder):
+def test_its_exits_have_their_errors(folder, tmp_path):
     data = folder.name.split("-")[0]
     if not ((DATA / data.lower()).is_dir() or any(DATA.glob(f"cifar-{data.removeprefix('CIFAR')}-*"))):
-        pytest.skip(f"{data} is not in {DATA}")
-    path = next(iter(exit_file.files_in(folder).values()))
-    error = float(script("test.py", data, path, "--dataDir", DATA).stdout.split()[1])
-    assert error == pytest.approx(next(iter(published.test_errors(folder).values())), abs=0.03)
+        pytest.skip(f"{data} is not in {DATA}; AUXRESNET_DATA may name another folder")
+    process = script("test.py", data, folder, "--exit", "all", "--json", tmp_path / "card.json", "--dataDir", DATA)
+    assert process.returncode == 0, process.stderr
+    found = {row["position"]: row["error_percent"] for row in json.loads((tmp_path / "card.json").read_text())["exits"]}
+    assert found == pytest.approx(published.test_errors(folder), abs=0.03)
+
+
+def rows(page):
+    """The cells of each row of the tables of a page."""
+    lines = (PROJECT / page).read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_rows_that_name_a_network_and_its_epochs_have_its_error():
+    told = [*rows("README.md"), *rows("TRAINING.md")]
+    for folder in FOLDERS:
+        data, network = folder.name.split("-", 1)
+        epochs = str(json.loads((folder / "opt.json").read_text())["nEpochs"])
+        of_it = [row for row in told if row[:2] == [data.replace("CIFAR", "CIFAR-"), network] and epochs in row]
+        assert of_it or network == "AuxResNet-26-2", folder  # which has tables of its own
+        *_, last = published.test_errors(folder).values()
+        assert all(f"{last:.2f}" in row for row in of_it), of_it
+
+
+def test_the_first_table_is_that_of_its_network():
+    folder = PROJECT / "pretrained" / "CIFAR10-AuxResNet-56-5"
+    header = exit_file.read_header(folder / "exit-56.safetensors")
+    network = names.from_fields(header["network"])
+    costs = {position: cost(network, 10, position, 32) for position in network.exits}
+    expected = [
+        [str(position), amount(costs[position].parameters), amount(costs[position].macs), f"{error:.2f} %"]
+        for position, error in published.test_errors(folder).items()
+    ]
+    assert rows("README.md")[2 : 2 + len(expected)] == expected
