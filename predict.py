@@ -7,6 +7,7 @@ python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """
 
+import fnmatch
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,24 +84,23 @@ def load(options: Namespace, pattern: str | None) -> "Model":
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
-    folder = pattern
-    if pattern and pattern.startswith("*-"):
-        folder = only(pattern.removeprefix("*-"), saved.roots(options.save))
+    folder = only(pattern, saved.roots(options.save)) if pattern else None
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     policy = policies.find(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
     return prediction.of_policy(model, policy, runs_on) if policy else prediction.of_saved(model, runs_on)
 
 
-def only(name: str, roots: Sequence[Path]) -> str:
-    """The one folder under the roots that is called `<data set>-<name>`, whatever the data set.
+def only(pattern: str, roots: Sequence[Path]) -> str:
+    """What the one folder of a run under the roots is called that fits a pattern. Where there is none, the pattern
+    without its data set, to be named as missing.
 
-    Raises UserError where several data sets have one. Where there is none, the name is returned.
+    Raises UserError where runs on several data sets fit.
     """
     from inference import saved
 
-    runs = {folder.name for folder in saved.runs(roots)}
-    fitting = sorted(run for run in runs if run.endswith(f"-{name}"))
+    fitting = sorted(fnmatch.filter({folder.name for folder in saved.runs(roots)}, pattern))
+    name = pattern.removeprefix("*-")
     if len(fitting) > 1:
         raise UserError(f"{name} was trained on several data sets; give one of {', '.join(fitting)}")
     return fitting[0] if fitting else name

@@ -40,7 +40,7 @@ def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:
         return Classifier(network, model.normalise, card(model.header)).eval()
     if form == "folded":
         return asking.ready(model, [CPU])
-    return exported.runnable(content(form, model), Path(f"model{form.split()[0]}")).probabilities
+    return exported.runnable(content(form, model), Path(f"model{form.split()[0]}")).answers
 
 
 def case(form: str, path: Path, count: int) -> Case:

@@ -41,7 +41,7 @@ def case(what: str, exit: Path, paths: list[str]) -> Case:
     images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(evaluation.batch_size(side))
     work = {
         "reading": lambda: list(prediction.decoded_ahead(paths, model.sizing)),
-        "classifying": lambda: list(map(model.probabilities, images)),
+        "classifying": lambda: list(map(model.answers, images)),
         "both": lambda: list(prediction.answers(model, paths, 1)),
     }
     return partial(timed, work[what])

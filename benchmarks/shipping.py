@@ -47,7 +47,7 @@ def runner(path: Path) -> Callable[[Tensor], object]:
     """What answers by a file or a bundle."""
     if path.is_dir():
         return bundle.answers({file.name: file.read_bytes() for file in path.iterdir()})
-    return exported.runnable(path.read_bytes(), path).probabilities
+    return exported.runnable(path.read_bytes(), path).answers
 
 
 def compared(folder: Path, names: Sequence[str], images: Tensor, size: int, rounds: int) -> list[float]:
