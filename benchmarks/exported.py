@@ -33,8 +33,8 @@ def content(form: str, model: saved.SavedModel) -> bytes:
     return quantised.int8(whole, comparison.noise(model).images) if option == "--int8" else whole
 
 
-def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], Tensor]:
-    """The exit in a form, from N×side×side×3 uint8 to probabilities or, for those that are not exported, logits."""
+def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], object]:
+    """The exit in a form, which answers to N×side×side×3 uint8 in its own way."""
     if form == "eager":
         network = model.network.to(memory_format=torch.contiguous_format)
         return Classifier(network, model.normalise, card(model.header)).eval()
