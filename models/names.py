@@ -149,6 +149,7 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
             return None
         if like := LIKE_A_NAME.fullmatch(model):
             if like["data"] and like["data"] != dataset:
+                folder_called(like["data"], model)  # raises where it is no network's name
                 text = f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of"
                 raise UsageError(text) from error
             raise
