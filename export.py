@@ -14,7 +14,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import opts
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from datasets.pictures import Pictures
     from inference.classifier import Answers
     from inference.comparison import Comparison
-    from inference.early_exit import Rule
+    from inference.policies import Policy
     from inference.saved import SavedModel
 
 ROUNDING = {False: 1e-4, True: 0.05}  # how far probabilities may move, by --half; seen: 2e-6 and 0.004
@@ -51,32 +50,32 @@ def main(argv: Sequence[str]) -> None:
     if options.bundle or target.suffix != ".pt2":
         exported.require_packages(target)
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
-    rule = policies.find(Path(options.policy), model) if options.policy else early_exit.only(*model.files)
+    policy = policies.find(Path(options.policy), model) if options.policy else None
+    rule = policy or early_exit.only(*model.files)
     pictures = to_compare(options, model)
-    content, answers = made(options, model, rule, target)
+    content, answers = made(options, model, policy, target)
     compared = comparison.compare(model, rule, answers, asking.under_a_bar(pictures))
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
     some = pictures.sample(TIMED).images
     machine = Machine([CPU], "float")
     own = routing.router(model, rule, machine) if options.policy else routing.single(model, *model.files, machine)
-    seconds = latency.in_turns([own, answers], some.split(1), latency.WARM_UP)
-    times = [1000 * fmean(taken) for taken in seconds]
+    times = [latency.of(taken).mean for taken in latency.in_turns([own, answers], some.split(1), latency.WARM_UP)]
     print(report(options, target, list(model.files.values()), rule.positions, compared, times))
 
 
 def made(
-    options: Namespace, model: "SavedModel", rule: "Rule", target: Path
+    options: Namespace, model: "SavedModel", policy: "Policy | None", target: Path
 ) -> "tuple[bytes | dict[str, bytes], Answers]":
     """What the options ask for: the content of a file, or of each file of a folder by its name; and what that answers
     to pictures."""
     from inference import bundle, conditional, exported
 
     if options.bundle:
-        content = bundle.write(model, rule, options.half)
+        content = bundle.write(model, policy, options.half)
         return content, bundle.answers(content)
-    if options.policy:
-        content = conditional.write(model, rule, options.half)
+    if policy:
+        content = conditional.write(model, policy, options.half)
     elif options.int8:
         from inference import quantised  # imports onnx
 

@@ -15,7 +15,7 @@ from typing import Any
 if sys.version_info < (3, 11):  # noqa: UP036 (an older one cannot read what follows)
     sys.exit(f"AuxResNet needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
-from datasets.catalog import ENDINGS, NAMES, TESTED_ON, label
+from datasets.catalog import NAMES, TESTED_ON, label
 from datasets.sizing import PADDINGS, SIDE, SIDES
 from models import names
 from models.names import DROPOUT, MAX_WIDEN
@@ -24,13 +24,13 @@ from options.declaration import Default, Option, Program, as_text, group
 from options.listing import in_words, listing
 from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
 from options.values import PROTOCOLS, THRESHOLD, boolean, boolean_or_auto, layer, number, text
+from reports.answers import FORMATS
 from system.errors import UsageError, UserError
 from system.files import real
 from system.output import printable, quoted, tell
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")
-TOLD_AS = ("text", "csv", "json")  # of what predict.py tells
 MEANT = " or ".join(f"{low} to {high} ({recipe})" for recipe, (low, high) in MEANT_FOR.items())
 AUTO_RESUME = "auto"  # in place of a folder: start a run, or go on with it
 EXTENDABLE = ("step", "cosine")  # schedules under which a resumed run may be given more epochs
@@ -47,14 +47,14 @@ def _choice(name: str, choices: Sequence[str], default: str, help: str, **more: 
 def _format(others: Mapping[str, Any]) -> str:
     """The format that the ending of --out names, if it names one."""
     ending = Path(others["out"] or "").suffix.lower()[1:]
-    return ending if ending in TOLD_AS else TOLD_AS[0]
+    return ending if ending in FORMATS else "text"
 
 
 # fmt: off
 OPTIONS = (
     *group(
         "what to test",
-        Option("data", values.dataset(NAMES, *TESTED_ON), None,
+        Option("data", values.dataset(*TESTED_ON), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
@@ -79,7 +79,7 @@ OPTIONS = (
     ),
     *group(
         "what to export, and how",
-        Option("data", values.dataset(NAMES), None,
+        Option("data", values.dataset(), None,
                f"{', '.join(NAMES)}, or a folder with test/<class>/* or val/<class>/*, to compare on",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run or of an exit-*.safetensors file",
@@ -109,13 +109,13 @@ OPTIONS = (
                "looked for in the run's folder, too, and tell the exit of each", "FILE"),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K"),
         Option("format", str.lower, Default("by the name of --out, else text", _format), "of what is told",
-               choices=TOLD_AS),
-        Option("out", values.answers(*ENDINGS, ".gif"), Default("standard output"), "file to write it into", "FILE"),
+               choices=tuple(FORMATS)),
+        Option("out", values.answer_file, Default("standard output"), "file to write it into", "FILE"),
         programs=("predict.py",),
     ),
     *group(
         "what to calibrate, and for what",
-        Option("data", values.dataset(NAMES, "train", *TESTED_ON), None,
+        Option("data", values.dataset("train", *TESTED_ON), None,
                f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run", positional=True),
@@ -144,14 +144,14 @@ OPTIONS = (
     ),
     *group(
         "data",
-        Option("data", values.dataset(NAMES, "train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
+        Option("data", values.dataset("train"), "CIFAR10", f"{', '.join(NAMES)}, or a folder with "
                "train/<class>/* and, unless --valSize is above 0, test/<class>/* or val/<class>/*", "DATA"),
         Option("dataDir", text, "./data", "where data sets are, or are downloaded to", "DIR",
                free="on resume", programs=(*TRAIN_AND_TEST, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Default("all"),
                "train on the first N pictures of a seeded, class-balanced order", "N"),
-        Option("inputSize", values.one_of(SIDES), SIDE, "folders: side in pixels of the square that pictures are "
+        Option("inputSize", values.side, SIDE, "folders: side in pixels of the square that pictures are "
                "brought to, the shorter side scaled, the longer one cropped; a multiple of "
                f"{SIDES.step} from {SIDES[0]} to {SIDES[-1]}", "PX"),
         Option("valSize", number(int, 0, 10**7), 0, "hold out N training pictures, keep the best epoch on them", "N"),
@@ -318,7 +318,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     rules.order_of_weights(given)
     if goes_on:
         given = {**vars(_of_run(Path(given["resume"]), given.get("data"))), **given}
-    options = _complete(given)
+    options = MAIN.checked({**_defaults(given), **given})  # of the data set, else of the recipe, else the plain ones
     if options.resume is None:
         rules.new_run(options)
     return options
@@ -359,7 +359,7 @@ def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
 def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     """The options of a run from what it saved, checked like a command line; UserError where they are none,
     PicturesMoved where their pictures are not there. `data` is where a folder of them is now, if not where it was."""
-    if not stored.are_of(saved, MAIN) or "depth" not in saved:
+    if not stored.are_of(saved, MAIN):
         raise UserError(f"the saved options are not those of a run, but {printable(saved, 80)}")
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
     named |= {name: "./" for name in ("save", "dataDir") if named.get(name) == ""}  # as older versions took it
@@ -374,11 +374,6 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
         return MAIN.checked(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))
     except UsageError as error:
         raise UserError(f"the saved options are not those of a run: {error}") from error
-
-
-def _complete(given: Mapping[str, Any]) -> argparse.Namespace:
-    """What was given, then the defaults: of the data set, else of the recipe, else the plain ones; checked together."""
-    return MAIN.checked({**_defaults(given), **given})
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:

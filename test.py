@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from inference.calibration import Answered
     from inference.policies import Policy
     from inference.saved import SavedModel
-    from reports.card_plots import Curve, Point
+    from reports.card_plots import Line, Point
     from system.machine import Machine
 
 
@@ -112,18 +112,18 @@ def tell_card(
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
 
 
-def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Curve]":
+def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Line]":
     """Where early exit lies in a plot: the policy on the test pictures, and the curve of all policies of its
     protocol on the same."""
     from inference import calibration, early_exit, saved
-    from reports.card_plots import Curve, Point
+    from reports.card_plots import Line, Point
 
     macs = saved.standalone(model, *policy.positions).macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
     parameter = "ratio" if policy.protocol == MSDNET else "threshold"
     rows = calibration.sweep(answers, policy, macs)
     places = [(row["macs"], row["error"]) for row in rows if row[parameter] is not None]
-    curve = Curve(f"early exit by every {parameter}, simulated on these pictures", places)
+    curve = Line(f"early exit by every {parameter}, simulated on these pictures", places)
     return Point("policy", figures["macs"], figures["error"]), curve
 
 

@@ -21,7 +21,7 @@ from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.sizing import SIDE
 from datasets.transforms import Normalise
 from inference import evaluation
-from inference.latency import latency
+from inference.latency import latencies
 from models import names
 from models.multiexit import MultiExit
 from models.networks import build
@@ -90,9 +90,10 @@ def main() -> None:
     for case, value in seconds.items():
         print(f"{case:17}  {value:6.1f} s  {seconds['the plain way'] / value:5.2f} times as fast as the plain way")
     print("\none picture at a time, each exit's model by itself:")
-    for model in standalone(name):
-        quick = evaluation.ready(model, Normalise(MEAN, STD), [CPU])
-        print(f"exit {model.exits[0]:4}  {latency(quick, SIDE, CPU).median:6.2f} ms")
+    models = standalone(name)
+    quick = [evaluation.ready(model, Normalise(MEAN, STD), [CPU]) for model in models]
+    for model, one in zip(models, latencies(quick, SIDE, CPU), strict=True):
+        print(f"exit {model.exits[0]:4}  {one.median:6.2f} ms")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Listing:
     @property
     def picture_bytes(self) -> int:
         """The memory that each picture takes when it is read."""
-        return math.prod(_shape(1, self.sizing, self.margin))
+        return math.prod(self._shape(1))
 
     def whole(self) -> Pictures:
         """All the pictures."""
@@ -71,11 +71,23 @@ class Listing:
         return Pictures(images, torch.from_numpy(self.targets.numpy()[indices]), self.classes, self.margin.width)
 
     def _decode(self, paths: Sequence[str]) -> Tensor:
-        return decode(paths, self.sizing, self.margin, str(self.folder))
+        """Picture files of any size as N×side×side×3 uint8, and their margins, under a bar."""
+        images = torch.empty(self._shape(len(paths)), dtype=torch.uint8)
+        one, title = partial(decode_one, sizing=self.sizing, margin=self.margin), printable(self.folder, 80)
+        with decoders() as pool:
+            groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
+            decoded = chain.from_iterable(pool.map(one, group) for group in groups)
+            bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
+            for index, pixels in enumerate(bar):
+                images[index] = torch.from_numpy(pixels)
+        return images
 
     def _read_kept(self, indices: np.ndarray) -> Tensor | None:
-        shape = _shape(len(self.paths), self.sizing, self.margin)
-        return cache.read(self.kept, self.key, shape, indices) if self.kept else None
+        return cache.read(self.kept, self.key, self._shape(len(self.paths)), indices) if self.kept else None
+
+    def _shape(self, count: int) -> tuple[int, int, int, int]:
+        side = self.sizing.side + 2 * self.margin.width
+        return count, side, side, 3
 
 
 def load(
@@ -156,24 +168,3 @@ def _cache_file(root: Path, folder: Path, sizing: Sizing, margin: Margin, data_d
         return None  # nothing is written among the user's pictures
     place = hashlib.sha256(os.fsencode(f"{real(folder)}\0{sizing} {margin}")).hexdigest()[:16]
     return data_dir / "decoded" / f"{folder.name}-{sizing.side}-{place}.pixels"
-
-
-def _shape(count: int, sizing: Sizing, margin: Margin) -> tuple[int, int, int, int]:
-    side = sizing.side + 2 * margin.width
-    return count, side, side, 3
-
-
-def decode(paths: Sequence[str], sizing: Sizing, margin: Margin, title: str) -> Tensor:
-    """Picture files of any size as N×side×side×3 uint8, and their margins, under a bar that says `reading <title>`.
-
-    Raises UserError that names the file for a picture that cannot be read or is unreasonably large.
-    """
-    images = torch.empty(_shape(len(paths), sizing, margin), dtype=torch.uint8)
-    one = partial(decode_one, sizing=sizing, margin=margin)
-    with decoders() as pool:
-        groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
-        decoded = chain.from_iterable(pool.map(one, group) for group in groups)
-        bar = tqdm(decoded, f"reading {printable(title, 80)}", len(paths), leave=False, unit="img", disable=None)
-        for index, pixels in enumerate(bar):
-            images[index] = torch.from_numpy(pixels)
-    return images

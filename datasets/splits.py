@@ -9,7 +9,7 @@ import numpy as np
 
 from datasets.catalog import FOLDER, Found
 from datasets.pictures import Pictures, Split, balanced_order
-from datasets.sizing import USUAL, Sizing
+from datasets.sizing import Sizing
 from system import memory, world
 from system.errors import UserError
 from system.files import real
@@ -139,7 +139,7 @@ def some(found: Found, count: int) -> Pictures:
     return _read(found, split, balanced_order(split.targets)[:count])
 
 
-def of_folder(folder: Path, sizing: Sizing = USUAL) -> Pictures:
+def of_folder(folder: Path, sizing: Sizing) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
     place = real(folder)
     root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)

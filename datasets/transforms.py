@@ -18,7 +18,8 @@ class Augmentation:
     """How training pictures are varied.
 
     `pad` is the margin of the random crop in pixels, `padding` what is seen there (`padded`). With `with_margin` the
-    pictures bring it along.
+    pictures have their margin already.
+
     `flip` mirrors every second picture, by chance, or, with `alternate`, each picture in every second epoch. `cutout`
     is the side in pixels of the square that is painted over, 0 for none. `fill` is the colour for that, and for margins
     of the mean colour.

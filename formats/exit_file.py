@@ -26,7 +26,7 @@ from system.errors import UserError
 from system.files import regular
 from system.strict import is_number
 
-VERSION = "0.1"
+PROGRAM = "AuxResNet 0.1"  # and its version
 FORMAT = 1
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
@@ -90,7 +90,7 @@ def path_in(folder: Path, position: int) -> Path:
 
 def content(weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     """The file of one exit's standalone model; `header` holds `HEADER_FIELDS` and whatever else is worth keeping."""
-    metadata = {"format": "auxresnet-exit", "formatVersion": str(FORMAT), "program": f"AuxResNet {VERSION}"}
+    metadata = {"format": "auxresnet-exit", "formatVersion": str(FORMAT), "program": PROGRAM}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     return _sealed(save(tensors, {**metadata, "header": json.dumps(header)}))
 

@@ -135,14 +135,15 @@ def fit(goal: Goal, held: Answered, costs: Sequence[float]) -> tuple[tuple[float
     """
     if goal.confidence is not None:
         temperatures, threshold = fit_guarantee(goal.limit / 100, goal.confidence, held)
-        return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
-    check_reach(goal, costs)
-    temperatures = fit_temperatures(held)
-    probabilities = held.probabilities(temperatures)
-    rising = list(itertools.accumulate(costs, max))  # measured ones may not
-    if goal.protocol == MSDNET:
-        return temperatures, geometric.fit_budget(goal.limit, probabilities, rising)
-    return temperatures, (*[fit_budget(goal.limit, Family(probabilities), rising)] * (len(costs) - 1), 0.0)
+    else:
+        check_reach(goal, costs)
+        temperatures = fit_temperatures(held)
+        probabilities = held.probabilities(temperatures)
+        rising = list(itertools.accumulate(costs, max))  # measured ones may not
+        if goal.protocol == MSDNET:
+            return temperatures, geometric.fit_budget(goal.limit, probabilities, rising)
+        threshold = fit_budget(goal.limit, Family(probabilities), rising)
+    return temperatures, (*[threshold] * (len(temperatures) - 1), 0.0)
 
 
 def fit_budget(limit: float, family: Family, costs: Sequence[float]) -> float:

@@ -123,7 +123,7 @@ def _image(picture: Tensor | np.ndarray | Image.Image) -> Image.Image:
 def card(header: dict[str, Any]) -> dict[str, Any]:
     """What a user of an exit has to know, from the header of its file."""
     fields = {name: header[name] for name in exit_file.HEADER_FIELDS}
-    return {**fields, "program": f"AuxResNet {exit_file.VERSION}"}
+    return {**fields, "program": exit_file.PROGRAM}
 
 
 def likeliest(probabilities: Tensor, classes: Sequence[str], count: int) -> list[list[tuple[str, float]]]:

@@ -88,7 +88,7 @@ def outcomes(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) 
 
 
 @torch.inference_mode()
-def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images N×3×H×W -> for one exit after another, which n of them come to it (int64), and what their
     probabilities are there (n×C float32): the last that a picture meets are its answer.
 

@@ -68,16 +68,14 @@ def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | U
     """For each path in order the `top` likeliest classes, or the reason why it cannot be read."""
     for group, decoded in decoded_ahead(paths, model.sizing):
         pictures = [picture for picture in decoded if not isinstance(picture, UserError)]
-        images = torch.from_numpy(np.stack(pictures)) if pictures else None
-        found = iter([] if images is None else _answers(model, images, top))
+        found = _answers(model, torch.from_numpy(np.stack(pictures)), top) if pictures else iter(())
         for path, picture in zip(group, decoded, strict=True):
             yield picture if isinstance(picture, UserError) else Answer(path, *next(found))
 
 
-def _answers(model: Model, images: Tensor, top: int) -> Iterator[tuple[list[tuple[str, float]], int | None]]:
+def _answers(model: Model, images: Tensor, top: int) -> Iterator[tuple[list[tuple[str, float]], int]]:
     probabilities, positions = model.answers(images)
-    exits = positions.tolist() if model.leaves_early else [None] * len(images)
-    return zip(likeliest(probabilities, model.classes, top), exits, strict=True)
+    return zip(likeliest(probabilities, model.classes, top), positions.tolist(), strict=True)
 
 
 def decoded_ahead(paths: Sequence[str], sizing: Sizing) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:

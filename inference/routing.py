@@ -43,7 +43,7 @@ def router(model: SavedModel, rule: Rule, machine: Machine, compiled: bool = Fal
 
 def answers(model: SavedModel, rule: Rule, machine: Machine) -> Answers:
     """What N×side×side×3 uint8 pictures that leave by a rule are told, on the machine's first device."""
-    normalise, network, _ = _networks(model, machine.device, compiled=False)
+    normalise, network = asking.parts(model, machine.device)
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:

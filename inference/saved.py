@@ -25,7 +25,7 @@ from system.output import printable
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
 LEARNT = "learnt"  # the exits that answer together, and by a policy: one that did not learn answers by chance
 UNTESTED = "holds no exit-<position>.safetensors; a run writes them when it is first tested"
-PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to read files that a run is writing
+PAUSES = (0.2, 0.5, 1.0, 2.0, None)  # seconds between attempts to read files that a run is writing
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,9 @@ def load(files: dict[int, Path]) -> SavedModel:
         try:
             return _load(dict(sorted(files.items())))
         except UserError:
-            if not any((path.parent / LOCK_FILE).exists() for path in files.values()):
+            if pause is None or not any((path.parent / LOCK_FILE).exists() for path in files.values()):
                 raise
         time.sleep(pause)
-    return _load(dict(sorted(files.items())))
 
 
 def _load(files: dict[int, Path]) -> SavedModel:

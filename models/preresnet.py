@@ -99,7 +99,7 @@ def trunk(configuration: Configuration) -> Trunk:
             first = index == 0
             stride = 2 if first and stage > 0 else 1
             blocks.append(Block(inputs, width, layers, stride, first, configuration.dropout, configuration.shortcut))
-            inputs = width if layers == 2 else width * BOTTLENECK
+            inputs = blocks[-1].convolutions[-1].out_channels
             channels.append(inputs)
     stem = _convolution(3, STEM_CHANNELS, 3)  # after the blocks: the order of random numbers decides initial weights
     return Trunk(stem, blocks, channels, exits.positions(configuration.depth))

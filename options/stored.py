@@ -30,9 +30,9 @@ def is_plain(value: Any) -> bool:
 
 
 def given(path: Path, program: Program, others: Container[str], stated: Stated) -> dict[str, Any]:
-    """The values that a file gives, by option, as `Program.given` has those of a command line; for options that are
-    among the `others`, none. A run's own record says, too, how that run was started; nothing is taken of that, and of
-    the rest only what `stated` leaves of all its values. Its null is None, which stands for a default.
+    """The values that a file gives, by option, as `Program.given` has those of a command line; none for options that
+    are among the `others`. Of a run's own record, how that run was started is passed over, and of all the other values
+    only what `stated` keeps is taken. A null in it is None, which stands for a default.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
@@ -121,15 +121,16 @@ def recorded(folder: Path, program: Program) -> dict[str, Any]:
     """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
     there are none. They are not checked: their data set need not be here."""
     saved = load(folder)
-    if not are_of(saved, program) or "depth" not in saved:
+    if not are_of(saved, program):
         raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
     return program.resolved(saved)
 
 
 def are_of(saved: Any, program: Program) -> bool:
-    """Whether options of a program could be saved like this: by their names, as plain values or lists of such."""
+    """Whether a run could have saved options of a program like this: by their names, the depth among them, as plain
+    values or lists of such."""
     options = {option.name for option in program.options}
-    return isinstance(saved, dict) and all(_is_of(name, value, options) for name, value in saved.items())
+    return isinstance(saved, dict) and "depth" in saved and all(_is_of(*item, options) for item in saved.items())
 
 
 def _is_of(name: object, value: object, options: Container[str]) -> bool:

@@ -3,9 +3,12 @@
 import argparse
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from datasets.catalog import ENDINGS, NAMES
+from datasets.sizing import SIDES
 
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = THRESHOLD, MSDNET = "threshold", "msdnet"  # by which thresholds may be chosen
@@ -30,19 +33,15 @@ def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     return convert
 
 
-def one_of(legal: range) -> Callable[[str], int]:
-    """An argparse type: a number of a range whose numbers are multiples of its step."""
-
-    def convert(text: str) -> int:
-        value = number(int, legal[0], legal[-1])(text)
-        if value not in legal:
-            nearest = legal[(value - legal[0]) // legal.step : (value - legal[0]) // legal.step + 2]
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a multiple of {legal.step}; nearest: {nearest[0]}, {nearest[1]}"
-            )
-        return value
-
-    return convert
+def side(text: str) -> int:
+    """A side of pictures in pixels that networks take, one of `SIDES`."""
+    value = number(int, SIDES[0], SIDES[-1])(text)
+    if value not in SIDES:
+        below = value - value % SIDES.step
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a multiple of {SIDES.step}; nearest: {below}, {below + SIDES.step}"
+        )
+    return value
 
 
 def boolean(text: str) -> bool:
@@ -61,17 +60,17 @@ def boolean_or_auto(text: str) -> bool | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true, false nor auto") from error
 
 
-def dataset(names: Sequence[str], *splits: str) -> Callable[[str], str]:
-    """An argparse type: one of these names, in any case, or the path of a folder that has one of these splits; without
-    splits, of any folder, which need not be there."""
+def dataset(*splits: str) -> Callable[[str], str]:
+    """An argparse type: the name of a data set, in any case, or the path of a folder that has one of these splits;
+    without splits, of any folder, which need not be there."""
     folders = " or ".join(f"{split}/<class>/" for split in splits)
 
     def convert(text: str) -> str:
-        if text.upper() in names:
+        if text.upper() in NAMES:
             return text.upper()
         if text and (not splits or any(holds(text, split) for split in splits)):  # an empty one is meant by nobody
             return text
-        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(names)} nor a folder with {folders}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(NAMES)} nor a folder with {folders}")
 
     return convert
 
@@ -158,18 +157,14 @@ def text(text: str) -> str:
     return text
 
 
-def answers(*pictures: str) -> Callable[[str], str]:
-    """An argparse type: the name of a file for answers, with no ending that `pictures` or networks have: a forgotten
-    word would have put it in the place of one of them."""
-
-    def convert(path: str) -> str:
-        suffix = Path(text(path)).suffix.lower()
-        if suffix in (*pictures, *MODELS):
-            kind = suffix[1:].upper()
-            raise argparse.ArgumentTypeError(f"{path!r} would be a {kind} file; give one such as classes.csv")
-        return path
-
-    return convert
+def answer_file(path: str) -> str:
+    """The name of a file for answers, with no ending that pictures or networks have: a forgotten word would have put it
+    in the place of one of them."""
+    suffix = Path(text(path)).suffix.lower()
+    if suffix in (*ENDINGS, ".gif", *MODELS):
+        kind = suffix[1:].upper()
+        raise argparse.ArgumentTypeError(f"{path!r} would be a {kind} file; give one such as classes.csv")
+    return path
 
 
 def exported(text: str) -> str:

@@ -11,11 +11,11 @@ from system.output import printable
 
 class Answer(NamedTuple):
     """A picture's likeliest classes, likeliest first, each with its probability; and the position of the exit that says
-    so, None where all pictures leave at the same."""
+    so."""
 
     path: str
     found: Sequence[tuple[str, float]]
-    position: int | None
+    position: int
 
 
 def as_text(answers: Iterable[Answer], with_exit: bool) -> Iterator[str]:

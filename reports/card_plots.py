@@ -30,7 +30,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Line:
     """Places between ways to classify: multiply-adds for one picture on average, and errors in percent."""
 
     label: str
@@ -43,13 +43,13 @@ def exit_points(card: Card) -> list[Point]:
 
 
 @style()
-def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curve | None = None) -> bytes:
+def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Line | None = None) -> bytes:
     """Error against multiply-adds: each series of points, by name, in a colour; its Pareto-optimal ones joined. A curve
     has the colour of the last series."""
     return png(_tradeoff(title, series, curve))
 
 
-def _tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Curve | None = None) -> "Figure":
+def _tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Line | None = None) -> "Figure":
     figure, axes = costs(title, "multiply-adds for one picture")
     colours = distinct(len(series))
     if curve:

@@ -76,7 +76,7 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
 def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[None]:
     """Turn a `UserError`, what the system refuses, a shortage of memory, a missing package or a Ctrl-C into one line on
     standard error and the exit status. A program that `outlives_output` goes on when nobody reads what it prints."""
-    output.make_last(outlives_output)
+    output.make_lasting(outlives_output)
     try:
         with memory_for(f"in {program}", "end other programs, or give fewer pictures or a smaller network"):
             try:

@@ -35,7 +35,6 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
     existed = folder.exists()
     with _opened(folder) as file:
         alone, here = _take(file, folder), partial(_check_here, folder, folder.stat(), file)
-        file.seek(0)
         if not alone:
             tell(f"{folder} is on a file system without locks: see to it that no second run uses it")
         elif owner := _owner(file):

@@ -55,9 +55,10 @@ class Unread(Exception):
     """Nobody reads standard output any more."""
 
 
-def make_last(outlives_output: bool) -> None:
-    """Replace both streams by ones whose characters, where their encoding lacks them, are written as escapes, and that
-    never raise; but where the program does not outlive its output, that raises Unread, or OSError on a full disk."""
+def make_lasting(outlives_output: bool) -> None:
+    """Replace both streams by ones that write an escape for a character that their encoding lacks, and that never
+    raise; but where the program does not outlive its output, standard output raises Unread, or OSError on a full disk.
+    """
     sys.stdout, sys.stderr = _Lasting(sys.stdout, not outlives_output), _Lasting(sys.stderr, False)
 
 

@@ -39,7 +39,5 @@ class Average:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave. Raises ValueError where it is that of another network."""
         found = like(state, self.state(), "average")
-        with torch.no_grad():
-            for name, weight in self.network.named_parameters():
-                weight.copy_(found["weights"][name])
+        self.network.load_state_dict(found["weights"], strict=False)
         self.steps = found["steps"]

@@ -46,8 +46,7 @@ def choose(
     elif compiled and not resumed:
         arithmetic.check_compiles(devices[0])
     elif compiled and not arithmetic.compiles(devices[0]):
-        text = "PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently"
-        tell(text)
+        tell("PyTorch finds no compiler here that works: from here on steps are not compiled, and round differently")
         compiled = False
     return argparse.Namespace(**{**vars(options), "precision": precision, "compile": compiled})
 

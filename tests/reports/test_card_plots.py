@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from reports import card_plots
-from reports.card_plots import Curve, Point
+from reports.card_plots import Line, Point
 
 EXITS = [Point("exit 15", 33e6, 19.23), Point("exit 25", 56e6, 10.32), Point("exit 35", 79e6, 11.0)]
 ODD = "5$ and \\frac{ \n\x1b 漢字 \udcff _" + "x" * 300
@@ -27,7 +27,7 @@ def test_every_point_is_labelled_and_the_optimal_ones_are_joined():
 
 def test_a_curve_is_drawn_in_the_colour_of_the_last_series():
     series = {"exits": EXITS, "early exit": [Point("policy", 40e6, 10.0)]}
-    (axes,) = card_plots._tradeoff("title", series, Curve("thresholds", [(33e6, 19.23), (79e6, 9.0)])).axes
+    (axes,) = card_plots._tradeoff("title", series, Line("thresholds", [(33e6, 19.23), (79e6, 9.0)])).axes
     drawn = {line.get_label(): line for line in axes.lines}
     assert list(drawn["thresholds"].get_ydata()) == [19.23, 9.0]
     assert drawn["thresholds"].get_color() == drawn["early exit"].get_color() != drawn["exits, others"].get_color()

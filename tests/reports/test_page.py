@@ -29,7 +29,7 @@ def test_the_page_of_a_run_is_made_from_its_exit_files_alone(finished, tmp_path)
     assert page.of_run(exit_file.files_in(tmp_path)) == text
     assert str(save) not in text
     assert text.startswith("# AuxResNet-14-3 on DIGITS\n")
-    for part in ("| 14 |", "CC BY 4.0", "arXiv 1611.01773", "test error", f"AuxResNet {exit_file.VERSION}"):
+    for part in ("| 14 |", "CC BY 4.0", "arXiv 1611.01773", "test error", exit_file.PROGRAM):
         assert part in text
 
 
