@@ -78,9 +78,15 @@ def seed(number: int, devices: Sequence[torch.device]) -> None:
             torch.cuda.manual_seed(number + index)
 
 
-def generators(device: torch.device) -> list[Tensor]:
-    """The states of the generators of all GPUs, if the device is one of them."""
-    return torch.cuda.get_rng_state_all() if device.type == "cuda" else []
+def generators(devices: Sequence[torch.device]) -> list[Tensor]:
+    """The states of the generators of those of the devices that are GPUs."""
+    return [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
+
+
+def set_generators(devices: Sequence[torch.device], states: Sequence[Tensor]) -> None:
+    """Give GPUs the states that `generators` had of as many."""
+    for device, state in zip(devices, states, strict=True):
+        torch.cuda.set_rng_state(state, device)
 
 
 def compute_in(threads: int | None) -> None:

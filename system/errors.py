@@ -29,8 +29,8 @@ class UsageError(UserError):
 # How a shortage of memory is told: by PyTorch, its libraries (cuDNN by finding no way to convolve that has room), the
 # linker, Python.
 SHORTAGES = re.compile(
-    "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc_failed|map segment|start new thread|ENOMEM"
-    "|returned NULL without setting an exception|unable to find an engine"
+    "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc(ation)?_failed|map segment|start new thread"
+    "|ENOMEM|CUBLAS_STATUS_NOT_INITIALIZED|returned NULL without setting an exception|unable to find an engine"
 )
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",

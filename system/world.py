@@ -235,8 +235,11 @@ def combine(sums: "Sequence[Tensor]", means: "Sequence[Tensor]", part: float) ->
     tensors = [*sums, *means]
     message = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
     torch.distributed.all_reduce(message)
-    for tensor, told in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(told.view_as(tensor))
+    pieces = message.split([tensor.numel() for tensor in tensors])
+    told = [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
+    for tensor, sum_of_all in zip(sums, told, strict=False):
+        tensor.copy_(sum_of_all)
+    torch._foreach_copy_(means, told[len(sums) :])  # there are hundreds, which a GPU would be told one by one
 
 
 def total(tensor: "Tensor") -> "Tensor":

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, logged, write_pictures
+from conftest import FOLDER, PROJECT, last_state, logged, write_pictures
 
 from formats import exit_file
 
@@ -108,10 +108,11 @@ def test_every_way_to_train(way, gpus, tmp_path):
 def test_a_run_that_was_stopped_goes_on_elsewhere(gpus, tmp_path):
     """From the GPU to the CPU, and back."""
     stopped(*RUN, "--nEpochs", "400", "--save", tmp_path)
-    for where in (ON_CPU, ()):
+    for where in (ON_CPU, ("--nGPU", "1")):
         done = len(logged(tmp_path / FOLDER))
         stopped("main.py", "--resume", tmp_path / FOLDER, *where)
         assert len(logged(tmp_path / FOLDER)) > done
+        assert len(last_state(tmp_path / FOLDER)["random_cuda"]) == int(where[-1])
 
 
 def test_pictures_leave_early(trained, pictures, tmp_path):
@@ -137,6 +138,6 @@ def test_an_exported_file_answers_as_the_exit(trained, pictures, tmp_path):
 def test_several_share_a_batch(launched, gpus, tmp_path):
     if gpus < 2:
         pytest.skip("there is one GPU")
-    launcher = () if launched else ("-m", "torch.distributed.run", "--nproc_per_node", "2")
+    launcher = () if launched else ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     run(*launcher, *RUN, *launched, "--nEpochs", "3", "--save", tmp_path)
     assert len(logged(tmp_path / FOLDER)) == 3

@@ -22,14 +22,15 @@ class Average:
     """
 
     def __init__(self, network: MultiExit, decay: float) -> None:
-        self.followed, self.decay, self.steps = network, decay, 0
+        self.decay, self.steps = decay, 0
         self.network = copy.deepcopy(network).requires_grad_(False)
+        self.weights, self.followed = list(self.network.parameters()), list(network.parameters())
 
     def update(self) -> None:
         """Take in the weights after a step."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.network.parameters()), list(self.followed.parameters()), 1 - decay)
+            torch._foreach_lerp_(self.weights, self.followed, 1 - decay)
         self.steps += 1
 
     def state(self) -> dict[str, Any]:

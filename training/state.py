@@ -58,7 +58,7 @@ class State:
             "network": self.trainer.network.state_dict(),
             "training": self.trainer.state(),
             "random": torch.get_rng_state(),
-            "random_cuda": devices.generators(self.trainer.device),
+            "random_cuda": devices.generators(self.trainer.devices),
             "log": self.log,
             "step": self.step,
             "sums": self.sums.state(),
@@ -76,9 +76,9 @@ class State:
             self.trainer.network.load_state_dict(weights)
             self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.step)
             torch.set_rng_state(like(saved["random"], torch.get_rng_state(), "random"))
-            own = devices.generators(self.trainer.device)
-            if len(saved["random_cuda"]) == len(own):
-                torch.cuda.set_rng_state_all(like(saved["random_cuda"], own, "random_cuda"))
+            own = devices.generators(self.trainer.devices)
+            if own and len(saved["random_cuda"]) == len(own):
+                devices.set_generators(self.trainer.devices, like(saved["random_cuda"], own, "random_cuda"))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
             if is_shortage(e):
                 raise

@@ -85,8 +85,11 @@ class Trainer:
             optimizers.at_rest(self.optimizers[0])
         self.watch = FiniteWatch(network, self.statistics, gradients=not self.scaler.is_enabled())
         self.stop = stop or Stop()
-        for parameter in filter(lambda p: p.requires_grad, network.parameters()):
-            parameter.register_post_accumulate_grad_hook(_let_signals_in)
+        # Several processes would wait for the one that is broken off; the threads of a `DataParallel` would go on.
+        self.may_break = world.size() == 1 and not isinstance(self.model, nn.DataParallel)
+        for parameter in network.parameters() if self.may_break else ():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_let_signals_in)
 
     def _lay_out_gradients(self) -> None:
         """One backward pass from which nothing is learnt. DistributedDataParallel orders its messages anew after the
@@ -155,7 +158,7 @@ class Trainer:
     def _traceless(self) -> Iterator[None]:
         """For what comes before the weights move, which may take minutes where it is compiled: a signal breaks it off,
         and what it has changed, batch norm statistics and the state of dropout's generators, is as it was."""
-        if world.size() > 1 or isinstance(self.model, nn.DataParallel):  # others would wait, or its threads go on
+        if not self.may_break:
             yield
             return
         self.undo.remember()

@@ -3,7 +3,7 @@
 import torch
 
 from models.multiexit import MultiExit
-from system.devices import generators
+from system import devices
 
 
 class Undo:
@@ -14,7 +14,7 @@ class Undo:
     """
 
     def __init__(self, network: MultiExit, device: torch.device) -> None:
-        self.device = device
+        self.gpus = [device] if device.type == "cuda" else []
         buffers = list(network.buffers())
         self.held = [(module, dict(module._buffers)) for module in network.modules()]
         types = dict.fromkeys(buffer.dtype for buffer in buffers)
@@ -25,7 +25,7 @@ class Undo:
         """Before a step: take in how things are."""
         for copies, buffers in zip(self.copies, self.buffers, strict=True):
             torch._foreach_copy_(copies, buffers)
-        self.random, self.random_cuda = torch.get_rng_state(), generators(self.device)
+        self.random, self.random_cuda = torch.get_rng_state(), devices.generators(self.gpus)
 
     def restore(self) -> None:
         """After a step that was broken off: bring things back to how they were."""
@@ -34,4 +34,4 @@ class Undo:
         for copies, buffers in zip(self.copies, self.buffers, strict=True):
             torch._foreach_copy_(buffers, copies)
         torch.set_rng_state(self.random)
-        torch.cuda.set_rng_state_all(self.random_cuda)
+        devices.set_generators(self.gpus, self.random_cuda)
