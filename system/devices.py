@@ -80,13 +80,17 @@ def seed(number: int, devices: Sequence[torch.device]) -> None:
 
 def generators(devices: Sequence[torch.device]) -> list[Tensor]:
     """The states of the generators of those of the devices that are GPUs."""
-    return [torch.cuda.get_rng_state(device) for device in devices if device.type == "cuda"]
+    return [torch.cuda.get_rng_state(device) for device in _gpus(devices)]
 
 
 def set_generators(devices: Sequence[torch.device], states: Sequence[Tensor]) -> None:
-    """Give GPUs the states that `generators` had of as many."""
-    for device, state in zip(devices, states, strict=True):
+    """Give those of the devices that are GPUs the states that `generators` had of as many."""
+    for device, state in zip(_gpus(devices), states, strict=True):
         torch.cuda.set_rng_state(state, device)
+
+
+def _gpus(devices: Sequence[torch.device]) -> list[torch.device]:
+    return [device for device in devices if device.type == "cuda"]
 
 
 def compute_in(threads: int | None) -> None:

@@ -77,7 +77,7 @@ class State:
             self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.step)
             torch.set_rng_state(like(saved["random"], torch.get_rng_state(), "random"))
             own = devices.generators(self.trainer.devices)
-            if own and len(saved["random_cuda"]) == len(own):
+            if len(saved["random_cuda"]) == len(own):
                 devices.set_generators(self.trainer.devices, like(saved["random_cuda"], own, "random_cuda"))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
             if is_shortage(e):

@@ -14,7 +14,7 @@ class Undo:
     """
 
     def __init__(self, network: MultiExit, device: torch.device) -> None:
-        self.gpus = [device] if device.type == "cuda" else []
+        self.devices = [device]
         buffers = list(network.buffers())
         self.held = [(module, dict(module._buffers)) for module in network.modules()]
         types = dict.fromkeys(buffer.dtype for buffer in buffers)
@@ -25,7 +25,7 @@ class Undo:
         """Before a step: take in how things are."""
         for copies, buffers in zip(self.copies, self.buffers, strict=True):
             torch._foreach_copy_(copies, buffers)
-        self.random, self.random_cuda = torch.get_rng_state(), devices.generators(self.gpus)
+        self.random, self.random_cuda = torch.get_rng_state(), devices.generators(self.devices)
 
     def restore(self) -> None:
         """After a step that was broken off: bring things back to how they were."""
@@ -34,4 +34,4 @@ class Undo:
         for copies, buffers in zip(self.copies, self.buffers, strict=True):
             torch._foreach_copy_(buffers, copies)
         torch.set_rng_state(self.random)
-        devices.set_generators(self.gpus, self.random_cuda)
+        devices.set_generators(self.devices, self.random_cuda)
