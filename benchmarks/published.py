@@ -70,7 +70,9 @@ def here() -> dict[str, dict[str, list[Point]]]:
             header = exit_file.read_header(exit_file.path_in(folder, max(errors)))
             network, classes = names.from_fields(header["network"]), len(header["classes"])
             points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
-            found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs"] = points
+            weights = header["options"]["exitWeights"]
+            weighted = "" if weights == "sum" else f", exits weighted by {weights}"
+            found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}"] = points
     return found
 
 
