@@ -104,7 +104,7 @@ def draw(path: Path) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(framealpha=0.9, edgecolor="none", fontsize="small")  # lines may run behind it
     FigureCanvasAgg(figure).print_png(str(path))
 
 
