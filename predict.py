@@ -18,6 +18,7 @@ import opts
 from models import names
 from options.values import EXPORTED
 from reports import destination
+from reports.answers import FORMATS
 from system import files
 from system.errors import UserError, one_line_errors
 
@@ -33,7 +34,6 @@ def main(argv: Sequence[str]) -> None:
         destination.check(Path(options.out))
 
     from inference import prediction  # imports PyTorch, which --help and mistakes need not wait for
-    from reports.answers import FORMATS
 
     paths = prediction.listed(named(options.pictures))
     if options.out and Path(options.out).exists() and any(same(options.out, path) for path in paths):

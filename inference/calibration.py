@@ -231,7 +231,8 @@ def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str,
     """
     wrong, pictures = held.wrong, len(held.targets)
     alone = 100 * wrong.double().mean(1).numpy()
-    family = Family(held.probabilities(policy.temperatures))
+    probabilities = held.probabilities(policy.temperatures)
+    family = Family(probabilities)
     average = family.totals(torch.tensor(macs)[:, None].expand(-1, pictures)).numpy() / pictures
     chosen = np.unique(np.searchsorted(average, np.linspace(macs[0], macs[-1], POINTS), side="right") - 1)
     errors = 100 * family.totals(wrong).numpy() / pictures
@@ -239,7 +240,7 @@ def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str,
     rows = [{"exit": exit, "macs": cost, "error": error} for exit, cost, error in single]
     rows += [{"threshold": family.thresholds[i].item(), "macs": average[i], "error": errors[i]} for i in chosen]
     if policy.protocol == MSDNET:
-        rows += list(_geometric(held.probabilities(policy.temperatures), wrong, macs))
+        rows += list(_geometric(probabilities, wrong, macs))
     for row in rows[len(macs) :]:
         row["mixture"] = np.interp(row["macs"], macs, alone)
         row["oracle"] = np.interp(row["macs"], *oracle(wrong, macs))
