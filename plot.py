@@ -110,11 +110,14 @@ def read_run(folder: Path) -> Run:
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:
-    """The runs by network, data set, options and exits; test errors and validation errors stay apart."""
+    """The runs by network, data set, options and exits; test errors and validation errors stay apart. A copy of a run,
+    which has its log to the last second, says nothing new, so it does not count."""
     found: dict[tuple[str, str, str, tuple[str, ...]], list[plots.Rows]] = {}
     for run in runs:
         key = (run.network, run.data, written(differing(run, runs)), run.columns)
-        found.setdefault(key, []).append(run.log)
+        logs = found.setdefault(key, [])
+        if run.log not in logs:
+            logs.append(run.log)
     return [Group(number, *key, logs) for number, (key, logs) in enumerate(found.items(), 1)]
 
 

@@ -226,7 +226,7 @@ def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str,
     to the dearest; for a policy of MSDNet's protocol then one for each of as many ratios of its shares. Errors are in
     percent, `macs` for one picture on average.
 
-    `mixture` is the error for the same multiply-adds of sending pictures to the two neighbouring exits by chance, and
+    `mixture` is the error for the same multiply-adds of sending pictures to the two neighbouring exits at random, and
     `oracle` that of a policy which knows what is true (see `oracle`).
     """
     wrong, pictures = held.wrong, len(held.targets)

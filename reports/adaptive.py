@@ -70,8 +70,8 @@ def verdict(rows: Sweep, macs: float, error: float, pictures: int, dataset: str)
     return (
         f"policy: error {error:.2f} % at {amount(round(macs))} multiply-adds on average, on {pictures:,} pictures "
         f"({printable(dataset)})\n"
-        f"the last exit: {last['error']:.2f} % at {amount(last['macs'])}; neighbouring exits by chance: "
-        f"{chance:.2f} % at the policy's"
+        f"the last exit: {last['error']:.2f} % at {amount(last['macs'])}; neighbouring exits at random: {chance:.2f} % "
+        f"at {amount(round(macs))}"
     )
 
 

@@ -1,6 +1,7 @@
 """plot.py: runs grouped by configuration, means and deviations, one plot; bad folders named in one line."""
 
 import json
+import shutil
 import statistics
 
 import pytest
@@ -80,10 +81,16 @@ def test_runs_of_one_configuration_are_joined(runs, printed, drawn, tmp_path):
     assert Image.open(tmp_path / "all.png").width > 500
 
 
+def test_a_copy_of_a_run_counts_once(runs, printed, tmp_path):
+    shutil.copytree(runs[0], tmp_path / "copy")
+    first, second = at(14, printed(*runs, tmp_path / "copy"))
+    assert (first["runs"], second["runs"]) == ("2", "1")
+
+
 def test_a_folder_of_pictures_is_the_same_in_every_spelling(tmp_path, printed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spelled = ("pictures", "pictures/", str(tmp_path / "pictures"))
-    runs = [make(tmp_path / f"{n}", data=data, manualSeed=n) for n, data in enumerate(spelled)]
+    runs = [make(tmp_path / f"{n}", data=data, last=10.0 + n, manualSeed=n) for n, data in enumerate(spelled)]
     rows = printed(*runs)
     assert [row["runs"] for row in rows] == ["3"] * len(rows)
 
@@ -130,7 +137,7 @@ def test_what_names_leave_open_is_shown_among_runs_of_one_name(printed, tmp_path
 
 def test_exits_given_as_the_default_ones_are_the_same_configuration(printed, tmp_path):
     given = make(tmp_path / "given", exits=[5, 9, 14], shortcutType="A")
-    (row,) = at(14, printed(given, make(tmp_path / "default")))
+    (row,) = at(14, printed(given, make(tmp_path / "default", last=11.0)))
     assert row["runs"] == "2"
 
 
