@@ -57,9 +57,7 @@ def main(argv: Sequence[str]) -> None:
     compared = comparison.compare(model, rule, answers, asking.under_a_bar(pictures))
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
-    some = pictures.sample(TIMED).images
-    machine = Machine([CPU], "float")
-    own = routing.router(model, rule, machine) if options.policy else routing.single(model, *model.files, machine)
+    own, some = routing.answers(model, rule, Machine([CPU], "float")), pictures.sample(TIMED).images
     times = [latency.of(taken).mean for taken in latency.in_turns([own, answers], some.split(1), latency.WARM_UP)]
     print(report(options, target, list(model.files.values()), rule.positions, compared, times))
 
@@ -92,7 +90,7 @@ def to_compare(options: Namespace, model: "SavedModel") -> "Pictures":
 
     if options.check == 0:
         return comparison.noise(model)
-    return asking.pictures(model, options.data, Path(options.dataDir), options.check)
+    return asking.test_pictures(model, options.data, Path(options.dataDir), options.check)
 
 
 def check(compared: "Comparison", options: Namespace, target: Path) -> None:

@@ -96,7 +96,7 @@ def _fresh(
     dataset: str, name: str, exit: int | str | None, classes: int | None, data_dir: str, input_size: int | None
 ) -> "Classifier":
     from datasets import catalog
-    from datasets.sizing import SIDE, SIDES, Sizing
+    from datasets.sizing import LEGAL_SIDES, SIDE, SIDES, Sizing
     from datasets.transforms import Normalise
     from formats.exit_file import MAX_CLASSES
     from inference.classifier import Classifier
@@ -110,8 +110,7 @@ def _fresh(
         raise UserError(f"{name} has no exit {exit}; there are: {', '.join(map(str, configuration.exits))}")
     input_size = SIDE if input_size is None else input_size
     if type(input_size) is not int or input_size not in SIDES:
-        legal = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
-        raise UserError(f"input_size is {legal}, not {input_size}")
+        raise UserError(f"input_size is {LEGAL_SIDES}, not {input_size}")
     if classes is not None and not is_number(classes, 1, MAX_CLASSES, int):
         raise UserError(f"classes is how many there are, a whole number from 1 to {MAX_CLASSES:,}, not {classes!r}")
     sizing = Sizing(input_size)
@@ -127,7 +126,9 @@ def _about(dataset: str, classes: int | None, data_dir: str, sizing: "Sizing") -
     from datasets import catalog, splits
 
     if classes is None:
-        names, mean, std = splits.classes_and_levels(catalog.find(dataset, Path(data_dir), extra=False, sizing=sizing))
+        names, mean, std = splits.classes_and_normalisation(
+            catalog.find(dataset, Path(data_dir), extra=False, sizing=sizing)
+        )
         return {"classes": list(names), "mean": mean, "std": std}
     row = catalog.row(dataset)
     mean, std = row.mean or (0.0,) * 3, row.std or (255.0,) * 3  # what has none of its own is brought to 0 … 1

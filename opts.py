@@ -16,7 +16,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (an older one cannot read what fol
     sys.exit(f"AuxResNet needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
 from datasets.catalog import NAMES, TESTED_ON, label
-from datasets.sizing import PADDINGS, SIDE, SIDES
+from datasets.sizing import LEGAL_SIDES, PADDINGS, SIDE, SIDES
 from models import names
 from models.names import DROPOUT, MAX_WIDEN
 from options import rules, stored, values
@@ -26,7 +26,7 @@ from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
 from options.values import PROTOCOLS, THRESHOLD, boolean, boolean_or_auto, layer, number, text
 from reports.answers import FORMATS
 from system.errors import UsageError, UserError
-from system.files import real
+from system.files import is_folder, real
 from system.output import printable, quoted, tell
 
 TRAIN_AND_TEST = ("main.py", "test.py")
@@ -116,7 +116,8 @@ OPTIONS = (
     *group(
         "what to calibrate, and for what",
         Option("data", values.dataset("train", *TESTED_ON), None,
-               f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*",
+               f"what the network was trained on: {', '.join(NAMES)}, or a folder with train/<class>/*; with "
+               "--heldOut one with test/<class>/* or val/<class>/* will do",
                positional=True),
         Option("model", text, None, "the network's name, or the path of a run", positional=True),
         Option("budgetMACs", values.multiply_adds, Default("none"),
@@ -150,10 +151,10 @@ OPTIONS = (
                free="on resume", programs=(*TRAIN_AND_TEST, "export.py", "calibrate.py")),
         _switch("svhnExtra", True, "SVHN: use the extra pictures, too"),
         Option("trainSize", number(int, 1, 10**7), Default("all"),
-               "train on the first N pictures of a seeded, class-balanced order", "N"),
+               "train on N pictures, the same for every seed, the classes in the proportions of the whole", "N"),
         Option("inputSize", values.side, SIDE, "folders: side in pixels of the square that pictures are "
-               "brought to, the shorter side scaled, the longer one cropped; a multiple of "
-               f"{SIDES.step} from {SIDES[0]} to {SIDES[-1]}", "PX"),
+               "brought to, the shorter side scaled, the longer one cropped; "
+               f"{LEGAL_SIDES}", "PX"),
         Option("valSize", number(int, 0, 10**7), 0, "hold out N training pictures, keep the best epoch on them", "N"),
     ),
     *group(
@@ -366,7 +367,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     place = str(named.get("data", MAIN.resolved({})["data"]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place
-        if not values.holds(place, "train"):
+        if not is_folder(place, "train"):
             where = printable(place)
             raise PicturesMoved(f"the run's pictures are no longer in {where}; give --data with their folder")
     try:
@@ -391,6 +392,12 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
             given = others
     idle = () if whole.get("distill") else rules.OF_DISTILLATION  # a new run is not given them
     return {name: value for name, value in given.items() if name not in idle}
+
+
+def of_header(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What the header of an exit file says of its run's options, as far as this program knows them and they can be so;
+    None stands for the default."""
+    return stored.known(header.get("options"), MAIN)
 
 
 def shaping(options: argparse.Namespace) -> dict[str, Any]:

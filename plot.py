@@ -100,7 +100,7 @@ def read_run(folder: Path) -> Run:
         configuration = names.of_options(options)
         data = catalog.label(options["data"])
     except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'opt.json'} does not hold the options of a run: {error}") from error
+        raise UserError(f"{folder / stored.FILE} does not hold the options of a run: {error}") from error
     if options["data"] not in catalog.NAMES:
         options["data"] = str(real(Path(options["data"])))  # in one spelling
     options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}

@@ -7,7 +7,6 @@ python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """
 
-import fnmatch
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,18 +17,20 @@ import opts
 from models import names
 from options.values import EXPORTED
 from reports import destination
-from reports.answers import FORMATS
+from reports.answers import FORMATS, Answer
 from system import files
 from system.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
-    from inference.prediction import Answer, Model
+    from inference.classifier import Model
+
+ANY = "*"  # in place of a data set: whichever there is
 
 
 def main(argv: Sequence[str]) -> None:
     """Find the model and the pictures, ask the one about the others, print."""
     options = opts.PREDICT.parsed(argv)
-    pattern = run_pattern(options.model)
+    folder = run_called(options.model)
     if options.out:
         destination.check(Path(options.out))
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     paths = prediction.listed(named(options.pictures))
     if options.out and Path(options.out).exists() and any(same(options.out, path) for path in paths):
         raise UserError(f"--out {options.out} is one of the pictures; give another file")
-    model = load(options, pattern)
+    model = load(options, folder)
     unreadable: list[UserError] = []
     answers = readable(prediction.answers(model, paths, options.top), len(paths), bool(options.out), unreadable)
     write(FORMATS[options.format](answers, model.leaves_early), options.out)
@@ -46,13 +47,13 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{len(unreadable)} of {len(paths)} pictures could not be read")
 
 
-def run_pattern(model: str) -> str | None:
-    """What the folder of the run of a network's name is called, with * for the data set where that is not given; None
-    for a path. Raises UsageError for what is neither."""
+def run_called(model: str) -> str | None:
+    """What the folder of the run of a network's name is called, with `ANY` for the data set where that is not given;
+    None for a path. Raises UsageError for what is neither."""
     if Path(model).suffix in EXPORTED:
         return None
-    named = names.LIKE_A_NAME.fullmatch(model)
-    return names.folder_called((named and named["data"]) or "*", model, ".safetensors, .pt2 or .onnx")
+    like = names.LIKE_A_NAME.fullmatch(model)
+    return names.folder_called((like and like["data"]) or ANY, model, ".safetensors, .pt2 or .onnx")
 
 
 def named(words: Iterable[str]) -> Iterator[str]:
@@ -75,8 +76,8 @@ def same(path: str, other: str) -> bool:
         return False
 
 
-def load(options: Namespace, pattern: str | None) -> "Model":
-    """The model that the options name, ready to be asked."""
+def load(options: Namespace, folder: str | None) -> "Model":
+    """The model that the options name, ready to be asked; `folder` is what `run_called` says."""
     from inference import exported, policies, prediction, saved
     from system import devices, machine
 
@@ -84,23 +85,25 @@ def load(options: Namespace, pattern: str | None) -> "Model":
     path = Path(options.model)
     if path.suffix in EXPORTED:
         return exported.read(path, options.exit, options.nGPU)
-    folder = only(pattern, saved.roots(options.save)) if pattern else None
+    folder = folder and only(folder, saved.roots(options.save))
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     policy = policies.find(Path(options.policy), model) if options.policy else None
     runs_on = machine.choose(options.nGPU, options.precision)
     return prediction.of_policy(model, policy, runs_on) if policy else prediction.of_saved(model, runs_on)
 
 
-def only(pattern: str, roots: Sequence[Path]) -> str:
-    """What the one folder of a run under the roots is called that fits a pattern. Where there is none, the pattern
-    without its data set, to be named as missing.
+def only(folder: str, roots: Sequence[Path]) -> str:
+    """The folder itself, unless its data set is `ANY`; then what the one folder of a run of that network under the
+    roots is called. Where there is none, the name of the network, to be named as missing.
 
-    Raises UserError where runs on several data sets fit.
+    Raises UserError where there are runs on several data sets.
     """
     from inference import saved
 
-    fitting = sorted(fnmatch.filter({folder.name for folder in saved.runs(roots)}, pattern))
-    name = pattern.removeprefix("*-")
+    if not folder.startswith(f"{ANY}-"):
+        return folder
+    name = folder.removeprefix(f"{ANY}-")
+    fitting = sorted({run.name for run in saved.runs(roots) if run.name.endswith(f"-{name}")})
     if len(fitting) > 1:
         raise UserError(f"{name} was trained on several data sets; give one of {', '.join(fitting)}")
     return fitting[0] if fitting else name

@@ -61,13 +61,13 @@ def main(argv: Sequence[str]) -> None:
     policy = chosen_policy(options, model)
     if options.compile:
         arithmetic.check_compiles(runs_on.device)
-    pictures = asking.pictures(model, options.data, Path(options.dataDir))
+    pictures = asking.test_pictures(model, options.data, Path(options.dataDir))
     if options.exit == "all":
-        tell_card(options, model, policy, pictures, runs_on)
+        print_card(options, model, policy, pictures, runs_on)
     elif policy:
-        tell_policy(options, model, policy, pictures, runs_on)
+        print_policy(options, model, policy, pictures, runs_on)
     else:
-        tell_error(options, model, pictures, runs_on)
+        print_error(options, model, pictures, runs_on)
 
 
 def chosen_policy(options: Namespace, model: "SavedModel") -> "Policy | None":
@@ -89,7 +89,7 @@ def chosen_policy(options: Namespace, model: "SavedModel") -> "Policy | None":
         return None
 
 
-def tell_card(
+def print_card(
     options: Namespace, model: "SavedModel", policy: "Policy | None", pictures: "Pictures", runs_on: "Machine"
 ) -> None:
     """Print the card of all exits; write it and draw it, with a policy, where that is asked for."""
@@ -99,7 +99,7 @@ def tell_card(
 
     logits, targets = asking.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, catalog.label(options.data), logits, targets, runs_on, options.mirror)
-    print(cards.exit_card(found, model.folder))
+    print(cards.as_text(found, model.folder))
     if options.json:
         write(Path(options.json), cards.as_json(found))
     if options.plot:
@@ -127,7 +127,7 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered"
     return Point("policy", figures["macs"], figures["error"]), curve
 
 
-def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
+def print_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
     """Print the error of one exit, or of the ensemble of those that learnt, and, where asked for, of each class."""
     from inference import asking
     from models import metrics
@@ -145,7 +145,7 @@ def tell_error(options: Namespace, model: "SavedModel", pictures: "Pictures", ru
             write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 
-def tell_policy(
+def print_policy(
     options: Namespace, model: "SavedModel", policy: "Policy", pictures: "Pictures", runs_on: "Machine"
 ) -> None:
     """Print the error of routing the pictures by a policy, and what it costs beside single exits."""

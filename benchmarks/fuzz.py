@@ -90,7 +90,7 @@ class Harness:
         found, _ = state_file.read(self.folder)
         options = opts.from_saved(found.get("options"))
         plan = Plan(options.trainSize or 64, options.batchsize, options.nEpochs, 0, 32, 32)
-        State(self.trainers[options.optimizer], "test", False).restore(found, plan)
+        State(self.trainers[options.optimizer], "test").restore(found, plan)
 
     def options(self, content: bytes) -> None:
         """opt.json."""

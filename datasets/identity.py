@@ -68,15 +68,15 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
         return
     for split in (name for name in now if name not in ("classes", "mean", "std")):
         yield from _differing_pictures(split, classes, now[split], before[split])
-    levels = (_levels(data) for data in (now, before))
-    if not all(math.isclose(new, old, rel_tol=ROUNDING) for new, old in zip(*levels, strict=True)):
+    normalisations = (_normalisation(data) for data in (now, before))
+    if not all(math.isclose(new, old, rel_tol=ROUNDING) for new, old in zip(*normalisations, strict=True)):
         yield "their normalisation"
 
 
-def _levels(data: Mapping[str, Any]) -> list[float]:
+def _normalisation(data: Mapping[str, Any]) -> list[float]:
     """Means and deviations. Raises ValueError for what are none."""
-    for levels in (data["mean"], data["std"]):
-        if type(levels) is not list or len(levels) != 3 or not all(is_number(value, 0, 255) for value in levels):
+    for values in (data["mean"], data["std"]):
+        if type(values) is not list or len(values) != 3 or not all(is_number(value, 0, 255) for value in values):
             raise ValueError
     return [*data["mean"], *data["std"]]
 

@@ -14,7 +14,10 @@ from datasets.transforms import Augmentation, augment, shrink
 from system.output import tell
 from system.workers import Workers
 
-FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2  # in seeds, stand where the number of an epoch does; no run has as many
+# Streams of random numbers are told apart by what follows the seed of the run (a number that is missing counts as 0):
+# [epoch, 0] is the order of an epoch (training/plan.py), [epoch, index + 1] how the pictures of a step are varied. In
+# place of an epoch, of which no run has as many, there may be these two, and SHARES in training/mixing.py.
+FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 SIDE = 32  # pixels; of CIFAR, of SVHN, and of whatever is not told otherwise
 SIDES = range(16, 225, 4)  # what a network may take: its three stages halve the side twice
+LEGAL_SIDES = f"a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"
 FITS = ("crop", "squeeze")
 PADDINGS = ("black", "mean", "reflect")
 

@@ -48,9 +48,9 @@ class TrainingData:
     def test(self) -> Pictures | None:
         """The test pictures beside a validation split; None if there are none. Raises UserError where one cannot be
         read."""
-        found = world.first_of_host(lambda: self.test_split and vars(self.test_split.whole()))
-        shared = world.broadcast_on_host(found)
-        return shared and Pictures(**shared)
+        read = world.first_of_host(lambda: self.test_split and vars(self.test_split.whole()))
+        everywhere = world.broadcast_on_host(read)
+        return everywhere and Pictures(**everywhere)
 
 
 def for_training(found: Found, train_size: int | None, val_size: int) -> TrainingData:
@@ -76,7 +76,7 @@ def for_training(found: Found, train_size: int | None, val_size: int) -> Trainin
     return TrainingData(train, evaluated, validates, test_split, mean=mean, std=std, pad=source.pad, flip=source.flip)
 
 
-def classes_and_levels(found: Found) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+def classes_and_normalisation(found: Found) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """What a network has to know of a data set before it is trained: the names of the classes, the mean and the
     standard deviation of each channel, on the 0 … 255 scale. Pictures are read only where these have to be measured.
 
@@ -190,7 +190,9 @@ def _announce_memory(found: Found, train: Split, train_size: int, val_size: int,
     tested = len(test.targets) * test.picture_bytes if test else 0
     divided = learnt if val_size and train_size + val_size == len(train.targets) else 0  # all are read, then copied
     count, size = train_size + val_size + (len(test.targets) if test else 0), learnt + max(tested, divided)
-    if world.host_size() > 1:  # while one process gives them to the others, they are there twice
+    # While one process gives pictures to the others, these are there twice; with --valSize the test pictures are given
+    # at the end, when the others are there once.
+    if world.host_size() > 1:
         size = max(size, 2 * learnt, learnt + 2 * tested) if val_size else 2 * (learnt + tested)
     memory.announce(_counted(found, count), size, "lower --inputSize, or train on fewer with --trainSize")
 

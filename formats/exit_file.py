@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from datasets.sizing import FITS, SIDES
+from datasets.sizing import FITS, LEGAL_SIDES, SIDES
 from models.exits import MAX_DEPTH
 from models.names import EXIT_FILES
 from models.networks import odd_values
@@ -31,7 +31,7 @@ FORMAT = 1
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
-NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # of those that `EXIT_FILES` finds
+NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those that `EXIT_FILES` finds are exit files
 # Surrogates, halves of a character: JSON can name them, UTF-8 has no place for them. (Those from U+DC80 to U+DCFF are
 # left out here: they are Python's `surrogateescape` for a byte of a file's name that is not UTF-8, and written as it.)
 SURROGATES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
@@ -60,7 +60,7 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda value: type(value) is str, "a text"),
     "dataset": (lambda value: type(value) is str, "a text"),
     "classes": (_are_names, f"1 to {MAX_CLASSES:,} different names that can be written"),
-    "input": (_is_input, f"[3, N, N], where N is a multiple of {SIDES.step} from {SIDES[0]} to {SIDES[-1]}"),
+    "input": (_is_input, f"[3, N, N], where N is {LEGAL_SIDES}"),
     "fit": (lambda value: value in FITS, " or ".join(FITS)),
     "mean": (_are_three(0), "three numbers from 0 to 255"),
     "std": (_are_three(1e-6), "three numbers above 0, up to 255"),

@@ -19,7 +19,7 @@ MAX_SECONDS = 10**9  # of an epoch: thirty years
 PARTS = ("training", "testing", "other")  # of the work of an epoch; `other` is saving and drawing
 COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
 TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
-EVALUATED = ("test_", "validation_")  # what the columns begin with that are of pictures that are not trained on
+EVALUATED = ("test_", "validation_")  # beginnings of the columns on pictures that are not trained on
 
 
 def row(

@@ -19,7 +19,7 @@ from system.machine import Machine
 from system.output import printable
 
 
-def pictures(model: SavedModel, data: str, root: Path, count: int | None = None) -> Pictures:
+def test_pictures(model: SavedModel, data: str, root: Path, count: int | None = None) -> Pictures:
     """The test pictures of a data set, or `count` of them; UserError where its classes are not those of the model."""
     found = splits.for_testing(catalog.find(data, root, sizing=model.sizing), count)
     check_same_classes(model, found, data)

@@ -37,10 +37,8 @@ class ToNextExit(nn.Module):
 
 def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
     """The files of a bundle by name; `half` as for `exported.write`."""
-    header, parts = model.header, list(folded(model.network).by_exit())
-    x, taken = torch.zeros(2, *header["input"][1:], 3, dtype=torch.uint8), INPUT
-    files = {}
-    for position, (segment, head) in zip(policy.positions, parts, strict=True):
+    files, x, taken = {}, exported.black(model, 2), INPUT
+    for position, (segment, head) in zip(policy.positions, folded(model.network).by_exit(), strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
         first = [] if files else [model.normalise]
         part = ToNextExit(nn.Sequential(*first, segment), head, last)
@@ -51,7 +49,7 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
         files[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
         with torch.no_grad():
             x, taken = part(x)[-1], left
-    about = {**card(header), "model": policy.model, "files": list(files)}
+    about = {**card(model.header), "model": policy.model, "files": list(files)}
     files["card.json"] = strict.dumps(about)
     return {**files, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 

@@ -207,13 +207,13 @@ def make_policy(goal: Goal, held: Answered, network: MultiExit, macs: Sequence[i
     """The policy of a network for a goal, and what it does to all held-out pictures. `macs` are the multiply-adds to
     each exit, `costs` and UserError are as for `fit`."""
     rule = Rule(network.exits, *fit(goal, held, costs))
-    leaving = simulate(held.logits, rule)
+    outcome = simulate(held.logits, rule)
     return Policy(
         **asdict(rule),
         model=fingerprint(network),
         dataset=held.dataset,
         pictures=len(held.targets),
-        **leaving.figures(held.targets, macs),
+        **outcome.figures(held.targets, macs),
         criterion=goal.criterion,
         limit=goal.limit,
         confidence=goal.confidence,

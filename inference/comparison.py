@@ -44,6 +44,7 @@ def compare(model: SavedModel, rule: Rule, exported: Answers, batches: Iterable[
         left = torch.tensor([rule.positions.index(position) for position in positions.tolist()])
         expected = torch.stack([probable(z, t) for z, t in zip(logits, rule.temperatures, strict=True)])  # K×N×C
         lacking = thresholds - expected.amax(2)  # K×N, how much an exit lacks to be sure
+        # How far the rule's probabilities lie on the other side of the thresholds than those of the file.
         misjudged = torch.where(number < left, -lacking, torch.where(number == left, lacking, 0))
         differences += [(expected[left, torch.arange(len(left))] - probabilities).abs().amax(), misjudged.amax()]
         exits.append(left)

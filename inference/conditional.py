@@ -50,10 +50,9 @@ class Conditional(nn.Module):
 
 def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
     """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exported.write`."""
-    header = model.header
     network = Conditional(folded(model.network), model.normalise, policy)
     if half:
         exported.halve(network)
-    picture = torch.zeros(1, *header["input"][1:], 3, dtype=torch.uint8)
-    text = json.dumps({**card(header), POLICY: asdict(policy)})
-    return exported.as_onnx(exported.program(network, picture, any_number=False), [INPUT], [OUTPUT, POSITION], text)
+    text = json.dumps({**card(model.header), POLICY: asdict(policy)})
+    traced = exported.program(network, exported.black(model, 1), any_number=False)
+    return exported.as_onnx(traced, [INPUT], [OUTPUT, POSITION], text)

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.multiexit import MultiExit
 
 NEVER = 2.0  # a threshold that no probability reaches, whatever it is rounded to
-STEPS = 16  # sizes that a batch has at most on its way through the exits
+STEPS = 16  # sizes that a batch has at most on its way through the exits of a network on a GPU
 
 
 @dataclass(frozen=True)
@@ -119,5 +119,5 @@ def _room(staying: int, pictures: int, device: torch.device) -> int:
     because cuDNN tries its convolutions anew for each size that it meets. On a CPU the fillers would cost 4 % of the
     time.
     """
-    step = 1 if device.type == "cpu" else max(1, pictures // STEPS)
+    step = 1 if device.type == "cpu" else -(-pictures // STEPS)
     return -(-staying // step) * step

@@ -39,8 +39,8 @@ def ready(network: MultiExit, normalise: nn.Module, devices: Sequence[torch.devi
 def measure_statistics(
     network: MultiExit, normalise: nn.Module, batches: Iterable[Tensor], device: torch.device
 ) -> MultiExit:
-    """The network with the batch norm statistics that its weights have on these batches of N×H×W×3 pictures, from 0 to
-    255, and on those of all processes, in float32. All batches count alike, so they should be of one size.
+    """Give a network, in place, the batch norm statistics that its weights have on these batches of N×H×W×3 pictures,
+    from 0 to 255, and on those of all processes, in float32. All batches count alike, so they should be of one size.
 
     Needed where the running ones, gathered in training, are those of other weights or of smaller pictures. The pictures
     must be varied as in training: the black margins of crops alone change the statistics so much that a network

@@ -50,13 +50,18 @@ def require_packages(path: Path, names: Sequence[str] = PACKAGES) -> None:
 def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
     """The last exit of a saved model as the content of a `.pt2` or `.onnx` file; with `half` its weights are kept in 16
     bits, which halves the file, and widened to 32 when it runs."""
-    header = model.header
-    classifier = Classifier(folded(model.network), model.normalise, card(header))
+    classifier = Classifier(folded(model.network), model.normalise, card(model.header))
     if half:
         halve(classifier)
     text = json.dumps(classifier.card)
-    traced = program(classifier, torch.zeros(2, *header["input"][1:], 3, dtype=torch.uint8), any_number=True)
+    traced = program(classifier, black(model, 2), any_number=True)
     return _as_pt2(traced, text) if suffix == ".pt2" else as_onnx(traced, [INPUT], [OUTPUT], text)
+
+
+def black(model: SavedModel, count: int) -> Tensor:
+    """So many pictures that a model could be given, all of them black."""
+    side = model.sizing.side
+    return torch.zeros(count, side, side, 3, dtype=torch.uint8)
 
 
 class _Widened(nn.Module):

@@ -112,15 +112,15 @@ def _checks(policy: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     yield "thresholds", policy["thresholds"][-1] == 0
     yield "model", isinstance(policy["model"], str)
     yield "dataset", isinstance(policy["dataset"], str)
-    yield "pictures", _numbers([policy["pictures"]], 1, 1e12, int)
-    yield "error", _numbers([policy["error"]], 0, 100)
-    yield "macs", _numbers([policy["macs"]], 1, 1e18)
+    yield "pictures", is_number(policy["pictures"], 1, 1e12, int)
+    yield "error", is_number(policy["error"], 0, 100)
+    yield "macs", is_number(policy["macs"], 1, 1e18)
     yield "histogram", _numbers(policy["histogram"], 0, 1e12, int) and len(policy["histogram"]) == exits
     yield "histogram", sum(policy["histogram"]) == policy["pictures"]
     yield "criterion", policy["criterion"] in GOALS
     yield "protocol", policy["protocol"] in PROTOCOLS
-    yield "limit", _numbers([policy["limit"]], 0, 1e18)
-    yield "confidence", _numbers([policy["confidence"]], 0, 1) if guaranteed else policy["confidence"] is None
+    yield "limit", is_number(policy["limit"], 0, 1e18)
+    yield "confidence", is_number(policy["confidence"], 0, 1) if guaranteed else policy["confidence"] is None
 
 
 def _numbers(values: Any, low: float, high: float, *kinds: type) -> bool:

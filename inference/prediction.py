@@ -18,10 +18,9 @@ from inference import asking, evaluation, routing
 from inference.classifier import POLICY, Model, card, likeliest
 from inference.policies import Policy
 from inference.saved import SavedModel
-from options.values import holds
 from reports.answers import Answer
-from system.arithmetic import autocast
 from system.errors import UserError
+from system.files import is_folder
 from system.machine import Machine
 
 AHEAD = 2  # batches that are being decoded while the network computes
@@ -33,7 +32,7 @@ def listed(arguments: Iterable[str]) -> list[str]:
 
     Raises UserError for a folder without pictures, and where there are none at all.
     """
-    paths = [path for argument in arguments for path in (_within(argument) if holds(argument, "") else [argument])]
+    paths = [path for argument in arguments for path in (_within(argument) if is_folder(argument) else [argument])]
     if not paths:
         raise UserError("no pictures are given; name files or folders, or pipe a list of paths into -")
     return paths
@@ -52,7 +51,7 @@ def of_saved(model: SavedModel, machine: Machine) -> Model:
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(machine.device, machine.dtype):
+        with machine.autocast():
             probabilities = network(images.to(machine.device))[-1].float().softmax(1).cpu()
         return probabilities, torch.full((len(images),), model.header["position"])
 

@@ -16,13 +16,12 @@ from inference.saved import SavedModel
 from models import metrics
 from models.multiexit import MultiExit
 from reports.adaptive import Contender
-from system.arithmetic import autocast
 from system.machine import Machine
 
 BATCHES = 20  # of `latency.batch` pictures
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
-GRAPHS = 4  # that a part of a network may be compiled to: one, and what other memory layouts than the usual ask for
+GRAPHS = 4  # forms that a part of a network is compiled in: the usual one, and some for other memory layouts
 
 Classify = Callable[[Tensor], Tensor]  # N×side×side×3 uint8 on the host -> N classes on the host
 
@@ -34,8 +33,8 @@ def router(model: SavedModel, rule: Rule, machine: Machine, compiled: bool = Fal
 
     def route(images: Tensor) -> Routing:
         network = alone if len(images) == 1 else several
-        smallest = 1 if network is alone else 2  # a size that the code is made for, and that batches begin with
-        with autocast(machine.device, machine.dtype):
+        smallest = 1 if network is alone else 2  # compiled code is for two pictures and more
+        with machine.autocast():
             return early_exit.route(network, normalise(images.to(machine.device)), rule, smallest)
 
     return route
@@ -47,7 +46,7 @@ def answers(model: SavedModel, rule: Rule, machine: Machine) -> Answers:
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(machine.device, machine.dtype):
+        with machine.autocast():
             probabilities, exits = early_exit.outcomes(network, normalise(images.to(machine.device)), rule)
         return probabilities.cpu(), torch.tensor(rule.positions)[exits.cpu()]
 
@@ -61,7 +60,7 @@ def single(model: SavedModel, position: int, machine: Machine, compiled: bool = 
     @torch.inference_mode()
     def classify(images: Tensor) -> Tensor:
         network = alone if len(images) == 1 else several
-        with autocast(machine.device, machine.dtype):
+        with machine.autocast():
             return network(normalise(images.to(machine.device)))[-1].argmax(1).cpu()
 
     return classify

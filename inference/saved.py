@@ -45,7 +45,7 @@ class SavedModel:
     @property
     def options(self) -> dict[str, Any]:
         """The options of its run, as far as this program knows them; None stands for a default."""
-        return stored.known(self.header.get("options"), opts.MAIN)
+        return opts.of_header(self.header)
 
     @property
     def svhn_extra(self) -> bool:
@@ -114,7 +114,7 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
             if outside:
                 raise UserError(f"{outside[0]} is a link that leads out of {root}/; give its own path to test it")
             return files
-        if (run / "opt.json").exists():
+        if (run / stored.FILE).exists():
             raise UserError(f"{run} {UNTESTED}")
     found = sorted(map(str, runs(roots)))
     places = " or ".join(f"{root}/" for root in roots)
@@ -141,7 +141,7 @@ def _learnt(files: dict[int, Path]) -> dict[int, Path]:
     path = files[max(files)]
     header = exit_file.read_header(path)
     positions = _configuration(path, header).exits
-    weights = stored.known(header.get("options"), opts.MAIN).get("exitWeights") or "sum"
+    weights = opts.of_header(header).get("exitWeights") or "sum"
     try:
         learnt = exits.learning(weights, positions)
     except UsageError:  # weights of other exits: nothing is known

@@ -61,10 +61,9 @@ def cost(configuration: Configuration, classes: int, position: int, side: int) -
 def macs_to_exits(configuration: Configuration, network: MultiExit, side: int) -> list[int]:
     """The multiply-adds for a picture of side×side pixels that leaves at each exit: those of the exit's standalone
     model, and those of the heads that it passes on the way."""
-    heads = [head.linear for head in network.heads.values()]
-    passed = itertools.accumulate((head.weight.numel() for head in heads[:-1]), initial=0)
-    alone = (cost(configuration, heads[0].out_features, position, side).macs for position in network.exits)
-    return [sum(parts) for parts in zip(alone, passed, strict=True)]
+    alone = [cost(configuration, network.classes, position, side).macs for position in network.exits]
+    heads = itertools.accumulate((head.linear.weight.numel() for head in network.heads.values()), initial=0)
+    return [sum(parts) for parts in zip(alone, heads, strict=False)]  # its own head is in the model of an exit
 
 
 def odd_values(weights: Mapping[str, Tensor]) -> str | None:

@@ -5,6 +5,9 @@ as it is. Compiled, it becomes a chain of loops of which those over the batch ru
 channels; the same arithmetic written out below is fused with the ReLU behind it and the addition before it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +16,7 @@ from models import wholebatch
 
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, computed from sums over each picture when it is compiled for training, and from the batch of
-    all processes in `OverAllProcesses`."""
+    all processes in `over_all_processes`."""
 
     takes_part: bool | None = None  # in the batch of all processes; None: it has one of its own
 
@@ -42,20 +45,17 @@ class BatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)
 
 
-class OverAllProcesses:
+@contextmanager
+def over_all_processes(module: nn.Module, takes_part: bool) -> Iterator[None]:
     """While open, the batch norms of a module in training take the statistics of the batch that all processes share.
 
     All processes go through it, forward and backward; one that does not take part has pictures that do not count.
     """
-
-    def __init__(self, module: nn.Module, takes_part: bool) -> None:
-        self.norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
-        self.takes_part = takes_part
-
-    def __enter__(self) -> None:
-        for norm in self.norms:
-            norm.takes_part = self.takes_part
-
-    def __exit__(self, *_: object) -> None:
-        for norm in self.norms:
+    norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+    for norm in norms:
+        norm.takes_part = takes_part
+    try:
+        yield
+    finally:
+        for norm in norms:
             norm.takes_part = None

@@ -1,6 +1,7 @@
 """What options may not be together, though each of them is legal alone, by program.
 
-Each raises UsageError, which names the options, what they are, and what to give instead.
+Each raises UsageError, which names the options, what they are, and what to give instead. (Those called `against_…` give
+what to say, or None.)
 """
 
 import argparse
@@ -13,8 +14,9 @@ from datasets.catalog import NAMES, TESTED_ON
 from datasets.sizing import SIDE
 from models import exits, names
 from options.declaration import as_text
-from options.values import EXPORTED, GOALS, THRESHOLD, holds
+from options.values import EXPORTED, GOALS, THRESHOLD
 from system.errors import UsageError
+from system.files import is_folder
 
 OF_DISTILLATION = {"teacher": "last", "temperature": 1.0}  # options for --distill, as they are without it
 
@@ -200,7 +202,7 @@ def exporting(options: argparse.Namespace) -> None:
 
 def _at_hand(data: str) -> bool:
     """Whether there are pictures to test on, or can be downloaded."""
-    return data in NAMES or any(holds(data, split) for split in TESTED_ON)
+    return data in NAMES or any(is_folder(data, split) for split in TESTED_ON)
 
 
 def _one_chooses(options: argparse.Namespace) -> None:

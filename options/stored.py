@@ -18,6 +18,7 @@ from system.strict import is_number
 
 Stated = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
+FILE = "opt.json"  # of a run
 LARGEST = 1 << 16  # bytes
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 
@@ -31,8 +32,8 @@ def is_plain(value: Any) -> bool:
 
 def given(path: Path, program: Program, others: Container[str], stated: Stated) -> dict[str, Any]:
     """The values that a file gives, by option, as `Program.given` has those of a command line; none for options that
-    are among the `others`. Of a run's own record, how that run was started is passed over, and of all the other values
-    only what `stated` keeps is taken. A null in it is None, which stands for a default.
+    are among the `others`. Of a run's own record (opt.json), options of one command only are passed over, and of the
+    others those are taken that `stated` keeps. A null in it is None, which stands for a default.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
@@ -107,12 +108,12 @@ def is_kind_of(value: Any, read: Any) -> bool:
 def load(folder: Path) -> Any:
     """What the opt.json of a run holds; UserError if there is none."""
     try:
-        return strict.loads(read(folder / "opt.json"))
+        return strict.loads(read(folder / FILE))
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
         meant = f"; is {folder.parent} meant?" if folder.is_file() else ""
-        raise UserError(f"{folder} is not the folder of a run: opt.json and exit files are in one{meant}") from error
+        raise UserError(f"{folder} is not the folder of a run: {FILE} and exit files are in one{meant}") from error
     except ValueError as error:
         raise UserError(f"{folder} does not hold a run: {error}") from error
 
@@ -122,7 +123,7 @@ def recorded(folder: Path, program: Program) -> dict[str, Any]:
     there are none. They are not checked: their data set need not be here."""
     saved = load(folder)
     if not are_of(saved, program):
-        raise UserError(f"{folder / 'opt.json'} does not hold the options of a run")
+        raise UserError(f"{folder / FILE} does not hold the options of a run")
     return program.resolved(saved)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets.catalog import ENDINGS, NAMES
 from datasets.sizing import SIDES
+from system.files import is_folder
 
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = THRESHOLD, MSDNET = "threshold", "msdnet"  # by which thresholds may be chosen
@@ -68,24 +69,16 @@ def dataset(*splits: str) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if text.upper() in NAMES:
             return text.upper()
-        if text and (not splits or any(holds(text, split) for split in splits)):  # an empty one is meant by nobody
+        if text and (not splits or any(is_folder(text, split) for split in splits)):  # an empty one is meant by nobody
             return text
         raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(NAMES)} nor a folder with {folders}")
 
     return convert
 
 
-def holds(folder: str, split: str) -> bool:
-    """Whether a folder of pictures has this split; no text is too odd for a path to ask."""
-    try:
-        return Path(folder, split).is_dir()
-    except (OSError, ValueError):  # a name that is too long or that none can be, a folder that may not be read
-        return False
-
-
 def folder(text: str) -> str:
     """The path of a folder that is there."""
-    if not text or not holds(text, ""):
+    if not text or not is_folder(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return text
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.plots import GREY, costs, distinct, png, style
+from reports.plots import GREY, against_macs, distinct, png, style
 from reports.tables import amount, table
 from system.output import printable
 
@@ -27,7 +27,7 @@ def _figure(title: str, rows: Sweep, macs: float, error: float) -> "Figure":
     exits, points, shares = ([row for row in rows if row[name] is not None] for name in ("exit", "threshold", "ratio"))
     cost = [row["macs"] for row in points]
     line, other = distinct(2)
-    figure, axes = costs(title, "multiply-adds for one picture, on average")
+    figure, axes = against_macs(title, "multiply-adds for one picture, on average")
     axes.plot(cost, [row["mixture"] for row in points], "--", color=GREY, label="mixture of neighbouring exits")
     axes.plot([row["macs"] for row in exits], [row["error"] for row in exits], "o", color=GREY, label="single exits")
     axes.plot(cost, [row["error"] for row in points], "-", color=line, label="early exit by confidence")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.cards import Card, pareto
-from reports.plots import GREY, RESOLUTION, TITLE_WIDTH, Colour, costs, distinct, fitted, png, style
+from reports.plots import GREY, RESOLUTION, TITLE_WIDTH, Colour, against_macs, distinct, fitted, png, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def draw_tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Line
 
 
 def _tradeoff(title: str, series: Mapping[str, Sequence[Point]], curve: Line | None = None) -> "Figure":
-    figure, axes = costs(title, "multiply-adds for one picture")
+    figure, axes = against_macs(title, "multiply-adds for one picture")
     colours = distinct(len(series))
     if curve:
         axes.plot(*zip(*curve.places, strict=True), "-", color=colours[-1], linewidth=1, label=curve.label)

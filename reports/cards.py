@@ -24,7 +24,7 @@ class ExitCard:
     failure_auroc: float | None  # 0.5: confidence tells no mistake; 1: it tells all; None: no mistakes, or nothing else
     latency_median_ms: float  # of one picture
     latency_p95_ms: float
-    pictures_per_second: float  # in batches of 128; of pictures above 32 pixels of fewer, to 16
+    pictures_per_second: float  # in batches of 128; of pictures above 32 pixels of fewer, at least 16
     pareto_optimal: bool  # no other exit is as good in multiply-adds and error, and better in one of them
 
 
@@ -53,7 +53,7 @@ def as_json(card: Card) -> bytes:
     return strict.dumps(asdict(card))
 
 
-def exit_card(card: Card, folder: Path) -> str:
+def as_text(card: Card, folder: Path) -> str:
     """A card as a table for a terminal, a row for each exit; the files are those in `folder`."""
     exits = card.exits
     mirror = ", each with its mirror image" if card.mirror else ""

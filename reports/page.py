@@ -12,7 +12,6 @@ from formats import exit_file
 from models import names
 from models.names import Configuration
 from models.networks import cost
-from options import stored
 from options.recipes import BY_DATASET
 from reports.tables import percent
 from system.output import printable, quoted
@@ -27,7 +26,7 @@ def of_run(files: Mapping[int, Path]) -> str:
     no path of the machine and no time of day. UserError, naming the file, where one cannot be read."""
     headers = {position: exit_file.read_header(path) for position, path in files.items()}
     header, program = headers[max(files)], exit_file.written_by(files[max(files)])
-    configuration, options = names.from_fields(header["network"]), stored.known(header.get("options"), opts.MAIN)
+    configuration, options = names.from_fields(header["network"]), opts.of_header(header)
     epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
     length = f"{epochs} epoch{'s' * (epochs > 1)}"
     own = f" and the defaults of {header['dataset']}" if header["dataset"] in BY_DATASET else ""

@@ -147,7 +147,7 @@ def empty(title: str, xlabel: str, size: tuple[float, float]) -> "tuple[Figure, 
     return figure, axes
 
 
-def costs(title: str, xlabel: str) -> "tuple[Figure, Axes]":
+def against_macs(title: str, xlabel: str) -> "tuple[Figure, Axes]":
     """The same for errors against multiply-adds."""
     from matplotlib.ticker import EngFormatter
 

@@ -4,30 +4,23 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from formats.log_file import error_column
 from models.names import Configuration
 from system.output import printable
 
-if TYPE_CHECKING:
-    from models.metrics import Result
 
+def epoch_line(row: Mapping[str, Any], epochs: int, exits: Sequence[int], evaluated_name: str) -> str:
+    """What one of so many epochs gave, from its row of the log: its seconds, the mean loss, and each exit's error in
+    percent on the training pictures and, if it was tested, on the `test` or `validation` pictures."""
 
-def epoch_line(
-    epoch: int,
-    epochs: int,
-    seconds: float,
-    exits: Sequence[int],
-    train: "Result",
-    name: str,
-    evaluated: "Result | None",
-) -> str:
-    """What one epoch (counted from 0) gave: the mean loss, and each exit's error in percent, if it was tested."""
-    trained = (
-        f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  {seconds:.1f} s  loss {train.loss:.3f}  "
-        f"train error {exit_errors(exits, train.errors)}"
-    )
-    return f"{trained}  {name} error {exit_errors(exits, evaluated.errors)}" if evaluated else trained
+    def errors(pictures: str) -> str:
+        return f"{pictures} error {exit_errors(exits, [row[error_column(pictures, position)] for position in exits])}"
+
+    epoch = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+    trained = f"{epoch}  {row['seconds']:.1f} s  loss {row['train_loss']:.3f}  {errors('train')}"
+    return trained if row[f"{evaluated_name}_loss"] is None else f"{trained}  {errors(evaluated_name)}"
 
 
 def exit_errors(exits: Sequence[int], errors: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step. No
-link is followed on the way, so nothing is written but the file that was asked for. And files that are read: regular
-ones only, because a pipe would be waited for."""
+link takes the place of a file that is written, so nothing else is; their folder may be given by a link. And files that
+are read: regular ones only, because a pipe would be waited for."""
 
 import errno
 import math
@@ -26,6 +26,14 @@ def real(path: Path) -> Path:
     """Where a path leads when all links are followed, as far as they lead anywhere: `Path.resolve`, which raises
     RuntimeError before Python 3.13 for a link to itself."""
     return Path(os.path.realpath(path))
+
+
+def is_folder(*parts: str) -> bool:
+    """Whether there is a folder at a path; no text is too odd to ask."""
+    try:
+        return Path(*parts).is_dir()
+    except (OSError, ValueError):  # a name that is too long or that none can be, a folder that may not be read
+        return False
 
 
 def near(path: Path) -> Path:

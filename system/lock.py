@@ -25,8 +25,8 @@ ATTEMPTS = 5  # to make the folder and the file in it
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
-    """Make the folder, if need be, and keep every other process from opening it here until the block ends. Yields what
-    raises UserError once the folder has another place than here, where another run may be at work by then.
+    """Make the folder, if need be, and keep every other process from opening it here until the block ends. Yields a
+    check, which raises UserError once the folder was moved or replaced: another run may be at work here by then.
 
     The lock file names the process and its host. The system drops the lock of a process that dies; who finds its
     name takes the folder over and tells the user so, as it does where the file system has no locks. Raises UserError
@@ -59,7 +59,7 @@ def in_turn(folder: Path, doing: str) -> Iterator[None]:
         yield
         return
     with _opened(folder) as file:  # over NFS only a file that may be written into can be locked
-        with suppress(OSError):
+        with suppress(OSError):  # flock, which keeps threads of one process apart, too
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -143,7 +143,7 @@ def _take(file: BinaryIO, folder: Path) -> bool:
     """Lock the file; whether there are locks. Raises UserError where another process has it."""
     if not fcntl:
         return True
-    try:
+    try:  # lockf, because loader workers inherit a lock by flock, and would have it when their run was killed
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = os.fstat(file.fileno()).st_nlink > 0  # not the file that another run is just done with
     except (BlockingIOError, PermissionError):

@@ -24,6 +24,10 @@ class Machine(NamedTuple):
         """What `arithmetic.autocast` computes in; None: float32."""
         return arithmetic.DTYPES[self.precision]
 
+    def autocast(self) -> torch.autocast:
+        """A context in which a network computes in this precision."""
+        return arithmetic.autocast(self.device, self.dtype)
+
 
 def choose(count: int | None, precision: str) -> Machine:
     """The machine for `--nGPU count` and `--precision precision`. Where it does not compute that natively, it says so

@@ -225,8 +225,8 @@ def joint(model: "nn.Module") -> "nn.Module":
 
 
 def combine(sums: "Sequence[Tensor]", means: "Sequence[Tensor]", part: float) -> None:
-    """Replace tensors, in one message, by their sums over all processes and by their means, in which this process
-    counts for a `part`; the parts of all processes are 1 together."""
+    """In one message, replace `sums` by their sums over all processes, and `means` by their means, in which this
+    process counts for a `part`; the parts of all processes are 1 together."""
     if size() == 1:
         return
     import torch

@@ -105,6 +105,12 @@ def test_a_name_that_several_data_sets_have_is_asked_back(finished, pictures, tm
         predict.main([NAME, str(pictures), "--save", str(tmp_path)])
 
 
+def test_the_brackets_of_a_data_set_are_no_pattern(finished, pictures, tmp_path):
+    (tmp_path / f"my1-{NAME}").symlink_to(finished[1])
+    with pytest.raises(UserError, match=rf"no exit files of my\[1\]-{NAME} in"):
+        predict.main([f"my[1]-{NAME}", str(pictures), "--save", str(tmp_path)])
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_standard_input_lists_paths(encoding, pictures, monkeypatch, told):
     paths = [pictures / "03.png", pictures / "below"]

@@ -20,7 +20,7 @@ class Display:
         self.title, self.files, self.evaluated_name, self.tell = title, files, evaluated_name, tell
         self.scalars = scalars.Scalars(files.folder / "tensorboard") if tensorboard else None
         self.due = 0.0  # when curves may be drawn again
-        self.unmade: set[str] = set()  # what was told to be so
+        self.unmade: set[str] = set()  # of these, the user was told
 
     @world.first_only
     def show(self, log: Sequence[Mapping[str, Any]], last: bool) -> None:

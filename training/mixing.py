@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SHARES = 2**32 - 3  # in seeds, tells these numbers from those that vary a picture
+SHARES = 2**32 - 3  # a stream of random numbers, as those in datasets/loaders.py
 
 
 def share(alpha: float, seed: int, epoch: int, index: int) -> float:

@@ -41,14 +41,14 @@ class Plan:
         """The part of the training that is done before a step, both counted from 0."""
         return min((epoch + index / self.steps) / self.epochs, 1.0)
 
-    def side_at(self, epoch: int) -> int:
-        """The side in pixels that an epoch begins with."""
-        return schedules.side(self.progress(epoch, 0), self.first_side, self.side)
+    def side_at(self, epoch: int, index: int = 0) -> int:
+        """The side in pixels of the pictures of a step, both counted from 0."""
+        return schedules.side(self.progress(epoch, index), self.first_side, self.side)
 
     def after(self, epochs: int, steps: int = 0, taken: int | None = None) -> Iterator[Step]:
-        """The steps that are left after so many whole epochs and `steps` steps of the next one. Those steps took the
-        first `taken` pictures of their epoch; None: as many as this plan gives them, where an older version may have
-        divided the last ones otherwise."""
+        """The steps that are left after so many whole epochs and `steps` steps of the next one, which took the first
+        `taken` pictures of their epoch; None: as many as in this plan. (Older versions divided the last pictures of an
+        epoch otherwise.)"""
         taken = self.pictures_after(steps) if taken is None else taken
         if steps == self.steps:
             epochs, steps, taken = epochs + 1, 0, 0
@@ -57,7 +57,7 @@ class Plan:
             for index in range(steps, self.steps):
                 upto = self.pictures_after(index + 1)
                 batch, taken = order[taken:upto], upto
-                progress = self.progress(epoch, index)
-                side = schedules.side(progress, self.first_side, self.side)
-                yield Step(epoch, index, progress, side, world.own(batch), world.own(range(len(batch))), len(batch))
+                own, places = world.own(batch), world.own(range(len(batch)))
+                side = self.side_at(epoch, index)
+                yield Step(epoch, index, self.progress(epoch, index), side, own, places, len(batch))
             steps = taken = 0

@@ -24,6 +24,7 @@ from formats import log_file, state_file
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
+from options import stored
 from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
@@ -119,7 +120,7 @@ class Run:
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, batch, stop)
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
-        self.state = State(self.trainer, self.data.evaluated_name, self.data.validates)
+        self.state = State(self.trainer, self.data.evaluated_name)
         self.save_due = self._next_save()
         self.agreement = world.Agreement()
         if saved:
@@ -158,7 +159,7 @@ class Run:
         """Say what is going to happen, write what a resume needs before the first step."""
         self._introduce()
         self.state.clock.start()
-        self.files.write("opt.json", strict.dumps(vars(self.options)))
+        self.files.write(stored.FILE, strict.dumps(vars(self.options)))
         if not self.state.log and not self.state.step:
             self.save_state()
         self._mend_exits()
@@ -166,19 +167,18 @@ class Run:
             self.display.show(self.state.log, last=True)  # the run that was interrupted may not have drawn them
 
     def _introduce(self) -> None:
-        options, before, state = self.options, self.options_before, self.state
-        print(introduction.subject(self.configuration, self.data, catalog.label(options.data)))
-        print(introduction.settings(options, self.chosen_by_auto))
-        print(introduction.where(self.files.folder, state, self.plan, resumed=before is not None))
+        options, before, state, device = self.options, self.options_before, self.state, self.devices[0]
+        lines = (
+            introduction.subject(self.configuration, self.data, catalog.label(options.data)),
+            introduction.settings(options, self.chosen_by_auto),
+            introduction.where(self.files.folder, state, self.plan, resumed=before is not None),
+        )
         if before:  # it keeps its recipe
             note, unfit = introduction.extension(options, before, state, self.plan), None
         else:
-            note, unfit = introduction.hint(options, self.macs, self.devices[0]), outside_recipe(options)
-        if note:
-            print(note)
-        sys.stdout.flush()
-        warnings = (arithmetic.slow(options.precision, self.devices[0]), unfit, self.crowding)
-        for warning in filter(None, warnings):
+            note, unfit = introduction.hint(options, self.macs, device), outside_recipe(options)
+        print("\n".join(filter(None, (*lines, note))), flush=True)
+        for warning in filter(None, (arithmetic.slow(options.precision, device), unfit, self.crowding)):
             tell(warning)
 
     def _batches(self) -> Iterator[Batch]:
@@ -237,16 +237,15 @@ class Run:
         state, exits, name = self.state, self.configuration.exits, self.data.evaluated_name
         evaluated = tested and tested.result
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
-        pictures, seconds = len(self.data.train), state.clock.seconds()
-        state.log.append(log_file.row(epoch, exits, trained, name, evaluated, rate, pictures, seconds))
+        row = log_file.row(epoch, exits, trained, name, evaluated, rate, len(self.data.train), state.clock.seconds())
+        state.log.append(row)
         state.begin_epoch()  # what follows takes time of the next one
         self.files.write(log_file.FILE, tables.as_csv(state.log))
         self.save_state()
         if tested and state.kept_epoch() == state.epochs_done:
             self.files.write_exits(tested.network, self._header(), tested.result.errors)
         self.display.show(state.log, last=epoch + 1 == self.options.nEpochs)
-        took = sum(seconds.values())
-        self.progress.line(tables.epoch_line(epoch, self.options.nEpochs, took, exits, trained, name, evaluated))
+        self.progress.line(tables.epoch_line(row, self.options.nEpochs, exits, name))
 
     @world.first_only
     def save_state(self) -> None:

@@ -26,7 +26,7 @@ from training.plan import Plan
 from training.schedules import ExitWeights, LearningRate
 from training.trainer import Trainer
 
-REFERENCE_BATCH = 128  # the batch size that a scaled learning rate is given for
+REFERENCE_BATCH = 128  # at this batch size --scaleLR leaves --LR as it is
 
 
 def training_macs(configuration: names.Configuration, data: TrainingData, side: int, epochs: int) -> int:

@@ -21,12 +21,11 @@ FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
 
 class State:
-    """The log of the epochs that are done, and the sums and seconds of the one that is not. `evaluated_name`
-    is what the log calls the pictures that are not trained on: `test` or `validation`; with `validates` the epoch that
-    does best on them is kept."""
+    """The log of the epochs that are done, and the sums and seconds of the one that is not. `evaluated_name` is what
+    the log calls the pictures that are not trained on: `test`, or `validation`, on which the best epoch is kept."""
 
-    def __init__(self, trainer: Trainer, evaluated_name: str, validates: bool) -> None:
-        self.trainer, self.evaluated_name, self.validates = trainer, evaluated_name, validates
+    def __init__(self, trainer: Trainer, evaluated_name: str) -> None:
+        self.trainer, self.evaluated_name = trainer, evaluated_name
         self.log: list[dict[str, Any]] = []  # a row for each epoch
         self.begin_epoch()
 
@@ -48,7 +47,8 @@ class State:
         learning = exits.learning(self.trainer.exit_weights.weights, self.trainer.network.exits)
         column = log_file.error_column(self.evaluated_name, learning[-1])
         tested = {row["epoch"]: row[column] for row in self.log if row[column] is not None}
-        return min(tested, key=tested.get, default=None) if self.validates else max(tested, default=None)
+        validates = self.evaluated_name == "validation"
+        return min(tested, key=tested.get, default=None) if validates else max(tested, default=None)
 
     def saved(self) -> dict[str, Any]:
         """All of it, with the weights and what training needs, for a training state. Raises NotFinite where there is
@@ -95,7 +95,7 @@ class State:
             raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
         self.clock = Clock.restored(saved["seconds"])
         sums = like(saved["sums"], self.sums.state(), "sums")
-        full = min(self.step * plan.batch_size, plan.pictures)  # an older version left the last step what it left
+        full = min(self.step * plan.batch_size, plan.pictures)  # as in older versions: the last step took what was left
         done, wrong = sums["pictures"], sums["wrong"]
         if done not in (plan.pictures_after(self.step), full) or not ((wrong >= 0) & (wrong <= done)).all():
             raise ValueError(f"sums are not those of {self.step} steps")

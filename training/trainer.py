@@ -17,7 +17,7 @@ from datasets.sizing import SIDE, SIDES
 from models.losses import Objective
 from models.metrics import Sums
 from models.multiexit import MultiExit
-from models.norm import OverAllProcesses
+from models.norm import over_all_processes
 from system import world
 from system.arithmetic import autocast
 from system.devices import place
@@ -69,7 +69,9 @@ class Trainer:
         self.dtype, self.mixup, self.compiled_batch, self.seed = dtype, mixup, compiled_batch, seed
         self.sync_norms = sync_norms and world.size() > 1
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(network.learns(name, self.exit_weights.weights))  # processes wait for all that do
+            parameter.requires_grad_(
+                network.learns(name, self.exit_weights.weights)
+            )  # of several processes, each waits for all
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         if world.size() > 1:
             self._lay_out_gradients()
@@ -141,7 +143,7 @@ class Trainer:
         # Losses are means over the pictures here, and gradients become means over the processes. Of two processes, one
         # with 3 of 4 pictures counts 2 · 3/4 times, the other 2 · 1/4 times: the mean is that over all 4.
         scale = world.size() * part
-        with self._traceless(), OverAllProcesses(self.network, part > 0) if self.sync_norms else nullcontext():
+        with self._traceless(), over_all_processes(self.network, part > 0) if self.sync_norms else nullcontext():
             with autocast(self.device, self.dtype):
                 logits = model(images)
             logits = [z.float() for z in logits]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports import cards
-from reports.cards import Card, ExitCard, exit_card, pareto
+from reports.cards import Card, ExitCard, as_text, pareto
 
 EXIT = ExitCard(
     position=164,
@@ -28,7 +28,7 @@ CARD = Card("AuxResNet-26-2/10", "CIFAR100", 10_000, 100, False, "float", "CPU",
 
 
 def test_the_table_fits_a_terminal_even_with_large_numbers():
-    lines = exit_card(CARD, Path("runs/CIFAR100-AuxResNet-26-2-w10")).splitlines()
+    lines = as_text(CARD, Path("runs/CIFAR100-AuxResNet-26-2-w10")).splitlines()
     assert lines[0] == "AuxResNet-26-2/10 on CIFAR100: 10,000 test pictures; timed on CPU, 2 threads, float"
     assert lines[1:3] == ["folder: runs/CIFAR100-AuxResNet-26-2-w10/", ""]
     assert max(map(len, lines)) <= 120
@@ -40,17 +40,17 @@ def test_the_table_fits_a_terminal_even_with_large_numbers():
 
 def test_what_a_network_has_not_is_left_out_or_said():
     few = replace(EXIT, top5_error_percent=None, failure_auroc=None, pareto_optimal=False)
-    title, _, row = exit_card(replace(CARD, classes=5, mirror=True, exits=(few,)), Path("/x")).splitlines()[3:]
+    title, _, row = as_text(replace(CARD, classes=5, mirror=True, exits=(few,)), Path("/x")).splitlines()[3:]
     assert "top-5" not in title
     assert row.split()[9:12] == ["88.88", "%", "none"]
     assert row.split()[-2] == "no"
-    assert "each with its mirror image" in exit_card(replace(CARD, mirror=True), Path("/x"))
+    assert "each with its mirror image" in as_text(replace(CARD, mirror=True), Path("/x"))
 
 
 def test_a_folder_below_is_shown_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "\nfolder: runs/a/\n" in exit_card(CARD, tmp_path / "runs" / "a")
-    assert "\nfolder: /elsewhere/a/\n" in exit_card(CARD, Path("/elsewhere/a"))
+    assert "\nfolder: runs/a/\n" in as_text(CARD, tmp_path / "runs" / "a")
+    assert "\nfolder: /elsewhere/a/\n" in as_text(CARD, Path("/elsewhere/a"))
 
 
 def test_json_holds_every_field_with_its_unit():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from formats import log_file
 from models import names
 from models.metrics import Result
 from reports.tables import amount, epoch_line, exit_table, table
@@ -49,8 +50,10 @@ def test_counts_have_three_digits():
 
 def test_an_epoch_is_one_line():
     trained, tested = Result(1.5, (30.0, 25.0)), Result(1.2, (20.0, 15.125))
-    line = epoch_line(1, 10, 12.34, (9, 14), trained, "validation", tested)
+    seconds = {"training": 10.0, "testing": 2.3, "other": 0.04}
+    rows = [log_file.row(1, (9, 14), trained, "validation", result, 0.1, 500, seconds) for result in (tested, None)]
+    line, untested = (epoch_line(row, 10, (9, 14), "validation") for row in rows)
     assert line == (
         "epoch  2/10  12.3 s  loss 1.500  train error 9: 30.00 14: 25.00  validation error 9: 20.00 14: 15.12"
     )
-    assert epoch_line(1, 10, 12.34, (9, 14), trained, "test", None) == line.partition("  validation")[0]
+    assert untested == line.partition("  validation")[0]

@@ -15,7 +15,7 @@ from datasets.transforms import Augmentation
 from inference import evaluation
 from models.losses import Objective
 from models.metrics import Sums
-from models.norm import BatchNorm, OverAllProcesses
+from models.norm import BatchNorm, over_all_processes
 from system import world
 from training.optimizers import Optimization
 from training.plan import Plan
@@ -156,7 +156,7 @@ def normalised(whole):
     images, gradients = (3 * torch.randn(whole, 3, 5, 4).to(memory_format=torch.channels_last) + 1 for _ in range(2))
     own = list(world.own(range(whole)))
     taken = images[own or [0]].requires_grad_()
-    with OverAllProcesses(norm, bool(own)) if world.size() > 1 else nullcontext():
+    with over_all_processes(norm, bool(own)) if world.size() > 1 else nullcontext():
         answers = norm(taken)
         answers.backward(gradients[own or [0]] * bool(own))
     shared = [world.total(parameter.grad) for parameter in norm.parameters()] + list(norm.buffers())
