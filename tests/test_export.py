@@ -129,7 +129,7 @@ def test_int8_tells_its_cost(finished, tmp_path, capsys):
 
 
 def test_noise_will_do_where_there_are_no_data(finished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(asking, "pictures", None)  # they are not asked for
+    monkeypatch.setattr(asking, "test_pictures", None)  # they are not asked for
     run(finished, "--to", tmp_path / "model.pt2", "--check", 0)
     out = capsys.readouterr().out
     assert "256 pictures of noise" in out
