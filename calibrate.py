@@ -18,6 +18,7 @@ import opts
 from datasets import catalog
 from models import names
 from options import rules
+from reports import destination
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
 
@@ -53,11 +54,13 @@ def main(argv: Sequence[str]) -> None:
     policy = calibration.make_policy(goal, held, model.network, macs, costs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
-    contents = (policies.as_json(policy), tables.as_csv(rows), adaptive.draw(title, rows, policy.macs, policy.error))
-    for name, content in zip(FILES, contents, strict=True):
-        write(out / name, content)
-    print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
-    print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
+    write(out / FILES[0], policies.as_json(policy))
+    write(out / FILES[1], tables.as_csv(rows))
+    try:
+        write(out / FILES[2], adaptive.draw(title, rows, policy.macs, policy.error))
+    finally:  # the policy is there, too, where it cannot be drawn
+        print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
+        print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
     print(f"written: {FILES[0]}, {FILES[1]} and {FILES[2]} in {out}/")
 
 
@@ -79,8 +82,10 @@ def target(options: Namespace, run: Path) -> Path:
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or drop --out, to write into {run}/")
-    if names.holds_exits(out) and not out.samefile(run):
-        raise UserError(f"--out {out} is the folder of another run; give another, or drop --out, to write into {run}/")
+    if destination.has_records(out) and not out.samefile(run):
+        raise UserError(
+            f"--out {out} is the folder of another run, or a bundle; give another, or drop --out, to write into {run}/"
+        )
     for name in FILES:
         check_target(out / name)
     return out

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     # These import PyTorch, which --help and mistakes need not wait for.
-    from inference import asking, comparison, early_exit, exported, latency, policies, routing, saved
+    from inference import asking, comparison, conditional, early_exit, exported, latency, policies, routing, saved
     from system.devices import CPU
     from system.machine import Machine
 
@@ -51,6 +51,11 @@ def main(argv: Sequence[str]) -> None:
         exported.require_packages(target)
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
     policy = policies.find(Path(options.policy), model) if options.policy else None
+    if policy and not options.bundle and len(policy.positions) > conditional.MOST_EXITS:
+        raise UserError(
+            f"--to {target}: a file may have {conditional.MOST_EXITS} exits, {options.policy} is for "
+            f"{len(policy.positions)}; give --bundle DIR in its place, which may have any number"
+        )
     rule = policy or early_exit.only(*model.files)
     pictures = to_compare(options, model)
     content, answers = made(options, model, policy, target)

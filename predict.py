@@ -7,6 +7,8 @@ python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """
 
+import codecs
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +22,7 @@ from reports import destination
 from reports.answers import FORMATS, Answer
 from system import files
 from system.errors import UserError, one_line_errors
+from system.output import LONGEST_MESSAGE, printable
 
 if TYPE_CHECKING:
     from inference.classifier import Model
@@ -64,8 +67,8 @@ def named(words: Iterable[str]) -> Iterator[str]:
             continue
         if sys.stdin is None:
             raise UserError("- reads paths from standard input, which is closed; give paths, or open it")
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")  # paths as they are, after a mark
-        yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        lines = (line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n") for line in sys.stdin.buffer)
+        yield from (os.fsdecode(line) for line in lines if line.strip())  # paths as the system has them
 
 
 def same(path: str, other: str) -> bool:
@@ -112,18 +115,18 @@ def only(folder: str, roots: Sequence[Path]) -> str:
 def readable(
     answers: "Iterable[Answer | UserError]", total: int, into_file: bool, unreadable: list[UserError]
 ) -> "Iterator[Answer]":
-    """The answers, with a bar on a terminal unless they are printed on that; what could not be read is named on
-    standard error and added to `unreadable`."""
+    """The answers, with a bar on a terminal unless they are printed on that, where no path may break a line; what could
+    not be read is named on standard error and added to `unreadable`."""
     from tqdm import tqdm
 
-    hidden = None if into_file or not sys.stdout.isatty() else True
-    with tqdm(answers, "predicting", total, leave=False, unit="img", disable=hidden) as bar:
+    seen = sys.stdout.isatty() and not into_file
+    with tqdm(answers, "predicting", total, leave=False, unit="img", disable=seen or None) as bar:
         for answer in bar:
             if isinstance(answer, UserError):
                 unreadable.append(answer)
                 bar.write(f"predict.py: {answer}", file=sys.stderr)
             else:
-                yield answer
+                yield answer._replace(path=printable(answer.path, LONGEST_MESSAGE)) if seen else answer
 
 
 def write(pieces: Iterable[str], target: str | None) -> None:

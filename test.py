@@ -92,14 +92,13 @@ def chosen_policy(options: Namespace, model: "SavedModel") -> "Policy | None":
 def print_card(
     options: Namespace, model: "SavedModel", policy: "Policy | None", pictures: "Pictures", runs_on: "Machine"
 ) -> None:
-    """Print the card of all exits; write it and draw it, with a policy, where that is asked for."""
+    """Write the card of all exits and draw it, with a policy, where that is asked for; then print it."""
     from inference import asking, card
     from inference.calibration import Answered
     from reports import card_plots, cards
 
     logits, targets = asking.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, catalog.label(options.data), logits, targets, runs_on, options.mirror)
-    print(cards.as_text(found, model.folder))
     if options.json:
         write(Path(options.json), cards.as_json(found))
     if options.plot:
@@ -110,6 +109,7 @@ def print_card(
             point, curve = early_exit_places(model, policy, answers)
             points["early exit"] = [point]
         write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
+    print(cards.as_text(found, model.folder))
 
 
 def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Line]":
@@ -128,21 +128,22 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered"
 
 
 def print_error(options: Namespace, model: "SavedModel", pictures: "Pictures", runs_on: "Machine") -> None:
-    """Print the error of one exit, or of the ensemble of those that learnt, and, where asked for, of each class."""
+    """Print the error of one exit, or of the ensemble of those that learnt, and, where asked for, of each class, which
+    may be drawn first."""
     from inference import asking
     from models import metrics
     from reports import card_plots, cards
 
     ensemble = options.exit == "ensemble"
     (logits,), targets = asking.collect(model, pictures, runs_on, options.mirror, ensemble)
+    confusion = metrics.confusion(logits, targets) if options.perClass else None
+    if options.plot:
+        who = "the ensemble" if ensemble else f"exit {max(model.files)}"
+        title = f"{who} of {model.header['name']} on {catalog.label(options.data)}"
+        write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
     print(f"error {metrics.top_error(logits, targets):.2f}")
-    if options.perClass:
-        confusion = metrics.confusion(logits, targets)
+    if confusion:
         print(f"\n{cards.class_table(confusion, pictures.classes)}")
-        if options.plot:
-            who = "the ensemble" if ensemble else f"exit {max(model.files)}"
-            title = f"{who} of {model.header['name']} on {catalog.label(options.data)}"
-            write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
 
 
 def print_policy(

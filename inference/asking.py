@@ -31,8 +31,8 @@ def check_same_classes(model: SavedModel, pictures: Pictures, where: str) -> Non
     trained_on, classes = model.header["dataset"], tuple(model.header["classes"])
     if pictures.classes != classes:
         raise UserError(
-            f"{where} has {_some(pictures.classes)}, the model was trained on {trained_on} with {_some(classes)}; "
-            f"give {trained_on}, or pictures of the same classes"
+            f"{where} has {_some(pictures.classes, classes)}, the model was trained on {trained_on} with "
+            f"{_some(classes, pictures.classes)}; give {trained_on}, or pictures of the same classes"
         )
 
 
@@ -60,8 +60,11 @@ def collect(
     return logits, targets
 
 
-def _some(classes: Sequence[str]) -> str:
-    shown = ", ".join(printable(name, 40) for name in classes[:3]) + (", …" if len(classes) > 3 else "")
+def _some(classes: Sequence[str], others: Sequence[str]) -> str:
+    """How many classes there are, and some of them, first those that the others lack."""
+    known = set(others)
+    ordered = sorted(classes, key=known.__contains__)
+    shown = ", ".join(printable(name, 40) for name in ordered[:3]) + (", …" if len(classes) > 3 else "")
     return f"{len(classes)} classes ({shown})"
 
 

@@ -2,7 +2,6 @@
 a card, and `run.py`, which sends batches of pictures through them and is `inference/bundle_run.py` as it stands."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from inference.exported import INPUT
 from inference.policies import Policy
 from inference.saved import SavedModel
 from models.folding import folded
-from system import strict
+from system import files, strict
 
 LOGITS = "logits"
 ROUTER = Path(__file__).with_name("bundle_run.py")
@@ -37,31 +36,31 @@ class ToNextExit(nn.Module):
 
 def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
     """The files of a bundle by name; `half` as for `exported.write`."""
-    files, x, taken = {}, exported.black(model, 2), INPUT
+    contents, x, taken = {}, exported.black(model, 2), INPUT
     for position, (segment, head) in zip(policy.positions, folded(model.network).by_exit(), strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
-        first = [] if files else [model.normalise]
+        first = [] if contents else [model.normalise]
         part = ToNextExit(nn.Sequential(*first, segment), head, last)
         if half:
             exported.halve(part)
         program, outputs = exported.program(part, x, any_number=True), [LOGITS] if last else [LOGITS, left]
         text = json.dumps({"model": policy.model, "position": position})
-        files[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
+        contents[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
         with torch.no_grad():
             x, taken = part(x)[-1], left
-    about = {**card(model.header), "model": policy.model, "files": list(files)}
-    files["card.json"] = strict.dumps(about)
-    return {**files, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
+    about = {**card(model.header), "model": policy.model, "files": list(contents)}
+    contents["card.json"] = strict.dumps(about)
+    return {**contents, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 
 
-def answers(files: Mapping[str, bytes]) -> Answers:
-    """What the router of a bundle says about N pictures, from its files."""
+def answers(contents: Mapping[str, bytes]) -> Answers:
+    """What the router of a bundle says about N pictures, from the contents of its files."""
     from inference.bundle_run import Router  # imports onnxruntime
 
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            Path(folder, name).write_bytes(content)
-        router = Router(Path(folder), exported.session_options())
+    with files.temporary_folder() as folder:
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        router = Router(folder, exported.session_options())
 
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
         probabilities, positions = router.route(images.numpy())

@@ -14,9 +14,9 @@ class Mirrored(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """N×H×W×3 uint8 -> the logits of each exit, each N×classes."""
+        """N×H×W×3 uint8 -> the logits of each exit, each N×classes, float32."""
         both = zip(self.model(images), self.model(images.flip(2)), strict=True)
-        return [(plain + mirrored) / 2 for plain, mirrored in both]
+        return [(plain.float() + mirrored.float()) / 2 for plain, mirrored in both]
 
 
 class Ensemble(nn.Module):

@@ -20,6 +20,8 @@ from inference.saved import SavedModel
 from models.folding import folded
 from models.multiexit import MultiExit
 
+MOST_EXITS = 30  # each is a branch within that before it; onnxruntime reads no files with many more
+
 
 class Conditional(nn.Module):
     """A network in which one picture goes no further than to the first exit that is sure of it."""

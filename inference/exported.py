@@ -30,7 +30,7 @@ from inference.saved import SavedModel
 from models.folding import folded
 from system import devices, files, strict
 from system.devices import CPU
-from system.errors import UserError
+from system.errors import UserError, is_shortage, reason
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
@@ -100,7 +100,7 @@ def _as_pt2(program: ExportedProgram, text: str) -> bytes:
 def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], text: str) -> bytes:
     """A program as the content of an ONNX file, with these names for what goes in and comes out, and the text of a card
     in its metadata."""
-    with quiet():
+    with quiet(), packages():
         model = torch.onnx.export(
             program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
         ).model
@@ -226,6 +226,21 @@ def _card(text: str, path: Path) -> dict[str, Any]:
     if not right:
         raise UserError(f"{path} is not of export.py: it does not say which classes it tells apart, of what pictures")
     return found
+
+
+@contextmanager
+def packages() -> Iterator[None]:
+    """While open, what the packages fail at that write ONNX files, whose versions may not fit together, is told in one
+    line. Raises UserError."""
+    try:
+        yield
+    except Exception as error:  # of any kind
+        if isinstance(error, UserError) or is_shortage(error):
+            raise
+        raise UserError(
+            f"no ONNX file could be made: {type(error).__name__}: {reason(error)}; pip install -U -r "
+            "requirements-export.txt installs versions of the packages that fit together"
+        ) from error
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """An ONNX file in 8-bit integers: ranges of activations are measured on training pictures, then weights and activations
 are rounded to 256 levels (onnxruntime's static quantisation)."""
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from datasets import catalog, splits
 from inference import asking, evaluation
-from inference.exported import INPUT, quiet
+from inference.exported import INPUT, packages, quiet
 from inference.saved import SavedModel
+from system import files
 
 PICTURES, BATCH = 512, 64
 
@@ -36,8 +36,8 @@ class _Batches(CalibrationDataReader):
 
 def int8(content: bytes, images: Tensor) -> bytes:
     """The content of an ONNX file with convolutions and linear layers in 8 bits, ranges measured on these pictures."""
-    with tempfile.TemporaryDirectory() as place, quiet():
-        whole, prepared, small = (Path(place) / f"{name}.onnx" for name in ("whole", "prepared", "small"))
+    with packages(), files.temporary_folder() as place, quiet():
+        whole, prepared, small = (place / f"{name}.onnx" for name in ("whole", "prepared", "small"))
         whole.write_bytes(content)
         quant_pre_process(whole, prepared, skip_symbolic_shape=True)
         quantize_static(

@@ -140,7 +140,8 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
     path = Path(model)
     if path.suffix == ".safetensors" or holds_exits(path):
         return None
-    name, rest = _FOLDER.fullmatch(model.removeprefix(f"{dataset}-")).group("name", "rest")
+    bare = model.removeprefix(f"{dataset}-")  # a data set may be called ResNet
+    name, rest = _FOLDER.fullmatch(bare if LIKE_A_NAME.fullmatch(bare) else model).group("name", "rest")
     name = re.sub("-w([0-9]+)", r"/\1", name)
     try:
         return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"

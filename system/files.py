@@ -8,9 +8,10 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from system.errors import UserError
@@ -43,6 +44,18 @@ def near(path: Path) -> Path:
     except OSError:  # it was removed
         return path
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is there while open. Raises UserError where it cannot be made or written into."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise UserError(
+            f"temporary files in {tempfile.gettempdir()}: {error.strerror}; make room there, or set TMPDIR to a folder"
+        ) from error
 
 
 def regular(path: Path) -> os.stat_result:

@@ -18,6 +18,7 @@ from formats import exit_file
 from inference import asking, early_exit, evaluation, latency, policies, routing, saved
 from inference.latency import Latency
 from models import names
+from reports import adaptive
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -49,6 +50,18 @@ def test_a_policy_and_its_sweep_are_left_in_the_run(calibrated):
     assert [row[0] for row in table] == ["5", "9", "14"]
     assert f"policy: error {policy.error:.2f} %" in output
     assert str(folder) in output.splitlines()[-1]
+
+
+def test_a_policy_that_cannot_be_drawn_is_left_and_told(calibrated, tmp_path, monkeypatch, capsys):
+    def no_plot(*_):
+        raise UserError("no plot could be drawn")
+
+    monkeypatch.setattr(adaptive, "draw", no_plot)
+    with pytest.raises(UserError, match="no plot could be drawn"):
+        calibrate.main(["DIGITS", str(calibrated[1]), "--budgetMACs", "20M", "--nGPU", "0", "--out", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adaptive.csv", "policy.json"]
+    told, before = capsys.readouterr().out, calibrated[2]
+    assert told == before.partition("written: ")[0]
 
 
 def test_the_held_out_pictures_are_those_of_the_training(calibrated):
@@ -188,7 +201,8 @@ def test_pictures_of_ones_own(finished, tmp_path):
     assert written[0] == written[1]
     shutil.rmtree(tmp_path / "mine" / "3")
     odd = script("calibrate.py", *line[:-3], tmp_path / "mine", "--out", tmp_path)
-    assert_one_line_error(odd, 1, "mine has 9 classes", "give DIGITS, or pictures of the same classes")
+    told = "mine has 9 classes (0, 1, 2, …), the model was trained on DIGITS with 10 classes (3, 0, 1, …)"  # 3 is not there
+    assert_one_line_error(odd, 1, told, "give DIGITS, or pictures of the same classes")
 
 
 def test_the_pictures_of_a_folder_that_stands_in_for_a_data_set_are_no_held_out_ones(calibrated, tmp_path):
@@ -229,6 +243,9 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
     )
     assert not (tmp_path / "taken" / "policy.json").exists()
     refused(1, "is the folder of another run", line=("DIGITS", NAME, "--save", save, *budget, "--out", finished[1]))
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "segment-5.onnx").touch()
+    refused(1, "or a bundle", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "bundle"))
     refused(2, "a.onnx is for predict.py", "give the run", line=("DIGITS", "a.onnx", *budget))
     refused(1, "--out", "is no folder", line=("DIGITS", NAME, "--save", save, *budget, "--out", tmp_path / "no"))
     alone = tmp_path / "alone"

@@ -13,7 +13,7 @@ from PIL import Image
 import export
 import predict
 from datasets.decoding import decode_one
-from inference import conditional, policies
+from inference import asking, conditional, policies
 from inference.policies import Policy
 from system.errors import UsageError, UserError
 
@@ -98,6 +98,13 @@ def test_what_answers_otherwise_is_not_written(finished, early_policy, tmp_path,
     with pytest.raises(UserError, match=r"onnx is not written: on 360 pictures its probabilities are up to 0\.0"):
         run(finished, early_policy, "--to", tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_more_exits_than_one_file_can_have_are_refused_before_any_work(finished, early_policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(conditional, "MOST_EXITS", len(EXITS) - 1)
+    monkeypatch.setattr(asking, "test_pictures", None)  # they are not asked for
+    with pytest.raises(UserError, match=f"may have {len(EXITS) - 1} exits, .* is for {len(EXITS)}; give --bundle DIR"):
+        run(finished, early_policy, "--to", tmp_path / "model.onnx")
 
 
 MISTAKES = [

@@ -111,12 +111,28 @@ def test_the_brackets_of_a_data_set_are_no_pattern(finished, pictures, tmp_path)
         predict.main([f"my[1]-{NAME}", str(pictures), "--save", str(tmp_path)])
 
 
+def test_a_name_breaks_no_line_of_a_terminal(finished, pictures, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "x\rcat  dog 0.99\n.png"
+    shutil.copy(pictures / "03.png", place)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    predict.main([str(finished[1]), str(place), "--nGPU", "0"])
+    (line,) = capsys.readouterr().out.split("\n")[:-1]
+    assert line.startswith(f"{tmp_path}/x�cat  dog 0.99�.png  ")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_standard_input_lists_paths(encoding, pictures, monkeypatch, told):
     paths = [pictures / "03.png", pictures / "below"]
     listed = "\n".join(map(str, [*paths, ""])).encode(encoding)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
     assert told(NAME, "-") == told(NAME, *paths)
+
+
+def test_names_that_are_listed_are_bytes(pictures, monkeypatch, tmp_path, told):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\r\xe4.png")
+    shutil.copy(pictures / "03.png", place)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(place)), encoding="ascii"))
+    assert told(NAME, "-") == told(NAME, place)
 
 
 def test_a_closed_standard_input_is_told(finished, monkeypatch):

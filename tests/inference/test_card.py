@@ -1,11 +1,13 @@
 """What `test.py` tells beyond the error: the exit card, mirror images, ensembles, classes; and its mistakes."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from conftest import CPU, EXITS, NAME, assert_one_line_error, network, script, write_pictures
+from conftest import CPU, EXITS, NAME, PROJECT, assert_one_line_error, network, script, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
@@ -39,6 +41,20 @@ def answers(finished):
     pictures = digits.load(None, "test")
     with torch.inference_mode():
         return asking.ready(model, CPU)(pictures.images), pictures.targets
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("--exit all --json c.json --plot c.png", ["c.json", "c.png"]),
+        ("--perClass --plot classes.png", ["classes.png"]),
+    ],
+)
+def test_files_are_written_where_nobody_reads_what_is_printed(finished, tmp_path, words, left):
+    line = f'"{sys.executable}" "{PROJECT}/test.py" DIGITS "{finished[1]}" {words} --nGPU 0 >&-'
+    process = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert_one_line_error(process, 1, "standard output: it is closed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers, finished):
@@ -106,6 +122,8 @@ def test_a_mirrored_model_averages_the_logits_of_both_sides():
     first, second = Mirrored(Corner())(images)
     assert first.equal((row + row.flip(1)) / 2)
     assert second.equal(row + row.flip(1))
+    halves = Mirrored(lambda images: [logits.bfloat16() for logits in Corner()(images)])(images)
+    assert [z.dtype for z in halves] == [torch.float32] * 2  # a mean of 16-bit numbers is none of these, as a rule
     (both,) = Ensemble(Mirrored(Corner()))(images)
     assert both.exp().sum(1) == pytest.approx(torch.ones(5))
 

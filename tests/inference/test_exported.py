@@ -260,6 +260,15 @@ def test_other_files_are_named(tmp_path, suffix, bytes_):
         exported.read(path, None, 0 if suffix == ".pt2" else None)
 
 
+def test_packages_that_do_not_fit_together_are_told(monkeypatch):
+    def broken(*_, **__):
+        raise AttributeError("module 'ml_dtypes' has no attribute 'float8_e8m0fnu'")
+
+    monkeypatch.setattr(torch.onnx, "export", broken)
+    with pytest.raises(UserError, match=r"no ONNX file .*AttributeError: module 'ml_dtypes' .*; pip install -U -r req"):
+        exported.as_onnx(None, [], [], "")
+
+
 def test_a_program_of_something_else_is_named(tmp_path):
     with pytest.raises(UserError, match=r"is not of export\.py"):
         exported.runnable(saved_program(nn.Linear(3, 2), torch.zeros(1, 3)), tmp_path / "a.pt2")

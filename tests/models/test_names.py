@@ -115,6 +115,9 @@ def test_folders_tell_networks_of_one_name_apart_and_are_found_by_their_own_spel
 def test_a_run_is_found_by_the_name_of_its_network():
     for model in ("AuxResNet-26-2/10", "AuxResNet-26-2-w10", "CIFAR10-AuxResNet-26-2-w10"):
         assert names.folder_called("CIFAR10", model) == "CIFAR10-AuxResNet-26-2-w10"
+    for data in ("ResNet", "AuxResNet"):  # folders of pictures may be called so
+        for model in ("ResNet-44", f"{data}-ResNet-44"):
+            assert names.folder_called(data, model) == f"{data}-ResNet-44"
     for model in ("AuxResNet-26-2-w1", "AuxResNet-26-2-exits", "AuxResNet-26-2/../..", "SVHN-ResNet-20", "-", ""):
         with pytest.raises(UsageError):
             names.folder_called("CIFAR10", model)

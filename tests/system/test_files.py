@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from conftest import PROJECT, script
 import main
 from system import files, lock
 from system.errors import UserError
+from system.files import temporary_folder
 from system.lock import in_turn, locked
 
 OLD_RUN = PROJECT / "tests" / "fixtures" / "interrupted" / "DIGITS-AuxResNet-8-2"
@@ -108,6 +110,16 @@ def test_a_folder_that_another_run_removes_is_made_anew(tmp_path, monkeypatch, c
     with locked(folder):
         assert (folder / ".lock").exists()
     assert not capsys.readouterr().err
+
+
+def test_a_full_or_missing_place_for_temporary_files_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UserError, match=f"temporary files in {tmp_path}: No space left .*TMPDIR"), temporary_folder():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=f"{tmp_path}/none: No such file .*TMPDIR"), temporary_folder():
+        pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
