@@ -152,8 +152,10 @@ def print_policy(
     """Print the error of routing the pictures by a policy, and what it costs beside single exits."""
     from inference import routing
     from reports import adaptive
+    from system import arithmetic
 
-    contenders, histogram = routing.compare(model, policy, pictures, runs_on, options.compile)
+    with arithmetic.compiling():
+        contenders, histogram = routing.compare(model, policy, pictures, runs_on, options.compile)
     print(f"error {contenders[0].error:.2f}\n\n{adaptive.routed(contenders, policy.positions, histogram)}")
 
 

@@ -1,11 +1,16 @@
 """torchvision's data sets, downloaded on first use, with one clear error where that cannot be done."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from system.errors import UserError
 from system.lock import in_turn
+
+SILENCE = 60.0  # seconds without a byte, after which a server is given up
 
 
 def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
@@ -19,7 +24,8 @@ def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
         pass
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with in_turn(root, "downloading into"):  # who has waited for another finds what that has downloaded
+        # Who has waited for another finds what that has downloaded.
+        with in_turn(root, "downloading into"), _answered_within(SILENCE):
             return source(root, download=True, **options)
     except (OSError, RuntimeError, ValueError, HTTPException) as error:  # the last two of odd proxies and servers
         name = source.__name__
@@ -28,3 +34,14 @@ def fetch(source: type, root: Path, files: str, **options: Any) -> Any:
             f"Put the file there, name its folder with --dataDir, unpack pictures into "
             f"{root / name.lower()}/{{train,test}}/<class>/, or try DIGITS, which needs no download"
         ) from error
+
+
+@contextmanager
+def _answered_within(seconds: float) -> Iterator[None]:
+    """While open, who is waited for longer than this in one go is given up, with a TimeoutError."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -5,12 +5,15 @@ A processor's name says little: a container, an environment variable or a missin
 
 import functools
 import logging
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.nn import functional as F
 
-from system.errors import UserError
+from system.errors import UserError, reason
 
 DTYPES = {"float": None, "bf16": torch.bfloat16, "half": torch.float16}  # what autocast computes in; None: as it is
 NATIVE = 1.2  # where bf16 is computed natively it is this many times as fast as float32, or more: 1.9 on AVX512-BF16
@@ -75,6 +78,23 @@ def check_compiles(device: torch.device) -> None:
             "--compile true: PyTorch finds no compiler here that works, C++ for a CPU or Triton for a GPU; "
             "install one, or give --compile false"
         )
+
+
+class CompilerFailed(UserError):
+    """`torch.compile` failed at code of this program, though it works."""
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """For work by compiled code, which is made when it is first needed. Raises CompilerFailed: the compiler may have
+    been killed, or found no room on the disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        compiler = sys.modules.get("torch._dynamo.exc")  # takes seconds to import, and is there if it has failed
+        if not compiler or not isinstance(error, compiler.TorchDynamoException):
+            raise
+        raise CompilerFailed(f"torch.compile failed ({reason(error)}); --compile false does without it") from error
 
 
 def choose_precision(asked: str, device: torch.device) -> str:

@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
     name takes the folder over and tells the user so, as it does where the file system has no locks. Raises UserError
     where another run is at work, and where the lock file is not one.
     """
-    existed = folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with _opened(folder) as file:
         alone, here = _take(file, folder), partial(_check_here, folder, folder.stat(), file)
         if not alone:
@@ -47,8 +47,8 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
             with suppress(OSError, UserError):  # the folder may be gone
                 here()
                 (folder / LOCK_FILE).unlink()
-                if not existed:
-                    folder.rmdir()  # only if nothing was left in it
+                for place in made:
+                    place.rmdir()  # only if nothing was left in it
 
 
 @contextmanager

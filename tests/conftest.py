@@ -205,6 +205,21 @@ def resume(save, *options):
     main.main([*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(save), "--resume", *options])
 
 
+class FailingAt(torch.nn.Module):
+    """A model as if it were compiled; at the step of this number, counted from 1, it fails when it has computed, as if
+    its backward pass could not be."""
+
+    def __init__(self, step, model):
+        super().__init__()
+        self.left, self.model = step, model
+
+    def forward(self, images):
+        self.left, logits = self.left - 1, self.model(images)
+        if not self.left:
+            raise torch._dynamo.exc.TorchDynamoException("no compiler\nand much more")
+        return logits
+
+
 def flipped(content, at=5000, bit=1):
     """The content of a file with one bit flipped, in the byte at that place."""
     return content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]

@@ -29,7 +29,8 @@ from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, files, processors, strict, world
-from system.errors import UserError, is_shortage, memory_for, out_of_memory
+from system.arithmetic import CompilerFailed
+from system.errors import UserError, is_shortage, memory_for, out_of_memory, reason
 from system.output import quoted, tell
 from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
@@ -54,23 +55,31 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         try:
             with stop.breaking():
                 run = Run(options, configuration, folder, stop, check_held)
-        except Stopped as reason:
-            tell(f"stopped by {reason} before the first step; the same command starts again")
-            sys.exit(reason.status)
+        except Stopped as signalled:
+            tell(f"stopped by {signalled} before the first step; the same command starts again")
+            sys.exit(signalled.status)
         try:
             run.begin()
             yield run
-        except Stopped as reason:
+        except Stopped as signalled:
             world.broadcast(run.save_state)  # by the first process; the others wait for it
-            stopped = reason
+            stopped = signalled
         except WorkerDied as error:
             run.save_state()
             text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
             raise UserError(text) from error
+        except CompilerFailed as error:
+            run.save_state()
+            if stop.number is None:
+                raise UserError(f"{error}; go on with {run.resume_command} --compile false") from error
+            stopped = Stopped(stop.number)  # the signal was sent to the compiler, too
         except Exception as error:
-            if not is_shortage(error):
-                raise
-            raise out_of_memory(f"in {run.progress.place}", run.less_memory, error) from error
+            if is_shortage(error):
+                raise out_of_memory(f"in {run.progress.place}", run.less_memory, error) from error
+            if isinstance(error, torch.AcceleratorError):
+                text = f"the GPU failed: {reason(error)}; go on from the last save with {run.resume_command}"
+                raise UserError(text) from error
+            raise
         finally:
             run.close()
     if stopped:
@@ -112,6 +121,7 @@ class Run:
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         chosen = world.broadcast(lambda: vars(setup.choose(options, self.macs, self.devices, resumed)))
+        stop.check()  # of several processes; a signal to all of them has ended the compiler that was tried, too
         self.options = options = argparse.Namespace(**chosen)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))

@@ -19,9 +19,9 @@ from models.metrics import Sums
 from models.multiexit import MultiExit
 from models.norm import over_all_processes
 from system import world
-from system.arithmetic import autocast
+from system.arithmetic import autocast, compiling
 from system.devices import place
-from system.stopping import Stop, Stopped
+from system.stopping import Stop
 from system.strict import is_number
 from training import mixing, optimizers
 from training.averaging import Average
@@ -158,19 +158,22 @@ class Trainer:
 
     @contextmanager
     def _traceless(self) -> Iterator[None]:
-        """For what comes before the weights move, which may take minutes where it is compiled: a signal breaks it off,
-        and what it has changed, batch norm statistics and the state of dropout's generators, is as it was."""
-        if not self.may_break:
-            yield
-            return
+        """For what comes before the weights move, which may take minutes where it is compiled: where it fails, or where
+        a signal breaks it off, what it has changed, batch norm statistics and the state of dropout's generators, is as
+        it was. Raises CompilerFailed."""
         self.undo.remember()
         try:
-            # Without threads of its own, the backward pass of a GPU, too, lets signals in (`_let_signals_in`).
-            with torch.autograd.set_multithreading_enabled(False), self.stop.breaking():
+            with compiling(), self._letting_signals_in() if self.may_break else nullcontext():
                 yield
-        except Stopped:
+        except BaseException:
             self.undo.restore()
             raise
+
+    @contextmanager
+    def _letting_signals_in(self) -> Iterator[None]:
+        # Without threads of its own, the backward pass of a GPU, too, lets signals in (`_let_signals_in`).
+        with torch.autograd.set_multithreading_enabled(False), self.stop.breaking():
+            yield
 
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""

@@ -3,10 +3,12 @@
 import hashlib
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import tarfile
 import time
+import urllib.request
 from http.client import BadStatusLine, InvalidURL
 from pathlib import Path
 from pkgutil import resolve_name
@@ -186,6 +188,23 @@ class Slow:
 
 def fetched(root):
     download.fetch(Slow, root, "archive is")
+
+
+class Silent:
+    """A data set from a server that takes connections, and says nothing."""
+
+    def __init__(self, root, download):
+        if not download:
+            raise RuntimeError("missing or corrupted")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SILENCE", 0.2)
+    with pytest.raises(UserError, match=r"Silent is not there and could not be downloaded \(timed out\)"):
+        download.fetch(Silent, tmp_path, "archive is")
+    assert socket.getdefaulttimeout() is None
 
 
 def test_two_programs_do_not_download_into_one_file(tmp_path):

@@ -122,6 +122,16 @@ def test_a_full_or_missing_place_for_temporary_files_is_named(tmp_path, monkeypa
         pass
 
 
+def test_folders_that_were_made_for_nothing_are_gone(tmp_path):
+    with locked(tmp_path / "runs" / "new" / "run"):
+        assert (tmp_path / "runs" / "new" / "run").is_dir()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").mkdir()
+    with locked(tmp_path / "runs" / "new" / "run"):
+        (tmp_path / "runs" / "new" / "mine").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "new", "mine"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
 def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypatch, capsys):
     def lockf(*_):

@@ -17,6 +17,7 @@ from conftest import (
     FOLDER,
     PROJECT,
     SMALL,
+    FailingAt,
     exit_files,
     last_state,
     resume,
@@ -31,9 +32,10 @@ from benchmarks.soak import soak
 from datasets import splits
 from formats import state_file
 from reports import plots
+from system import arithmetic
 from system.errors import UserError
 from system.workers import WorkerDied
-from training import run
+from training import run, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +189,22 @@ def test_what_was_done_when_a_loader_worker_died_is_not_lost(tmp_path, monkeypat
     with pytest.raises(UserError, match=r"worker died: process 7 was killed by SIGKILL; go on with .*--resume"):
         main.main([*SMALL, "--save", str(tmp_path)])
     assert last_state(tmp_path / FOLDER)["step"] == 3
+
+
+def test_what_was_done_when_a_step_could_not_be_compiled_is_not_lost(tmp_path, monkeypatch):
+    """As where the compiler is killed, or the disk is full, at the fourth step; this goes on without compiled steps to
+    the bits of a run that never had any: the step has left no trace."""
+    monkeypatch.setattr(arithmetic, "compiles", lambda _: True)
+    monkeypatch.setattr(trainer, "_compiled", lambda model: FailingAt(4, model))
+    with pytest.raises(
+        UserError, match=r"^torch.compile failed \(no compiler\);.* go on with .*--resume .* --compile f"
+    ):
+        main.main([*SMALL, "--save", str(tmp_path / "failed"), "--compile", "true"])
+    folder = tmp_path / "failed" / FOLDER
+    assert last_state(folder)["step"] == 3
+    main.main(["--resume", str(folder), "--compile", "false"])
+    main.main([*SMALL, "--save", str(tmp_path / "plain")])
+    assert exit_files(folder) == exit_files(tmp_path / "plain" / FOLDER)
 
 
 def test_a_run_that_waits_for_a_stopped_worker_answers_signals(tmp_path):

@@ -12,16 +12,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, epochs_saved, exit_files, last_state, logged, points, script, stopped, together
+from conftest import (
+    PROJECT,
+    FailingAt,
+    epochs_saved,
+    exit_files,
+    last_state,
+    logged,
+    points,
+    script,
+    stopped,
+    together,
+)
 
 import main
 from datasets import catalog, identity, splits
 from formats import exit_file
-from system import world
+from system import arithmetic, world
 from system.errors import UserError
 from system.workers import WorkerDied
-from training import run, setup
+from training import run, setup, trainer
 from training.run import Run
+from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -183,6 +195,48 @@ def test_what_was_done_when_a_worker_of_one_process_died_is_not_lost(tmp_path):
     assert first.startswith("a loader worker died: process 7 was killed by SIGKILL; go on with torchrun")
     assert other.startswith("another process was lost")
     assert last_state(tmp_path / FOLDER)["step"] == 3
+
+
+def signalled_while(owner, name, save, *options):
+    """The status with which a process ends that trains beside another, if a signal comes when the function `name` of
+    `owner` is called."""
+    real = getattr(owner, name)
+
+    def hear(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **named)
+
+    arithmetic.compiles = lambda _: True
+    setattr(owner, name, hear)
+    with pytest.raises(SystemExit) as ended:
+        trained(save, "--compile", "true", *options)
+    return ended.value.code
+
+
+def signalled_while_it_tries_a_compiler(save):
+    """The same, where the first process, which hears the signal, chooses whether to compile."""
+    return signalled_while(setup, "choose", save)
+
+
+def signalled_while_it_compiles(save):
+    """The same, where the signal is the end of the compiler of the first process, too."""
+    if os.environ["RANK"] == "0":
+        trainer._compiled = lambda model: FailingAt(1, model)
+    else:
+        trainer._compiled = lambda model: model
+    return signalled_while(Trainer, "step", save)
+
+
+def test_a_signal_that_ends_the_compiler_of_one_process_stops_all(tmp_path):
+    assert together(2, signalled_while_it_compiles, tmp_path, joined=False) == [143, 143]
+    state = last_state(tmp_path / FOLDER)
+    assert (state["step"], state["options"]["compile"]) == (0, True)
+
+
+def test_a_signal_while_a_compiler_is_tried_chooses_nothing(tmp_path):
+    """A signal to all processes is one to the compiler, too, whose end does not mean that there is none."""
+    assert together(2, signalled_while_it_tries_a_compiler, tmp_path, joined=False) == [143, 143]
+    assert not (tmp_path / FOLDER).exists()
 
 
 @contextmanager
