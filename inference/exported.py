@@ -238,8 +238,8 @@ def packages() -> Iterator[None]:
         if isinstance(error, UserError) or is_shortage(error):
             raise
         raise UserError(
-            f"no ONNX file could be made: {type(error).__name__}: {reason(error)}; pip install -U -r "
-            "requirements-export.txt installs versions of the packages that fit together"
+            f"no ONNX file could be made: {type(error).__name__}: {reason(error)}; versions of its packages that "
+            "fit together may help: pip install -U -r requirements-export.txt"
         ) from error
 
 

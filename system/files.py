@@ -54,7 +54,7 @@ def temporary_folder() -> Iterator[Path]:
             yield Path(folder)
     except OSError as error:
         raise UserError(
-            f"temporary files in {tempfile.gettempdir()}: {error.strerror}; make room there, or set TMPDIR to a folder"
+            f"temporary files in {tempfile.gettempdir()}: {error.strerror or error}; make room there, or set TMPDIR to a folder"
         ) from error
 
 
