@@ -53,9 +53,8 @@ def temporary_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     except OSError as error:
-        raise UserError(
-            f"temporary files in {tempfile.gettempdir()}: {error.strerror or error}; make room there, or set TMPDIR to a folder"
-        ) from error
+        place, said = tempfile.gettempdir(), error.strerror or error
+        raise UserError(f"temporary files in {place}: {said}; make room there, or set TMPDIR to a folder") from error
 
 
 def regular(path: Path) -> os.stat_result:
