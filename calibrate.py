@@ -82,7 +82,7 @@ def target(options: Namespace, run: Path) -> Path:
     out = Path(options.out or run)
     if not out.is_dir():
         raise UserError(f"--out {out} is no folder; make it, or drop --out, to write into {run}/")
-    if destination.has_records(out) and not out.samefile(run):
+    if destination.is_kept(out) and not out.samefile(run):
         raise UserError(
             f"--out {out} is the folder of another run, or a bundle; give another, or drop --out, to write into {run}/"
         )

@@ -80,7 +80,8 @@ def made(
     if policy:
         content = conditional.write(model, policy, options.half)
     elif options.int8:
-        from inference import quantised  # imports onnx
+        with exported.packages():
+            from inference import quantised  # imports onnx
 
         images = quantised.training_pictures(model, options.data, Path(options.dataDir))
         content = quantised.int8(exported.write(model, target.suffix), images)

@@ -67,8 +67,10 @@ def named(words: Iterable[str]) -> Iterator[str]:
             continue
         if sys.stdin is None:
             raise UserError("- reads paths from standard input, which is closed; give paths, or open it")
-        lines = (line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n") for line in sys.stdin.buffer)
-        yield from (os.fsdecode(line) for line in lines if line.strip())  # paths as the system has them
+        for number, line in enumerate(sys.stdin.buffer):
+            line = line.rstrip(b"\r\n") if number else line.removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
+            if line.strip():
+                yield os.fsdecode(line)  # a path as the system has it
 
 
 def same(path: str, other: str) -> bool:

@@ -99,17 +99,19 @@ def print_card(
 
     logits, targets = asking.collect(model, pictures, runs_on, options.mirror)
     found = card.measure(model, catalog.label(options.data), logits, targets, runs_on, options.mirror)
-    if options.json:
-        write(Path(options.json), cards.as_json(found))
-    if options.plot:
-        points, curve = {"exits": card_plots.exit_points(found)}, None
-        if policy:
-            asked = [z.cpu() for position, z in zip(model.files, logits, strict=True) if position in policy.positions]
-            answers = Answered(asked, targets.cpu(), options.data)
-            point, curve = early_exit_places(model, policy, answers)
-            points["early exit"] = [point]
-        write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
-    print(cards.as_text(found, model.folder))
+    try:
+        if options.json:
+            write(Path(options.json), cards.as_json(found))
+        if options.plot:
+            points, curve = {"exits": card_plots.exit_points(found)}, None
+            if policy:
+                exits = zip(model.files, logits, strict=True)
+                asked = [z.cpu() for position, z in exits if position in policy.positions]
+                point, curve = early_exit_places(model, policy, Answered(asked, targets.cpu(), options.data))
+                points["early exit"] = [point]
+            write(Path(options.plot), card_plots.draw_tradeoff(f"{found.network} on {found.data}", points, curve))
+    finally:  # whatever becomes of the files, or of what is printed, the other is there
+        print(cards.as_text(found, model.folder))
 
 
 def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Line]":
@@ -137,13 +139,15 @@ def print_error(options: Namespace, model: "SavedModel", pictures: "Pictures", r
     ensemble = options.exit == "ensemble"
     (logits,), targets = asking.collect(model, pictures, runs_on, options.mirror, ensemble)
     confusion = metrics.confusion(logits, targets) if options.perClass else None
-    if options.plot:
-        who = "the ensemble" if ensemble else f"exit {max(model.files)}"
-        title = f"{who} of {model.header['name']} on {catalog.label(options.data)}"
-        write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
-    print(f"error {metrics.top_error(logits, targets):.2f}")
-    if confusion:
-        print(f"\n{cards.class_table(confusion, pictures.classes)}")
+    try:
+        if options.plot:
+            who = "the ensemble" if ensemble else f"exit {max(model.files)}"
+            title = f"{who} of {model.header['name']} on {catalog.label(options.data)}"
+            write(Path(options.plot), card_plots.draw_confusion(title, confusion, pictures.classes))
+    finally:
+        print(f"error {metrics.top_error(logits, targets):.2f}")
+        if confusion:
+            print(f"\n{cards.class_table(confusion, pictures.classes)}")
 
 
 def print_policy(

@@ -55,9 +55,9 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
 
 def answers(contents: Mapping[str, bytes]) -> Answers:
     """What the router of a bundle says about N pictures, from the contents of its files."""
-    from inference.bundle_run import Router  # imports onnxruntime
+    with exported.packages(), files.temporary_folder() as folder:
+        from inference.bundle_run import Router  # imports onnxruntime
 
-    with files.temporary_folder() as folder:
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         router = Router(folder, exported.session_options())

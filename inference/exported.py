@@ -101,20 +101,20 @@ def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[s
     """A program as the content of an ONNX file, with these names for what goes in and comes out, and the text of a card
     in its metadata."""
     with quiet(), packages():
+        import onnx_ir
+
         model = torch.onnx.export(
             program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
         ).model
-    for value in list(model.graph.initializers.values()):  # weights, all of them in the outermost graph
-        graphs = {use.node.graph for use in value.uses()}
-        if len(graphs) == 1 and model.graph not in graphs:  # runtimes do not optimise a branch around foreign weights
-            model.graph.initializers.pop(value.name)
-            graphs.pop().register_initializer(value)
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()  # names of files and classes of the exporter
-    model.metadata_props[CARD] = text
-    import onnx_ir
-
-    return onnx_ir.to_proto(model).SerializeToString()
+        for value in list(model.graph.initializers.values()):  # weights, all of them in the outermost graph
+            graphs = {use.node.graph for use in value.uses()}
+            if len(graphs) == 1 and model.graph not in graphs:  # runtimes optimise no branch around foreign weights
+                model.graph.initializers.pop(value.name)
+                graphs.pop().register_initializer(value)
+        for node in model.graph.all_nodes():
+            node.metadata_props.clear()  # names of files and classes of the exporter
+        model.metadata_props[CARD] = text
+        return onnx_ir.to_proto(model).SerializeToString()
 
 
 def read(path: Path, position: int | None, gpus: int | None) -> Model:

@@ -18,11 +18,10 @@ PUBLISHED = {
     (56, 3): (35, 45, 56),
     (56, 5): (15, 25, 35, 45, 56),
 }
-# The depths that there are, each with the layers that its blocks may have: 2 (basic, 6n + 2) or 3 (bottleneck, 9n + 2).
-DEPTHS = {
-    depth: fitting
-    for depth in range(8, MAX_DEPTH + 1)
-    if (fitting := [layers for layers in (2, 3) if (depth - 2) % (STAGES * layers) == 0])
+# For each depth the layers that its blocks may have, 2 (basic, 6n + 2) or 3 (bottleneck, 9n + 2): none, where there is
+# no such network.
+BLOCKS = {
+    depth: [layers for layers in (2, 3) if (depth - 2) % (STAGES * layers) == 0] for depth in range(8, MAX_DEPTH + 1)
 }
 
 
@@ -32,9 +31,9 @@ def layers_per_block(depth: int) -> int:
 
     Raises UsageError for any other depth, naming the nearest legal ones.
     """
-    if fitting := DEPTHS.get(depth):
+    if fitting := BLOCKS.get(depth):
         return fitting[0 if depth <= DEEPEST_BASIC else -1]
-    nearest = sorted(sorted(DEPTHS, key=lambda d: abs(d - depth))[:3])
+    nearest = sorted(sorted(filter(BLOCKS.get, BLOCKS), key=lambda d: abs(d - depth))[:3])
     raise UsageError(
         f"depth {depth} is not one of 8 to {MAX_DEPTH} of the form 6n+2 (basic blocks) or 9n+2 (bottleneck); "
         f"nearest: {', '.join(map(str, nearest))}"

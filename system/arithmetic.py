@@ -94,7 +94,8 @@ def compiling() -> Iterator[None]:
         compiler = sys.modules.get("torch._dynamo.exc")  # takes seconds to import, and is there if it has failed
         if not compiler or not isinstance(error, compiler.TorchDynamoException):
             raise
-        raise CompilerFailed(f"torch.compile failed ({reason(error)}); --compile false does without it") from error
+        said = reason(getattr(error, "inner_exception", error))
+        raise CompilerFailed(f"torch.compile failed ({said}); --compile false does without it") from error
 
 
 def choose_precision(asked: str, device: torch.device) -> str:

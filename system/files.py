@@ -53,8 +53,9 @@ def temporary_folder() -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     except OSError as error:
-        place, said = tempfile.gettempdir(), error.strerror or error
-        raise UserError(f"temporary files in {place}: {said}; make room there, or set TMPDIR to a folder") from error
+        place = f" in {tempfile.tempdir}" if tempfile.tempdir else ""  # nowhere, where no folder will do
+        said = error.strerror or error
+        raise UserError(f"temporary files{place}: {said}; make room, or set TMPDIR to another folder") from error
 
 
 def regular(path: Path) -> os.stat_result:

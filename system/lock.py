@@ -73,11 +73,11 @@ def _opened(folder: Path) -> BinaryIO:
     path = folder / LOCK_FILE
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     for attempt in range(ATTEMPTS):
-        _make(folder)
         try:
+            _make(folder)
             descriptor = os.open(path, flags, 0o666)
             break
-        except FileNotFoundError:  # a run that ends has removed the folder that it made
+        except FileNotFoundError:  # a run that ends has removed the folders that it made
             if attempt + 1 == ATTEMPTS:
                 raise
         except OSError as error:

@@ -120,9 +120,7 @@ class Run:
         self.identity = setup.identified(self.data, saved)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
-        chosen = world.broadcast(lambda: vars(setup.choose(options, self.macs, self.devices, resumed)))
-        stop.check()  # of several processes; a signal to all of them has ended the compiler that was tried, too
-        self.options = options = argparse.Namespace(**chosen)
+        self.options = options = self._choose(options, resumed)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
@@ -144,6 +142,18 @@ class Run:
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
         title, tell_above = f"{configuration.name} on {catalog.label(options.data)}", self.progress.tell
         self.display = Display(title, self.files, self.data.evaluated_name, options.tensorboard, tell_above)
+
+    def _choose(self, options: argparse.Namespace, resumed: bool) -> argparse.Namespace:
+        """The options with what suits this machine, as the first process finds it. A signal to all processes is one to
+        the compiler, too, that is tried in this: nothing follows from its end."""
+        try:
+            chosen = world.broadcast(lambda: vars(setup.choose(options, self.macs, self.devices, resumed)))
+        except UserError as error:
+            if self.stop.number is None:
+                raise
+            raise Stopped(self.stop.number) from error  # the others lose this process, and have the signal
+        self.stop.check()
+        return argparse.Namespace(**chosen)
 
     @property
     def resume_command(self) -> str:

@@ -68,10 +68,8 @@ class Trainer:
         self.objective, self.learning_rate = objective or Objective(), learning_rate or LearningRate()
         self.dtype, self.mixup, self.compiled_batch, self.seed = dtype, mixup, compiled_batch, seed
         self.sync_norms = sync_norms and world.size() > 1
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(
-                network.learns(name, self.exit_weights.weights)
-            )  # of several processes, each waits for all
+        for name, parameter in network.named_parameters():  # of several processes, each waits for all that do
+            parameter.requires_grad_(network.learns(name, self.exit_weights.weights))
         self.model = world.joint(place(nn.Sequential(normalise, network), devices))
         if world.size() > 1:
             self._lay_out_gradients()

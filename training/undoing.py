@@ -1,4 +1,4 @@
-"""What a step changes before it moves the weights, undone where the step is broken off."""
+"""What a step changes before it moves the weights, undone where the step is broken off or fails."""
 
 import torch
 
@@ -28,7 +28,7 @@ class Undo:
         self.random, self.random_cuda = torch.get_rng_state(), devices.generators(self.devices)
 
     def restore(self) -> None:
-        """After a step that was broken off: bring things back to how they were."""
+        """After a step that came to no end: bring things back to how they were."""
         for module, held in self.held:  # blocks that were being recomputed have others
             module._buffers.update(held)
         for copies, buffers in zip(self.copies, self.buffers, strict=True):

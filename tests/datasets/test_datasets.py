@@ -196,12 +196,14 @@ class Silent:
     def __init__(self, root, download):
         if not download:
             raise RuntimeError("missing or corrupted")
+        assert socket.getdefaulttimeout()
         with socket.create_server(("127.0.0.1", 0)) as server:
             urllib.request.urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/")
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "SILENCE", 0.2)
+    monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(UserError, match=r"Silent is not there and could not be downloaded \(timed out\)"):
         download.fetch(Silent, tmp_path, "archive is")
     assert socket.getdefaulttimeout() is None

@@ -13,13 +13,15 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 import opts
+import test as program
 from datasets import digits
 from formats import exit_file
 from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
 from inference.latency import batch, latencies, throughputs
 from models import metrics
-from system.errors import UsageError
+from reports import card_plots
+from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +57,17 @@ def test_files_are_written_where_nobody_reads_what_is_printed(finished, tmp_path
     process = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert_one_line_error(process, 1, "standard output: it is closed")
     assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+@pytest.mark.parametrize(("words", "drawing"), [("--exit all", "draw_tradeoff"), ("--perClass", "draw_confusion")])
+def test_what_was_found_is_printed_where_no_plot_can_be_drawn(finished, tmp_path, words, drawing, monkeypatch, capsys):
+    def no_plot(*_):
+        raise UserError("no plot could be drawn")
+
+    monkeypatch.setattr(card_plots, drawing, no_plot)
+    with pytest.raises(UserError, match="no plot could be drawn"):
+        program.main(["DIGITS", str(finished[1]), *words.split(), "--plot", str(tmp_path / "a.png"), "--nGPU", "0"])
+    assert "error" in capsys.readouterr().out
 
 
 def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers, finished):

@@ -28,13 +28,21 @@ def test_records_of_a_run_are_not_replaced(run_copy):
     destination.check(folder / "card.json")
 
 
-@pytest.mark.parametrize("known_by", ["latest.pt", "opt.json", "segment-9.onnx"])
-def test_runs_without_exit_files_and_bundles_are_known(tmp_path, known_by):
+@pytest.mark.parametrize(
+    ("known_by", "file", "what"),
+    [
+        ("latest.pt", "log.csv", "a record of the run"),
+        ("opt.json", "log.csv", "a record of the run"),
+        ("segment-9.onnx", "card.json", "a part of the bundle"),
+    ],
+)
+def test_runs_without_exit_files_and_bundles_are_known(tmp_path, known_by, file, what):
     (tmp_path / known_by).touch()
-    with pytest.raises(UserError, match=r"log\.csv is a record of the run in .*; give another file"):
-        destination.check(tmp_path / "log.csv")
-    assert destination.has_records(tmp_path)
-    assert not destination.has_records(tmp_path.parent)
+    with pytest.raises(UserError, match=f"{file} is {what} in .*; give another file"):
+        destination.check(tmp_path / file)
+    destination.check(tmp_path / "other.csv")
+    assert destination.is_kept(tmp_path)
+    assert not destination.is_kept(tmp_path.parent)
 
 
 def test_a_plot_replaces_a_plot_and_no_other_picture(tmp_path):

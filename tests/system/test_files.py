@@ -120,6 +120,10 @@ def test_a_full_or_missing_place_for_temporary_files_is_named(tmp_path, monkeypa
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(UserError, match=f"{tmp_path}/none: No such file .*TMPDIR"), temporary_folder():
         pass
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(UserError, match=r"temporary files: No usable temporary .*TMPDIR"), temporary_folder():
+        pass
 
 
 def test_folders_that_were_made_for_nothing_are_gone(tmp_path):

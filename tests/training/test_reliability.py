@@ -191,7 +191,7 @@ def test_what_was_done_when_a_loader_worker_died_is_not_lost(tmp_path, monkeypat
     assert last_state(tmp_path / FOLDER)["step"] == 3
 
 
-def test_what_was_done_when_a_step_could_not_be_compiled_is_not_lost(tmp_path, monkeypatch):
+def test_what_was_done_when_a_step_could_not_be_compiled_is_not_lost(finished, tmp_path, monkeypatch):
     """As where the compiler is killed, or the disk is full, at the fourth step; this goes on without compiled steps to
     the bits of a run that never had any: the step has left no trace."""
     monkeypatch.setattr(arithmetic, "compiles", lambda _: True)
@@ -199,12 +199,11 @@ def test_what_was_done_when_a_step_could_not_be_compiled_is_not_lost(tmp_path, m
     with pytest.raises(
         UserError, match=r"^torch.compile failed \(no compiler\);.* go on with .*--resume .* --compile f"
     ):
-        main.main([*SMALL, "--save", str(tmp_path / "failed"), "--compile", "true"])
-    folder = tmp_path / "failed" / FOLDER
+        main.main([*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(tmp_path), "--compile", "true"])
+    folder = tmp_path / FOLDER
     assert last_state(folder)["step"] == 3
     main.main(["--resume", str(folder), "--compile", "false"])
-    main.main([*SMALL, "--save", str(tmp_path / "plain")])
-    assert exit_files(folder) == exit_files(tmp_path / "plain" / FOLDER)
+    assert exit_files(folder) == exit_files(finished[1])
 
 
 def test_a_run_that_waits_for_a_stopped_worker_answers_signals(tmp_path):

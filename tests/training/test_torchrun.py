@@ -197,7 +197,7 @@ def test_what_was_done_when_a_worker_of_one_process_died_is_not_lost(tmp_path):
     assert last_state(tmp_path / FOLDER)["step"] == 3
 
 
-def signalled_while(owner, name, save, *options):
+def signalled_while(owner, name, save):
     """The status with which a process ends that trains beside another, if a signal comes when the function `name` of
     `owner` is called."""
     real = getattr(owner, name)
@@ -206,20 +206,21 @@ def signalled_while(owner, name, save, *options):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **named)
 
-    arithmetic.compiles = lambda _: True
     setattr(owner, name, hear)
     with pytest.raises(SystemExit) as ended:
-        trained(save, "--compile", "true", *options)
+        trained(save, "--compile", "true")
     return ended.value.code
 
 
-def signalled_while_it_tries_a_compiler(save):
-    """The same, where the first process, which hears the signal, chooses whether to compile."""
-    return signalled_while(setup, "choose", save)
+def signalled_while_it_tries_a_compiler(save, works):
+    """The same, where the first process tries a compiler, which the signal may be the end of."""
+    arithmetic.compiles = lambda _: works
+    return signalled_while(setup, "identified", save)
 
 
 def signalled_while_it_compiles(save):
-    """The same, where the signal is the end of the compiler of the first process, too."""
+    """The same, where the signal is the end of the compiler of the first process, too, at the code of a step."""
+    arithmetic.compiles = lambda _: True
     if os.environ["RANK"] == "0":
         trainer._compiled = lambda model: FailingAt(1, model)
     else:
@@ -233,9 +234,10 @@ def test_a_signal_that_ends_the_compiler_of_one_process_stops_all(tmp_path):
     assert (state["step"], state["options"]["compile"]) == (0, True)
 
 
-def test_a_signal_while_a_compiler_is_tried_chooses_nothing(tmp_path):
+@pytest.mark.parametrize("works", [True, False])
+def test_a_signal_while_a_compiler_is_tried_chooses_nothing(tmp_path, works):
     """A signal to all processes is one to the compiler, too, whose end does not mean that there is none."""
-    assert together(2, signalled_while_it_tries_a_compiler, tmp_path, joined=False) == [143, 143]
+    assert together(2, signalled_while_it_tries_a_compiler, tmp_path, works, joined=False) == [143, 143]
     assert not (tmp_path / FOLDER).exists()
 
 
