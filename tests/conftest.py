@@ -72,7 +72,7 @@ def script(name, *arguments, cwd=PROJECT):
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(argv, 300)
-        return subprocess.CompletedProcess(argv, process.exitcode, *(stream.read_text() for stream in streams))
+        return subprocess.CompletedProcess(argv, process.exitcode, *(stream.read_text("utf-8") for stream in streams))
 
 
 def run_script(argv, cwd, streams):
@@ -107,7 +107,10 @@ def together(count, work, *arguments, joined=True):
             process.start()
         for process in processes:
             process.join(120)
+        late = [process for process in processes if process.exitcode is None]
+        for process in late:
             process.kill()
+        assert not late
         return [pickle.loads(answer.read_bytes()) for answer in answers]
 
 
@@ -205,6 +208,21 @@ def resume(save, *options):
     main.main([*SMALL, "--nEpochs", "2", "--nThreads", "0", "--save", str(save), "--resume", *options])
 
 
+needs_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler here, which PyTorch compiles with"
+)
+
+
+def deprived(command):
+    """A command as for a user who is not root, whom the rights of files concern."""
+    if os.geteuid() != 0:
+        return command
+    if not shutil.which("setpriv"):
+        pytest.skip("root reads and writes everything, unless setpriv takes that right")
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
+
+
 class FailingAt(torch.nn.Module):
     """A model as if it were compiled; at the step of this number, counted from 1, it fails when it has computed, as if
     its backward pass could not be."""
@@ -218,6 +236,16 @@ class FailingAt(torch.nn.Module):
         if not self.left:
             raise torch._dynamo.exc.TorchDynamoException("no compiler\nand much more")
         return logits
+
+
+class Trap:
+    """Unpickled, it would leave a folder behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
 def flipped(content, at=5000, bit=1):

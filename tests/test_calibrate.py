@@ -13,21 +13,24 @@ from safetensors.torch import load_file
 
 import calibrate
 import main
+import test as program
 from datasets import catalog, digits, splits
 from formats import exit_file
 from inference import asking, early_exit, evaluation, latency, policies, routing, saved
 from inference.latency import Latency
 from models import names
 from reports import adaptive
+from system import arithmetic
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def calibrated(validated):
+def calibrated(validated, tmp_path_factory):
     """A run with a policy for 20 million multiply-adds, and what calibrate.py printed."""
-    save, folder = validated
+    save = tmp_path_factory.mktemp("calibrated")
+    folder = shutil.copytree(validated[1], save / validated[1].name)
     process = script("calibrate.py", "digits", NAME, "--save", save, "--budgetMACs", "20M", "--nGPU", "0")
     assert process.returncode == 0, process.stderr
     return save, folder, process.stdout
@@ -333,6 +336,20 @@ def test_speeds_are_measured_on_few_pictures_too():
     pictures = digits.load(None, "test").take(list(range(5)))
     found = routing.speeds({"one": lambda images: images.sum((1, 2, 3)), "two": lambda images: images}, pictures)
     assert all(per_second > 0 and 0 < alone.median <= alone.p95 for per_second, alone in found.values())
+
+
+def test_policies_need_a_compiler_that_lasts_to_be_compiled(calibrated, monkeypatch):
+    def fails(*_):
+        raise torch._dynamo.exc.TorchDynamoException("no room\nand much more")
+
+    line = ["DIGITS", str(calibrated[1]), "--policy", "policy.json", "--compile", "true", "--nGPU", "0"]
+    monkeypatch.setattr(arithmetic, "compiles", lambda _: False)
+    with pytest.raises(UserError, match="--compile true: PyTorch finds no compiler"):
+        program.main(line)
+    monkeypatch.setattr(arithmetic, "compiles", lambda _: True)
+    monkeypatch.setattr(routing, "compare", fails)
+    with pytest.raises(UserError, match=r"^torch.compile failed \(no room\); --compile false does without it"):
+        program.main(line)
 
 
 def test_names_of_folders_are_understood(calibrated):

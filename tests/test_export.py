@@ -160,6 +160,20 @@ def test_eight_bits_that_cost_too_much_are_not_written():
     export.check(comparison.Comparison(100, 0.3, 3.0, 4.0, (100,), 0), options, Path("model.onnx"))
 
 
+@pytest.mark.parametrize(
+    ("words", "difference", "advice"),
+    [
+        ([], 2e-4, "another version of PyTorch"),
+        ([], float("nan"), "another version of PyTorch"),
+        (["--half"], 0.06, "leave out --half"),
+    ],
+)
+def test_files_that_differ_by_more_than_rounding_are_not_written(words, difference, advice):
+    options = export.opts.EXPORT.parsed(["DIGITS", NAME, *words])
+    with pytest.raises(UserError, match=f"is not written: on 100 pictures .* more than rounding .*; {advice}"):
+        export.check(comparison.Comparison(100, difference, 3.0, 3.0, (100,), 0), options, Path("model.onnx"))
+
+
 def nothing(images):
     """The answers of a file that has gone wrong."""
     return torch.full((len(images), 10), torch.nan), torch.full((len(images),), 5)

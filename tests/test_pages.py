@@ -58,6 +58,10 @@ def place(tmp_path_factory):
     return folder
 
 
+def test_there_are_commands():
+    assert sum(len(list(commands(page))) for page in PAGES) > 100
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))])
 def test_commands_are_legal(page, place, monkeypatch):
     monkeypatch.chdir(place)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_a_model_is_named_in_every_way(told, finished, pictures):
     by_name = told(NAME, pictures)
     for model in (folder.name, folder, folder / "exit-14.safetensors"):
         assert told(model, pictures) == by_name
+
+
+@pytest.mark.parametrize("more", ["--precision bf16", "--precision auto", "--cpuThreads 2"])
+def test_other_arithmetic_answers_alike(more, told, pictures):
+    lines = (told(NAME, pictures, "--format", "json", "--top", 10, *words.split()) for words in ("", more))
+    for usual, found in zip(*map(json.loads, lines), strict=True):
+        first, second = ({c["class"]: c["probability"] for c in answer["classes"]} for answer in (usual, found))
+        assert first == pytest.approx(second, abs=0.05)
 
 
 def test_a_name_that_several_data_sets_have_is_asked_back(finished, pictures, tmp_path):
@@ -215,9 +224,9 @@ def test_out_is_written_whole_and_nothing_is_printed(told, pictures, tmp_path):
 
 
 def test_a_reader_that_stops_reading_is_no_error(finished, pictures):
-    command = f"{sys.executable} predict.py {finished[1]} {pictures} --nGPU 0 | head -0"
-    process = os.popen(f"cd {PROJECT} && ({command}) 2>&1")
-    assert process.read() == ""
+    line = f'"{sys.executable}" predict.py "{finished[1]}" "{pictures}" --nGPU 0 | head -0; exit ${{PIPESTATUS[0]}}'
+    process = subprocess.run(["bash", "-c", line], cwd=PROJECT, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
 
 
 MISTAKES = [

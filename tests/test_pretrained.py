@@ -22,6 +22,7 @@ DATA = Path(os.environ.get("AUXRESNET_DATA", PROJECT / "data"))
 
 def test_there_are_some():
     assert FOLDERS
+    assert POLICIES
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

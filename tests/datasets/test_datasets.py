@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import PROJECT, together
+from conftest import PROJECT, Trap, together
 from scipy.io import savemat
 
+import opts
 from datasets import catalog, digits, download, splits
+from datasets.sizing import USUAL
 from datasets.transforms import Normalise
 from system.errors import UserError
+from training import setup
 
 TORCH_FREE = "import sys, datasets.catalog; sys.exit(bool({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
 
@@ -108,6 +111,13 @@ def test_svhn_files(tmp_path, monkeypatch):
     assert Normalise(data.mean, data.std)(data.train.images).max() <= 1
 
 
+@pytest.mark.parametrize(("extra", "count"), [("true", 10), ("false", 5)])
+def test_svhn_has_its_extra_pictures_unless_told(extra, count, tmp_path, monkeypatch):
+    make_svhn(tmp_path, monkeypatch)
+    options = opts.parse(["--data", "SVHN", "--dataDir", str(tmp_path), "--svhnExtra", extra])
+    assert len(setup.data(options, USUAL).train) == count
+
+
 def test_some_training_pictures_are_the_first_that_are_trained_on(tmp_path, monkeypatch):
     make_svhn(tmp_path, monkeypatch)
     trained = splits.for_training(catalog.find("SVHN", tmp_path), None, 2).train.images
@@ -147,9 +157,10 @@ def test_a_damaged_archive_is_not_unpickled(tmp_path, monkeypatch):
     source = torchvision.datasets.CIFAR10
     make_cifar(tmp_path, source, monkeypatch, fine=False)
     without_network(monkeypatch)
-    (tmp_path / source.base_folder / "test_batch").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(UserError, match="damaged"):
+    (tmp_path / source.base_folder / "test_batch").write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
+    with pytest.raises(UserError, match="CIFAR10 is not there and could not be downloaded"):
         splits.for_training(catalog.find("CIFAR10", tmp_path), None, 0)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_test_pictures_are_missed_before_a_training_that_holds_out_others(tmp_path, monkeypatch):

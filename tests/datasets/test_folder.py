@@ -252,12 +252,12 @@ def test_a_full_disk_keeps_nothing_and_is_no_error(kept, capsys):
     kept.load().whole()
     (file,) = kept.files()
     file.unlink()
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    soft, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))  # bytes of a file: the system refuses more
     try:
         assert kept.load().whole().images.equal(kept.pixels)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, most))
     assert capsys.readouterr().err == f"{file.parent}: the decoded pictures are not kept (File too large)\n"
     assert list(file.parent.iterdir()) == []
 

@@ -1,13 +1,12 @@
 """Training states that are damaged, of another version, or made to harm."""
 
 import errno
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_one_line_error, exit_files, flipped, last_state, resume, script
+from conftest import Trap, assert_one_line_error, exit_files, flipped, last_state, resume, script
 
 import checkpoints
 from formats import state_file
@@ -98,28 +97,18 @@ def test_memory_that_is_short_is_not_taken_for_damage(run_copy, monkeypatch):
         resume(run_copy[0])
 
 
-class Malice:
-    """Unpickled, it leaves a file behind."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.mkdir, (str(self.path),))
-
-
 def test_a_malicious_pickle_is_refused_and_not_executed(run_copy, tmp_path):
     save, folder = run_copy
     trap = tmp_path / "trap"
     for name in ("latest.pt", "previous.pt"):
-        torch.save({"format": 3, "options": Malice(trap)}, folder / name)
+        torch.save({"format": 3, "options": Trap(trap)}, folder / name)
     with pytest.raises(UserError, match="damaged"):
         resume(save)
     for _ in range(2):  # with the right checksum
-        checkpoints.RunFiles(folder, ()).write_state({"options": Malice(trap)})
-    with pytest.raises(UserError, match="cannot be read as a training state"):
+        checkpoints.RunFiles(folder, ()).write_state({"options": Trap(trap)})
+    with pytest.raises(UserError, match="cannot be read as a training state: it has something else in it than tensors"):
         resume(save)
-    torch.save(Malice(trap), folder / "exit-5.safetensors")
+    torch.save(Trap(trap), folder / "exit-5.safetensors")
     process = script("test.py", "DIGITS", folder / "exit-5.safetensors")
     assert_one_line_error(process, 1, str(folder / "exit-5.safetensors"))
     assert not trap.exists()

@@ -20,7 +20,7 @@ from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
 from inference.latency import batch, latencies, throughputs
 from models import metrics
-from reports import card_plots
+from reports import card_plots, cards
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
@@ -83,12 +83,15 @@ def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers,
         confidence, classes = logits.double().softmax(1).max(1)
         expected = roc_auc_score(classes == answers[1], confidence)
         assert told_of["failure_auroc"] == pytest.approx(expected, abs=1e-3)
-        assert told_of["top5_error_percent"] <= told_of["error_percent"]
-        assert 0 <= told_of["calibration_error_percent"] <= 100
+        assert told_of["top5_error_percent"] == pytest.approx(metrics.top_error(logits, answers[1], 5))
+        assert told_of["calibration_error_percent"] == pytest.approx(
+            metrics.calibration_error(logits, answers[1]), abs=1e-3
+        )
         assert 0 < told_of["latency_median_ms"] <= told_of["latency_p95_ms"]
         assert told_of["pictures_per_second"] > 0
     assert [e["parameters"] for e in found["exits"]] == sorted(e["parameters"] for e in found["exits"])
-    assert any(e["pareto_optimal"] for e in found["exits"])
+    costs = [(e["macs"], e["error_percent"]) for e in found["exits"]]
+    assert [e["pareto_optimal"] for e in found["exits"]] == cards.pareto(costs)
 
 
 def test_the_card_on_the_terminal_is_the_card_in_the_file(told):
@@ -200,6 +203,12 @@ def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):
         ("--exit all --json card.txt", ["--json", "'card.txt'", "JSON file", "result.json"]),
         ("--exit all --plot card.jpg", ["--plot", "'card.jpg'", "PNG file", "result.png"]),
         ("--exit both", ["--exit", "'both'", "all, ensemble nor a position"]),
+        ("--policy p.json --mirror", ["--policy excludes --mirror"]),
+        ("--policy p.json --perClass", ["--policy excludes --perClass"]),
+        ("--policy p.json --json c.json", ["--policy excludes --json"]),
+        ("--policy p.json --exit all", ["--policy excludes --exit", "with --plot to draw it"]),
+        ("--policy p.json --exit all --plot p.png --perClass", ["--policy excludes --perClass"]),
+        ("--policy p.json --exit all --plot p.png --compile", ["--compile true is for --policy"]),
     ],
 )
 def test_mistakes_name_what_is_legal(line, words):

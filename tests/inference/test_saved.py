@@ -1,6 +1,5 @@
 """Where networks are found, by name or path, and files that cannot be read, or are being written."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, assert_one_line_error, script
+from conftest import PROJECT, assert_one_line_error, deprived, script
 from safetensors.torch import load_file
 
 from formats import exit_file
@@ -80,17 +79,11 @@ def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, run_copy, 
     assert saved.load(files).files == files
 
 
-DEPRIVED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
-
-
 @pytest.mark.parametrize("target", [FIRST, ""])
 def test_what_may_not_be_read_is_not_called_missing(target, run_copy):
-    if os.geteuid() == 0 and not shutil.which(DEPRIVED[0]):
-        pytest.skip("root reads everything, unless setpriv takes that right")
     _, folder = run_copy
+    command = deprived([sys.executable, "test.py", "DIGITS", str(folder), "--exit", "all"])
     (folder / target).chmod(0)
-    command = [sys.executable, "test.py", "DIGITS", str(folder), "--exit", "all"]
-    command = [*DEPRIVED, *command] if os.geteuid() == 0 else command
     process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     (folder / target).chmod(0o700)
     assert_one_line_error(process, 1, target or "AuxResNet-14-3 cannot be read", "Permission denied")

@@ -106,28 +106,36 @@ WORDS = st.one_of(
     st.floats().map(str),
     st.lists(st.integers(0, 70), max_size=6).map(lambda numbers: ",".join(map(str, numbers))),
     st.sampled_from(["true", "false", "sum", "depth", "A", "B", "step", "cosine", "onecycle", "DIGITS", "cifar10"]),
+    st.sampled_from(["all", "60M", "p.json", "a.png", "a.onnx", "a.pt2"]),
 )
-OPTION = st.sampled_from([*BAD, "dataDir", "save", "resume", "help", "unknown"])
 DASHES = st.sampled_from(["-", "--"])
-PARSERS = (
-    opts.parse, opts.TEST.parsed, opts.PLOT.parsed, opts.CALIBRATE.parsed, opts.PREDICT.parsed, opts.EXPORT.parsed
-)  # fmt: skip
-ARGUMENT = st.one_of(
-    st.builds("{}{}={}".format, DASHES, OPTION, WORDS), st.builds("{}{}".format, DASHES, OPTION), WORDS
-)
+PLACES = {"data": "DIGITS", "model": "ResNet-8", "pictures": "a.png", "runs": "a"}  # what has no dashes
+PROGRAMS = (opts.MAIN, opts.TEST, opts.PLOT, opts.CALIBRATE, opts.PREDICT, opts.EXPORT)
+
+
+def lines(program):
+    """Command lines of a program, most of them with what it cannot do without."""
+    named = [option.name for option in program.options if not option.positional]
+    option = st.sampled_from([*named, "help", "unknown"])
+    argument = st.one_of(
+        st.builds("{}{}={}".format, DASHES, option, WORDS), st.builds("{}{}".format, DASHES, option), WORDS
+    )
+    needed = [PLACES[option.name] for option in program.options if option.positional]
+    begun = st.sampled_from([needed, needed, []])
+    return st.tuples(st.just(program), st.builds(list.__add__, begun, st.lists(argument, max_size=6)))
 
 
 @settings(max_examples=2000, deadline=None)
-@given(st.lists(ARGUMENT, max_size=6))
-def test_any_command_line_is_parsed_or_refused(argv):
-    for parse in PARSERS:
-        try:
-            options = parse(argv)
-        except (UserError, SystemExit) as stop:
-            assert isinstance(stop, UserError) or stop.code == 0  # --help
-        else:
-            if parse is opts.parse:
-                assert opts.from_saved(json.loads(json.dumps({**vars(options), "resume": None}))) is not None
+@given(st.sampled_from(PROGRAMS).flatmap(lines))
+def test_any_command_line_is_parsed_or_refused(line):
+    program, argv = line
+    try:
+        options = opts.parse(argv) if program is opts.MAIN else program.parsed(argv)
+    except (UserError, SystemExit) as stop:
+        assert isinstance(stop, UserError) or stop.code == 0  # --help
+    else:
+        if program is opts.MAIN:
+            assert opts.from_saved(json.loads(json.dumps({**vars(options), "resume": None}))) is not None
 
 
 @settings(max_examples=2000, deadline=None)
@@ -218,8 +226,8 @@ def _check_folder(parse, splits, line, words, folder):
     ("line", "text"),
     [
         ("--depth 26 --exits 19,26 --nOutputs 3", "nOutputs 3 contradicts the 2 exits 19, 26"),
-        ("--exits 15,56", "56"),
-        ("--depth 8 --nOutputs 4", "1 to 3"),
+        ("--exits 15,56", "56 follows no block of a network of depth 26"),
+        ("--depth 8 --nOutputs 4", "nOutputs 4 does not fit a network of depth 8, which can have 1 to 3"),
     ],
 )
 def test_options_that_contradict_one_another(line, text):

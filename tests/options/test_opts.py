@@ -319,6 +319,13 @@ def test_every_option_has_its_word_in_the_documents():
     assert not [option.name for option in opts.MAIN.options if not re.search(rf"`--{option.name}[` ]", text)]
 
 
+@pytest.mark.parametrize("program", [opts.TEST, opts.EXPORT, opts.PREDICT, opts.CALIBRATE, opts.PLOT])
+def test_every_option_of_the_other_programs_is_on_some_page(program):
+    text = "".join(page.read_text() for page in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
+    named = [option.name for option in program.options if not option.positional]
+    assert not [name for name in named if not re.search(rf"--{name}\b", text)]
+
+
 def test_a_run_may_be_tested_more_often_from_now_on():
     before = opts.parse("--data DIGITS --testEvery 2".split())
     assert opts.resumed(opts.parse("--data DIGITS --testEvery 3 --resume".split()), before).testEvery == 3

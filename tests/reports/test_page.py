@@ -9,16 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SMALL, exit_files, script, stopped
+from conftest import PROJECT, SMALL, exit_files, script
 from PIL import Image
 from safetensors.torch import load_file
 
-import main
 import opts
 from datasets import digits
 from formats import exit_file
 from reports import page
-from training.trainer import Trainer
 
 
 def test_the_page_of_a_run_is_made_from_its_exit_files_alone(finished, tmp_path):
@@ -88,14 +86,6 @@ def test_a_folder_of_pictures_is_named_without_its_path():
     assert opts.command({"data": "my pets", "nEpochs": 9, "unknown": 1}) == (
         "python main.py --data 'path/to/my pets' --nEpochs 9"
     )
-
-
-def test_an_interrupted_run_leaves_the_same_page(finished, tmp_path):
-    stopped([*SMALL, "--nEpochs", "2", "--save", str(tmp_path)], Trainer, "step", 5)
-    folder = tmp_path / finished[1].name
-    assert not (folder / "README.md").exists()
-    main.main(["--resume", str(folder)])
-    assert (folder / "README.md").read_bytes() == (finished[1] / "README.md").read_bytes()
 
 
 def test_the_page_says_what_was_held_out_and_whose_the_pictures_are(finished, tmp_path):

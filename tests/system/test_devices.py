@@ -68,6 +68,20 @@ def test_processes_on_different_kinds_of_devices_do_not_wait_for_each_other():
     assert second.startswith("this process would compute on cuda, the first one on cpu; give all --nGPU 0")
 
 
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    for name, value in (("size", 2), ("host_size", 2), ("host_rank", 1)):
+        monkeypatch.setattr(world, name, lambda value=value: value)
+    monkeypatch.setattr(devices, "check_works", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    gpus(monkeypatch, 2)
+    assert devices._of_this_host(None) == [torch.device("cuda:1")]
+    with pytest.raises(UserError, match="--nGPU 2: each of several processes has one GPU"):
+        devices._of_this_host(2)
+    gpus(monkeypatch, 1)
+    with pytest.raises(UserError, match="--nproc_per_node 2: this machine has 1 GPUs; give at most 1"):
+        devices._of_this_host(None)
+
+
 class Told(torch.nn.Module):
     """Tells what its thread computes in on GPUs."""
 

@@ -66,6 +66,15 @@ def test_a_package_that_is_missing_is_named(capfd, streams):
     )
 
 
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EROFS, "give a folder that can be written"), (errno.ENFILE, "end other programs")]
+)
+def test_what_the_system_refuses_is_told_with_what_helps(number, words, capfd, streams):
+    line, _ = told(OSError(number, os.strerror(number), "some/file"), capfd)
+    assert line.startswith(f"test.py: error: some/file: {os.strerror(number)}; ")
+    assert words in line
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_too_many_open_files_are_told_with_what_helps(wrapped, capfd, streams, monkeypatch, tmp_path):
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "some/file")

@@ -160,7 +160,8 @@ def test_who_waits_for_another_program_says_so(tmp_path, monkeypatch):
     with in_turn(tmp_path, "downloading into"):
         thread = threading.Thread(target=wait)
         thread.start()
-        while not told:
+        end = time.monotonic() + 30
+        while not told and time.monotonic() < end:
             assert thread.is_alive()
             time.sleep(0.01)
     thread.join(60)

@@ -72,6 +72,9 @@ def test_nothing_from_files_reaches_the_terminal_as_a_command_to_it(tmp_path):
         script("main.py", "--resume", folder, "--LR", "3"),
         argparse.Namespace(stdout="", stderr=told.stderr),
     ]
+    assert [process.returncode for process in printed[4:7]] == [1, 1, 1]
+    assert told.returncode == 1
+    assert "is not named exit-" in printed[5].stderr
     for process in printed:
         assert re.fullmatch(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]*", process.stdout + process.stderr)
         assert max(map(len, f"{process.stdout}\n{process.stderr}".splitlines())) < 1500

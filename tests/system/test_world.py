@@ -85,6 +85,17 @@ def test_processes_of_a_host_have_tensors_in_memory_once():
     assert answers[0][4] != "0"
 
 
+def drawn():
+    return [world.draw_apart(0, 1, step) or torch.rand(4).tolist() for step in (3, 4, 3)]
+
+
+def test_processes_draw_apart_and_always_the_same():
+    answers = together(2, drawn)
+    for first, second, again in answers:
+        assert first == again != second
+    assert answers[0][0] != answers[1][0]
+
+
 def waited():
     """Whether all processes are still there after one has worked for longer than they would be silent otherwise."""
     world.PATIENCE = timedelta(seconds=6)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, script, start, write_pictures
+from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, deprived, script, start, write_pictures
 
 import main
 from system.errors import UsageError, UserError
@@ -128,3 +128,17 @@ def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path)
     assert b"not valid UTF-8" in process.stderr
     assert not process.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_written_into_is_named(tmp_path):
+    place, run = tmp_path / "mine", PROJECT / "tests" / "fixtures" / "finished" / "DIGITS-AuxResNet-8-2"
+    place.mkdir()
+    place.chmod(0o500)
+    plot = ["plot.py", str(run), "--out", str(place / "p.png")]
+    for line, words in (
+        (["main.py", *SMALL, "--save", str(place)], "Permission denied"),
+        (plot, "is read-only; give another folder"),
+    ):
+        command = deprived([sys.executable, *line])
+        process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        assert_one_line_error(process, 1, str(place), words)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import (
     FOLDER,
     PROJECT,
@@ -35,7 +36,7 @@ from reports import plots
 from system import arithmetic
 from system.errors import UserError
 from system.workers import WorkerDied
-from training import run, trainer
+from training import run, setup, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +205,34 @@ def test_what_was_done_when_a_step_could_not_be_compiled_is_not_lost(finished, t
     assert last_state(folder)["step"] == 3
     main.main(["--resume", str(folder), "--compile", "false"])
     assert exit_files(folder) == exit_files(finished[1])
+
+
+def test_a_gpu_that_fails_is_told_with_the_way_on(tmp_path, monkeypatch):
+    def step(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal access\nand much more")
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    words = r"^the GPU failed: CUDA error: an illegal access; go on from the last save with .*--resume"
+    with pytest.raises(UserError, match=words):
+        main.main([*SMALL, "--nThreads", "0", "--save", str(tmp_path)])
+    last_state(tmp_path / FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("_read", "while reading the pictures of DIGITS; --trainSize takes fewer"),
+        ("trainer", "for AuxResNet-14-3; give a smaller --depth or --widen"),
+    ],
+)
+def test_memory_that_is_short_before_the_first_step_leaves_nothing(part, words, tmp_path, monkeypatch):
+    def short(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(setup, part, short)
+    with pytest.raises(UserError, match=f"out of memory {words}"):
+        main.main([*SMALL, "--save", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_waits_for_a_stopped_worker_answers_signals(tmp_path):

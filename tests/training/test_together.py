@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, NORMALISE, network, together
+from conftest import CPU, NORMALISE, needs_compiler, network, together
 from torch import nn
 
 from datasets import digits
@@ -113,6 +113,7 @@ def test_a_step_of_several_processes_is_that_of_one(processes, pictures, batch):
     assert_together_is_alone(PLAIN, processes, pictures, batch)
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_compiled_steps_of_several_processes_are_those_of_one():
     """The second one, of fewer pictures, is not compiled."""

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, last_state, network, signal_during
+from conftest import CPU, NORMALISE, SMALL, last_state, needs_compiler, network, signal_during
 from safetensors.torch import load_file
 
 import main
@@ -44,6 +44,7 @@ def train(run, some_batches):
     return sums.result()
 
 
+@needs_compiler
 def test_compiled_steps_learn_what_plain_ones_learn():
     results = [trainer(compiled=flag) for flag in (False, True)]
     results = [train(run, batches(3)) for run in results]

@@ -64,11 +64,14 @@ def test_another_seed_gives_another_result(uninterrupted, tmp_path):
 def test_resume_equals_uninterrupted(number, status, owner, method, call, how, uninterrupted, tmp_path, capsys):
     assert stopped([*RUN, "--save", tmp_path, "--nThreads", "1"], owner, method, call, number) == status
     command = f"--resume {tmp_path / FOLDER}"
+    assert not (tmp_path / FOLDER / "README.md").exists()
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"python main.py {command}")
     torch.manual_seed(99)  # nothing may depend on what the process did before
     main.main([*RUN, "--save", str(tmp_path), "--resume"] if how == "same command" else command.split())
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
     assert logged(uninterrupted / FOLDER) == logged(tmp_path / FOLDER)
+    pages = [(save / FOLDER / "README.md").read_bytes() for save in (uninterrupted, tmp_path)]
+    assert pages[0] == pages[1]
 
 
 def test_a_finished_run_resumed_prints_its_table_again_and_writes_its_page_anew(uninterrupted, tmp_path, capsys):
