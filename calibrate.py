@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inference.saved import SavedModel
     from system.machine import Machine
 
-FILES = ("policy.json", "adaptive.csv", "adaptive.png")
+FILES = POLICY, SWEEP, PLOT = destination.CALIBRATED
 FEWEST = 50  # held-out pictures
 TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an error
 
@@ -54,14 +54,14 @@ def main(argv: Sequence[str]) -> None:
     policy = calibration.make_policy(goal, held, model.network, macs, costs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
-    write(out / FILES[0], policies.as_json(policy))
-    write(out / FILES[1], tables.as_csv(rows))
+    write(out / POLICY, policies.as_json(policy))
+    write(out / SWEEP, tables.as_csv(rows))
     try:
-        write(out / FILES[2], adaptive.draw(title, rows, policy.macs, policy.error))
+        write(out / PLOT, adaptive.draw(title, rows, policy.macs, policy.error))
     finally:  # the policy is there, too, where it cannot be drawn
         print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
         print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
-    print(f"written: {FILES[0]}, {FILES[1]} and {FILES[2]} in {out}/")
+    print(f"written: {POLICY}, {SWEEP} and {PLOT} in {out}/")
 
 
 def check_choice(options: Namespace, model: "SavedModel") -> None:

@@ -36,7 +36,7 @@ class ToNextExit(nn.Module):
 
 def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
     """The files of a bundle by name; `half` as for `exported.write`."""
-    contents, x, taken = {}, exported.black(model, 2), INPUT
+    contents, x, taken = {}, exported.black(model.sizing, 2), INPUT
     for position, (segment, head) in zip(policy.positions, folded(model.network).by_exit(), strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
         first = [] if contents else [model.normalise]

@@ -56,5 +56,5 @@ def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
     if half:
         exported.halve(network)
     text = json.dumps({**card(model.header), POLICY: asdict(policy)})
-    traced = exported.program(network, exported.black(model, 1), any_number=False)
+    traced = exported.program(network, exported.black(model.sizing, 1), any_number=False)
     return exported.as_onnx(traced, [INPUT], [OUTPUT, POSITION], text)

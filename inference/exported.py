@@ -23,6 +23,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.nn.utils import parametrize
 
+from datasets.sizing import Sizing
 from formats.exit_file import HEADER_FIELDS, UNSAID
 from inference import archive
 from inference.classifier import POLICY, Classifier, Model, card
@@ -54,14 +55,13 @@ def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
     if half:
         halve(classifier)
     text = json.dumps(classifier.card)
-    traced = program(classifier, black(model, 2), any_number=True)
+    traced = program(classifier, black(model.sizing, 2), any_number=True)
     return _as_pt2(traced, text) if suffix == ".pt2" else as_onnx(traced, [INPUT], [OUTPUT], text)
 
 
-def black(model: SavedModel, count: int) -> Tensor:
-    """So many pictures that a model could be given, all of them black."""
-    side = model.sizing.side
-    return torch.zeros(count, side, side, 3, dtype=torch.uint8)
+def black(sizing: Sizing, count: int) -> Tensor:
+    """So many pictures of a size, all of them black."""
+    return torch.zeros(count, sizing.side, sizing.side, 3, dtype=torch.uint8)
 
 
 class _Widened(nn.Module):
@@ -147,7 +147,7 @@ def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
     model = Model(answers, about)
     side = model.sizing.side
     try:
-        shape, known = (tuple(part.shape) for part in answers(torch.zeros(3, side, side, 3, dtype=torch.uint8)))
+        shape, known = (tuple(part.shape) for part in answers(black(model.sizing, 3)))
     except Exception as error:  # runtimes answer a strange graph with many kinds of error
         raise UserError(f"{path} does not take N×{side}×{side}×3 pictures of uint8; export it anew") from error
     if (shape, known) != ((3, len(model.classes)), (3,)):

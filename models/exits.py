@@ -10,6 +10,7 @@ from system.errors import UsageError
 
 STAGES = 3
 MAX_DEPTH = 2000
+DEPTHS = range(8, MAX_DEPTH + 1)  # in which there are networks
 DEEPEST_BASIC = 110  # of the depths that are both 6n + 2 and 9n + 2
 PUBLISHED = {
     (26, 2): (19, 26),
@@ -17,11 +18,6 @@ PUBLISHED = {
     (56, 2): (45, 56),
     (56, 3): (35, 45, 56),
     (56, 5): (15, 25, 35, 45, 56),
-}
-# For each depth the layers that its blocks may have, 2 (basic, 6n + 2) or 3 (bottleneck, 9n + 2): none, where there is
-# no such network.
-BLOCKS = {
-    depth: [layers for layers in (2, 3) if (depth - 2) % (STAGES * layers) == 0] for depth in range(8, MAX_DEPTH + 1)
 }
 
 
@@ -31,13 +27,18 @@ def layers_per_block(depth: int) -> int:
 
     Raises UsageError for any other depth, naming the nearest legal ones.
     """
-    if fitting := BLOCKS.get(depth):
+    if fitting := _fitting(depth):
         return fitting[0 if depth <= DEEPEST_BASIC else -1]
-    nearest = sorted(sorted(filter(BLOCKS.get, BLOCKS), key=lambda d: abs(d - depth))[:3])
+    nearest = sorted(sorted(filter(_fitting, DEPTHS), key=lambda d: abs(d - depth))[:3])
     raise UsageError(
-        f"depth {depth} is not one of 8 to {MAX_DEPTH} of the form 6n+2 (basic blocks) or 9n+2 (bottleneck); "
+        f"depth {depth} is not one of {DEPTHS[0]} to {MAX_DEPTH} of the form 6n+2 (basic blocks) or 9n+2 (bottleneck); "
         f"nearest: {', '.join(map(str, nearest))}"
     )
+
+
+def _fitting(depth: int) -> list[int]:
+    """The layers that the blocks of a network of this depth may have; none, where there is no such network."""
+    return [layers for layers in (2, 3) if depth in DEPTHS and (depth - 2) % (STAGES * layers) == 0]
 
 
 def positions(depth: int) -> tuple[int, ...]:

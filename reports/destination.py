@@ -7,10 +7,11 @@ from models.names import EXIT_FILES
 from system import files
 from system.errors import UserError
 
+CALIBRATED = ("policy.json", "adaptive.csv", "adaptive.png")  # what calibrate.py leaves
 # Files that would be missed; the folder of a run, even before its first test, or of a bundle, is known by others in it.
 KEPT = {
     "a record of the run": (
-        ("opt.json", "log.csv", "README.md", "curves.png", "policy.json", "adaptive.csv", "adaptive.png"),
+        ("opt.json", "log.csv", "README.md", "curves.png", *CALIBRATED),
         (EXIT_FILES, "opt.json", "latest.pt"),
     ),
     "a part of the bundle": (("card.json", "policy.json", "run.py"), ("segment-*.onnx",)),

@@ -248,6 +248,13 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
+def uninterrupted_run(tmp_path_factory, line):
+    """The folder given as --save of a run that nothing interrupts, in this process and without loader workers."""
+    save = tmp_path_factory.mktemp("uninterrupted")
+    main.main([*line, "--save", str(save), "--nThreads", "0"])
+    return save
+
+
 def flipped(content, at=5000, bit=1):
     """The content of a file with one bit flipped, in the byte at that place."""
     return content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]

@@ -159,6 +159,9 @@ class Trainer:
         """For what comes before the weights move, which may take minutes where it is compiled: where it fails, or where
         a signal breaks it off, what it has changed, batch norm statistics and the state of dropout's generators, is as
         it was. Raises CompilerFailed."""
+        if not self.may_break and not self.compiled_batch:  # nothing is saved then of a step that fails
+            yield
+            return
         self.undo.remember()
         try:
             with compiling(), self._letting_signals_in() if self.may_break else nullcontext():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import CPU, SMALL, exit_files, last_state, script, stopped
+from conftest import CPU, SMALL, exit_files, last_state, script, stopped, uninterrupted_run
 from safetensors.torch import load_file
 
 import main
@@ -25,9 +25,7 @@ FOLDER = "DIGITS-AuxResNet-14-3-dropout-0.1"
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    save = tmp_path_factory.mktemp("everything")
-    main.main([*EVERYTHING, "--save", str(save), "--nThreads", "0"])
-    return save
+    return uninterrupted_run(tmp_path_factory, EVERYTHING)
 
 
 @pytest.mark.parametrize(("owner", "method", "call"), [(Trainer, "step", 2), (Trainer, "step", 7), (Run, "evaluate", 1),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL, exit_files, logged, stopped
+from conftest import SMALL, exit_files, logged, stopped, uninterrupted_run
 
 import checkpoints
 import main
@@ -25,9 +25,7 @@ FOLDER = "DIGITS-AuxResNet-14-3-dropout-0.1"
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    save = tmp_path_factory.mktemp("uninterrupted")
-    main.main([*RUN, "--save", str(save), "--nThreads", "0"])
-    return save
+    return uninterrupted_run(tmp_path_factory, RUN)
 
 
 def test_same_seed_same_bits_whatever_the_number_of_workers(uninterrupted, tmp_path):
