@@ -367,9 +367,13 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     place = str(named.get("data", MAIN.resolved({})["data"]))
     if place.upper() not in NAMES:
         named["data"] = place = data or place
+        where = printable(place)
         if not is_folder(place, "train"):
-            where = printable(place)
-            raise PicturesMoved(f"the run's pictures are no longer in {where}; give --data with their folder")
+            text = f"the run's pictures are no longer in {where}, or may not be read; give --data with their folder"
+            raise PicturesMoved(text)
+        if not named.get("valSize") and not any(is_folder(place, split) for split in TESTED_ON):
+            text = f"the run's test pictures are no longer in {where}; bring them back, or give --data with a folder"
+            raise PicturesMoved(f"{text} that has them")
     try:
         # What an older version did not know is at its plain default, whatever the recipe has by now.
         return MAIN.checked(MAIN.given([f"--{name}={as_text(value)}" for name, value in named.items()]))

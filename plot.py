@@ -73,8 +73,11 @@ def main(argv: Sequence[str]) -> None:
     destination.check(Path(options.out))
     folders = {real(Path(run)): Path(run) for run in options.runs}  # each once
     groups = grouped(list(read(folders.values())))
-    write(Path(options.out), draw(groups))
-    print(f"{summary(groups)}\n\nplot: {options.out}")
+    try:
+        write(Path(options.out), draw(groups))
+    finally:  # the table needs no plot
+        print(summary(groups))
+    print(f"\nplot: {options.out}")
 
 
 def read(folders: Iterable[Path]) -> Iterator[Run]:

@@ -35,9 +35,9 @@ BATCH = 128
 TURN = {BATCH: 512, 1: 100}  # pictures that one turn of a case takes, by the size of their batches
 
 
-def load() -> SavedModel:
-    """The network in pretrained/."""
-    return saved.load(exit_file.files_in(RUN))
+def load(run: Path = RUN) -> SavedModel:
+    """The network of a run, by default that in pretrained/."""
+    return saved.load(exit_file.files_in(run))
 
 
 def halves(root: Path) -> tuple[Pictures, Pictures]:

@@ -3,8 +3,8 @@
 python -m benchmarks.exported                                               # exit 45 of the pretrained AuxResNet-56-5
 python -m benchmarks.exported path/to/run/exit-19.safetensors
 
-"eager" is the network as it was trained, NCHW and nothing folded; "folded" is what test.py and predict.py run. ".onnx"
-runs in onnxruntime.
+"eager" is the network as its file has it, nothing folded and its weights in NCHW; "folded" is what test.py and
+predict.py run. ".onnx" runs in onnxruntime.
 """
 
 import argparse

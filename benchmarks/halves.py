@@ -1,6 +1,7 @@
 """What leaving early costs in error: policies fitted on one half of the test pictures and tried on the other.
 
 python -m benchmarks.halves --dataDir DIR           # DIR holds CIFAR-10; the network is that in pretrained/
+python -m benchmarks.halves RUN --dataDir DIR       # another network, of the run in this folder
 python -m benchmarks.halves --dataDir DIR --write halves    # two folders, odd and even, for calibrate.py and test.py
 
 The network was trained on all training pictures, so that only test pictures are new to it. One half of them says
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.early_exit import ON_CPU, halves, load
+from benchmarks.early_exit import ON_CPU, RUN, halves, load
 from datasets import catalog, splits
 from datasets.pictures import Pictures
 from inference import asking, calibration, early_exit
@@ -48,16 +49,19 @@ def write_half(folder: Path, pictures: Pictures) -> None:
 def main() -> None:
     """Print a row for each budget, or write two halves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path, default=RUN)
     parser.add_argument("--dataDir", type=Path, default=Path("data"))
     parser.add_argument("--halvings", type=int, default=50)
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write two halves as PNG files; measure nothing")
     arguments = parser.parse_args()
+    if arguments.halvings < 2:
+        parser.error(f"--halvings {arguments.halvings}: a standard deviation takes two or more")
     if arguments.write:
         for place, half in zip(("odd/val", "even/test"), halves(arguments.dataDir), strict=True):
             write_half(arguments.write / place, half)
         return
     pictures = splits.for_testing(catalog.find("CIFAR10", arguments.dataDir))
-    model = load()
+    model = load(arguments.run)
     answers = Answered(*asking.collect(model, pictures, ON_CPU), "CIFAR10 test")
     macs = model.macs_to_exits
     draw = torch.Generator().manual_seed(0)

@@ -1,19 +1,18 @@
 """What the ingredients of a recipe cost: a training step with them over one without, in turn, on the CPU.
 
 python -m benchmarks.ingredients --compile true --precision bf16
-python -m benchmarks.ingredients AuxResNet-26-2/10 --precision bf16
+python -m benchmarks.ingredients --network AuxResNet-26-2/10 --precision bf16
 
-Smaller pictures, which save time, are a case of their own: a step at side 16 has a quarter of the pixels. Cutout, crops
-and flips happen in the loader's workers.
+Options besides --network are those of main.py. Smaller pictures, which save time, are a case of their own: a step at
+side 16 has a quarter of the pixels. Cutout, crops and flips happen in the loader's workers.
 """
 
-import sys
+import argparse
 from functools import partial
 
 from benchmarks.cases import ours
 from benchmarks.timing import interleaved, machine
 
-NETWORK = "AuxResNet-26-2"
 ROUNDS = 7
 ALL = (
     "--ema", "0.99", "--labelSmoothing", "0.1", "--decayNorms", "false", "--distill", "1", "--teacher", "ensemble",
@@ -24,8 +23,12 @@ ALL = (
 
 def main() -> None:
     """Run the cases in turn, with the options given for all of them, and print what each adds to a step."""
-    named = sys.argv[1:] and not sys.argv[1].startswith("-")
-    network, shared = (sys.argv[1], sys.argv[2:]) if named else (NETWORK, sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--network", default="AuxResNet-26-2")
+    own, shared = parser.parse_known_args()
+    network = own.network
     cases = {
         "none": partial(ours, network, *shared),
         "all but Muon": partial(ours, network, *shared, *ALL),

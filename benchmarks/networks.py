@@ -2,11 +2,11 @@
 
 python -m benchmarks.networks --recipe fast --compile true
 
-Evaluation and the loading of data are not counted. Networks are measured one after another, as some fill the memory.
-Options are those of main.py; each network is measured in float32 and in bfloat16.
+Evaluation is not counted; batches are made within the steps, without workers. Networks are measured one after another,
+as some fill the memory. Options are those of main.py; each network is measured in float32 and in bfloat16.
 """
 
-import sys
+import argparse
 
 from benchmarks import shares
 from benchmarks.timing import machine
@@ -26,7 +26,8 @@ ROUNDS = 3
 
 def main() -> None:
     """Print two rows for each network, as Markdown, with the options given for all of them."""
-    options = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _, options = parser.parse_known_args()
     print(f"{' '.join(options) or 'eager, --recipe paper'}; {machine()}; median of {ROUNDS} steps\n")
     titles = (*shares.TITLES, *(f"minutes an epoch, {data}" for data in PICTURES))
     print(shares.markdown(titles, ["---"] * len(titles)))

@@ -2,7 +2,8 @@
 
 python -m benchmarks.predicting
 
-The files are pictures of noise, of the size that the network takes, which decode no faster than real ones.
+The files are pictures of noise, of the size that the network takes, which decode no faster than real ones. They are
+decoded by as many threads as there are processors, whatever OMP_NUM_THREADS leaves the network.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from benchmarks.exported import EXIT
 from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.sizing import Sizing
 from formats import exit_file
-from inference import evaluation, prediction, saved
+from inference import prediction, saved
 from system.devices import CPU
 from system.machine import Machine
 
@@ -35,10 +36,9 @@ def written(folder: Path, side: int) -> list[str]:
 
 
 def case(what: str, exit: Path, paths: list[str]) -> Case:
-    """`reading` the files, `classifying` as many pictures in memory, or `both`, as predict.py does it."""
+    """`reading` the files, `classifying` the same pictures in memory, or `both`, as predict.py does it."""
     model = prediction.of_saved(saved.load({exit_file.position_of(exit): exit}), Machine([CPU], "float"))
-    side = model.sizing.side
-    images = torch.zeros(len(paths), side, side, 3, dtype=torch.uint8).split(evaluation.batch_size(side))
+    images = [torch.from_numpy(np.stack(pictures)) for _, pictures in prediction.decoded_ahead(paths, model.sizing)]
     work = {
         "reading": lambda: list(prediction.decoded_ahead(paths, model.sizing)),
         "classifying": lambda: list(map(model.answers, images)),

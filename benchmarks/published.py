@@ -71,7 +71,7 @@ def here() -> dict[str, dict[str, list[Point]]]:
             network, classes = names.from_fields(header["network"]), len(header["classes"])
             points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
             weights = header["options"]["exitWeights"]
-            weighted = "" if weights == "sum" else f", exits weighted by {weights}"
+            weighted = "" if weights == "sum" else f", exit weights {weights}"
             found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}"] = points
     return found
 
@@ -86,7 +86,7 @@ def test_errors(folder: Path) -> dict[int, float]:
 def draw(path: Path) -> None:
     """A panel for each data set: lines through the exits of networks that were trained here; those of the paper and of
     others in grey."""
-    figure, trained = Figure(figsize=(11, 5.5), dpi=120, layout="constrained"), here()
+    figure, trained = Figure(figsize=(11, 7.5), dpi=120, layout="constrained"), here()
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         single = last_exits(SINGLE[data], CLASSES[data]).values()
         axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
@@ -98,13 +98,14 @@ def draw(path: Path) -> None:
             axes.plot(*point, marker, color="0.35", markersize=8, label=f"{name}, 400 epochs")
         exits = [(name, point) for name, points in trained[data].items() for point in points]
         outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
-        axes.text(0.02, 0.02, "not shown\n" + "\n".join(outside), transform=axes.transAxes, fontsize="small")
+        for text in ("not shown:", *outside):
+            axes.plot([], [], " ", label=text)
         axes.set(title=f"CIFAR-{CLASSES[data]}", xlabel="multiply-adds for one picture", ylabel="test error (%)")
         axes.set(xlim=COSTS, ylim=SHOWN[data])
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-        axes.legend(framealpha=0.9, edgecolor="none", fontsize="small")  # lines may run behind it
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), frameon=False, fontsize="small")
     FigureCanvasAgg(figure).print_png(str(path))
 
 

@@ -15,15 +15,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.early_exit import BATCH, ON_CPU, RUN, fitted, halves, load
-from benchmarks.timing import Case, interleaved, machine, timed
+from benchmarks.early_exit import BATCH, ON_CPU, RUN, TURN, each, fitted, halves, load
+from benchmarks.timing import Case, interleaved, machine
 from inference import bundle, conditional, exported, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import table
 
 ONE, BUNDLE, OWN = "network.onnx", "bundle", "exit-{}.onnx"
-SINGLES, AT_ONCE = 100, 1024  # pictures of a turn, one by one and in batches
 
 
 def write(folder: Path, model: SavedModel, policy: Policy) -> None:
@@ -39,8 +38,7 @@ def write(folder: Path, model: SavedModel, policy: Policy) -> None:
 
 def case(path: Path, images: Tensor, size: int) -> Case:
     """A file or a bundle that is asked about pictures in batches of a size."""
-    ask = runner(path)
-    return lambda: timed(lambda: [ask(batch) for batch in images.split(size)])
+    return each(runner(path), images, size)
 
 
 def runner(path: Path) -> Callable[[Tensor], object]:
@@ -53,8 +51,8 @@ def runner(path: Path) -> Callable[[Tensor], object]:
 def compared(folder: Path, names: Sequence[str], images: Tensor, size: int, rounds: int) -> list[float]:
     """The seconds of each for one of the pictures; they take turns."""
     cases = {name: partial(case, folder / name, images, size) for name in names}
-    seconds = interleaved(cases, rounds)
-    return [seconds[name] / len(images) for name in names]
+    seconds, count = interleaved(cases, rounds), min(len(images), TURN[size])
+    return [seconds[name] / count for name in names]
 
 
 def main() -> None:
@@ -74,14 +72,13 @@ def main() -> None:
         folder, rows = Path(place), []
         write(folder, model, policy)
         for exit, position in enumerate(policy.positions):
-            some = images[left == exit][:SINGLES]
-            one, own = compared(folder, (ONE, OWN.format(position)), some, 1, arguments.rounds)
+            one, own = compared(folder, (ONE, OWN.format(position)), images[left == exit], 1, arguments.rounds)
             rows.append((str(position), f"{1000 * one:.2f}", f"{1000 * own:.2f}", f"{one / own:.2f}"))
         titles = ("pictures that leave at", f"ms in {ONE}", "ms in the exit's own", "ratio")
         print(table(dict(zip(titles, zip(*rows, strict=True), strict=True))))
         single = [OWN.format(position) for position in policy.positions[-2:]]
-        for name, size, count in ((ONE, 1, SINGLES), (BUNDLE, BATCH, AT_ONCE)):
-            ours, *others = compared(folder, (name, *single), images[:count], size, arguments.rounds)
+        for name, size in ((ONE, 1), (BUNDLE, BATCH)):
+            ours, *others = compared(folder, (name, *single), images, size, arguments.rounds)
             print(f"\n{name}, batches of {size}: {1 / ours:,.0f} img/s")
             for other, seconds in zip(single, others, strict=True):
                 print(f"{other}: {1 / seconds:,.0f}; {seconds / ours:.2f} times as fast as that")

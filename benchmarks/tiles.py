@@ -47,7 +47,10 @@ def main() -> None:
     """Write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    write(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    if folder.exists():
+        parser.error(f"{folder} is there already; give a folder that is not")
+    write(folder)
 
 
 if __name__ == "__main__":

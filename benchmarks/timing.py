@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 
@@ -34,11 +35,13 @@ def interleaved(
     """
     context = multiprocessing.get_context("spawn")
     pipes: dict[Hashable, Connection] = {}
+    processes: list[BaseProcess] = []
     seconds = {name: [] for name in builders}
     try:
         for name, builder in builders.items():
             pipes[name], other_end = context.Pipe()
-            context.Process(target=_serve, args=(builder, other_end)).start()
+            processes.append(context.Process(target=_serve, args=(builder, other_end)))
+            processes[-1].start()
             other_end.close()  # so that nothing is waited for from a process that has died
             _answer(name, pipes[name])  # one at a time: building is work, too
         for turn in range(warm_up + rounds):
@@ -51,6 +54,8 @@ def interleaved(
         for pipe in pipes.values():
             with suppress(OSError):  # of a process that has died
                 pipe.send("stop")
+        for process in processes:  # so that what is measured next has the machine to itself
+            process.join()
     return {name: median(results) for name, results in seconds.items()}
 
 

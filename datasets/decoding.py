@@ -120,4 +120,4 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     bits, *_ = getattr(picture, "tag_v2", {}).get(BITS, (16,))
     if picture.mode == "F" or bits != 16 or values.min() < 0 or values.max() > 65535:
         raise ValueError("its values are neither of 8 nor of 16 bits; convert it to one of them")
-    return Image.fromarray((values / 257).round().astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))  # rounded; 65535 becomes 255

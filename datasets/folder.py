@@ -98,12 +98,12 @@ def load(
 
     Files whose names do not end like a picture's are passed over, and so are hidden folders (`.ipynb_checkpoints`) and
     links to folders within a class. Decoded pictures are kept under `data_dir`, unless that lies in `root` itself.
-    Raises UserError for a class without pictures and for a file that is no regular one.
+    Raises UserError for a class without pictures, for a file that is no regular one, and for a link to nothing.
     """
     folder = split_folder(root, split)
     if folder is None:
         return None
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and _is_folder(entry)))
     if not classes:
         raise UserError(f"{folder} has no folders of classes; picture files are {folder}/<class>/*")
     members = [_of_class(folder / name) for name in classes]
@@ -117,9 +117,18 @@ def load(
 
 
 def split_folder(root: Path, split: str) -> Path | None:
-    """The folder of a split: `root/split`, or for `test`, where that is missing, `root/val`; None: there is none."""
+    """The folder of a split: `root/split`, or for `test`, where that is missing, `root/val`; None: there is none.
+    Raises UserError for a link to nothing."""
     names = TESTED_ON if split == "test" else (split,)
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    return next((root / name for name in names if _is_folder(root / name)), None)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises UserError for a link to nothing: others would take the place of its pictures,
+    or they would be left out, and nobody would notice."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to nothing; bring back what it leads to, or remove the link")
+    return path.is_dir()
 
 
 def _of_class(folder: Path) -> list[str]:

@@ -9,11 +9,10 @@ import torch
 
 from datasets.pictures import Pictures
 from datasets.splits import TrainingData
-from system.output import printable
+from system.output import NAMED, printable, some_of
 from system.strict import is_number
 
 ROUNDING = 1e-9  # by which means that another processor measures may differ
-NAMED = 3  # differences of a kind that are told one by one
 
 
 def describe(data: TrainingData) -> dict[str, Any]:
@@ -60,11 +59,11 @@ def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[
         gone = [name for name in old if name not in now_there]
         new = [name for name in classes if name not in there_before]
         if new and gone:
-            yield f"classes {_some(new)} in place of {_some(gone)}"
+            yield f"classes {some_of(new)} in place of {some_of(gone)}"
         elif new:
-            yield f"classes {_some(new)}"
+            yield f"classes {some_of(new)}"
         else:
-            yield f"no class {_some(gone)}" if gone else "their order"
+            yield f"no class {some_of(gone)}" if gone else "their order"
         return
     for split in (name for name in now if name not in ("classes", "mean", "std")):
         yield from _differing_pictures(split, classes, now[split], before[split])
@@ -93,9 +92,3 @@ def _differing_pictures(
         yield f"{split} pictures: {', '.join(changed[:NAMED])}{more}"
     elif now["sha256"] != before["sha256"]:
         yield f"{split} pictures have changed (another version of Pillow, which decodes them, may change some, too)"
-
-
-def _some(names: Sequence[str]) -> str:
-    """Some of the names in words."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(printable, names[:NAMED])) + more

@@ -13,6 +13,7 @@ from datasets.sizing import Sizing
 from system import memory, world
 from system.errors import UserError
 from system.files import real
+from system.output import some_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def for_training(found: Found, train_size: int | None, val_size: int) -> Trainin
 
 def classes_and_normalisation(found: Found) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
     """What a network has to know of a data set before it is trained: the names of the classes, the mean and the
-    standard deviation of each channel, on the 0 … 255 scale. Pictures are read only where these have to be measured.
+    standard deviation of each channel, on the 0 … 255 scale. Those of a folder have to be measured.
 
     Raises UserError where there are no training pictures.
     """
@@ -162,8 +163,10 @@ def _load_training(found: Found) -> Split:
 def _check_classes(data: str, train: Split, test: Split | None) -> None:
     """Raise UserError where train and test do not have the same classes, or there is nothing to tell apart."""
     if test is not None and test.classes != train.classes:
-        odd = sorted(set(test.classes) ^ set(train.classes))
-        raise UserError(f"{data}: train and test do not have the same classes; only one of them has {', '.join(odd)}")
+        sides = ("train", train, test), ("test", test, train)
+        odd = {name: sorted({*own.classes} - {*other.classes}) for name, own, other in sides}
+        told = "; ".join(f"only {name} has {some_of(classes)}" for name, classes in odd.items() if classes)
+        raise UserError(f"{data}: train and test do not have the same classes: {told}")
     if len(train.classes) == 1:
         raise UserError(f"all pictures of {data} are of one class, {train.classes[0]}; it takes two to tell apart")
 

@@ -183,7 +183,8 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             if shape != tuple(tensor.shape):
                 raise UserError(f"{path}: {name} has shape {shape}, its header makes it {tuple(tensor.shape)}")
         check_seal(path)  # now that it is known to be of a size that is worth reading
-        weights = {name: file.get_tensor(name) for name in expected}
+        # Copies, because what is given lies in the file itself, into which others may write.
+        weights = {name: file.get_tensor(name).clone() for name in expected}
     for name, tensor in expected.items():
         if weights[name].dtype != tensor.dtype:
             raise UserError(f"{path}: {name} is of type {weights[name].dtype}, not {tensor.dtype}")

@@ -98,16 +98,20 @@ def read(folder: Path) -> list[dict[str, float | None]]:
         raise UserError(f"{path} has {what}")
     if not rows or "seconds" not in rows[0] or not evaluated_errors(rows[0]):
         raise UserError(f"{path} holds no epoch of a run")
+    if [entry.get("epoch") for entry in rows] != list(range(1, len(rows) + 1)):
+        raise UserError(f"{path} does not hold every epoch of a run once, in order")
     return rows
 
 
 def holds(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a run's log has these rows; one that an older version wrote lacks some of their columns."""
+    """Whether a run's log has these rows; one that an older version wrote lacks the columns `COURSE`."""
     try:
         found = read(folder)
     except UserError:
         return False
-    return found == [{name: row.get(name) for name in found[0]} for row in rows]
+    whole = tuple(rows[0])
+    older = tuple(name for name in whole if name not in COURSE)
+    return tuple(found[0]) in (whole, older) and found == [{name: row[name] for name in found[0]} for row in rows]
 
 
 def _cell(name: str, text: str) -> float | None:

@@ -163,7 +163,7 @@ class Program:
                 yield _at_home(argument)
             elif match[2] is None:
                 yield flag
-            elif match[2] == "--" or "\0" in match[2]:  # argparse would take the former for no value at all
+            elif match[2] == "--" or not _is_name(match[2]):  # argparse would take the former for no value at all
                 raise UsageError(f"argument {flag}: {match[2]!r} is not a value (see --help)")
             else:
                 yield f"{flag}={_at_home(match[2])}"
@@ -177,11 +177,20 @@ def _at_home(text: str) -> str:
         return text
 
 
+def _is_name(text: str) -> bool:
+    """Whether a file could have this name: it has no zero byte, and no half of a character, as JSON may have."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with its errors raised, endless values cut, instead of printed under a page of usage."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.color = False  # which Python 3.14 puts into the help
         self._negative_number_matcher = NEGATIVE  # argparse takes -1e-3 for an option, and says nothing of its value
 
     def print_help(self, file: TextIO | None = None) -> None:

@@ -122,9 +122,10 @@ def recorded(folder: Path, program: Program) -> dict[str, Any]:
     """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
     there are none. They are not checked: their data set need not be here."""
     saved = load(folder)
-    if not are_of(saved, program):
-        raise UserError(f"{folder / FILE} does not hold the options of a run")
-    return program.resolved(saved)
+    if are_of(saved, program):
+        with suppress(TypeError, ValueError):  # of a default that follows from an option of another kind
+            return program.resolved(saved)
+    raise UserError(f"{folder / FILE} does not hold the options of a run")
 
 
 def are_of(saved: Any, program: Program) -> bool:

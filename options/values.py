@@ -107,7 +107,9 @@ def multiply_adds(text: str) -> float:
     try:
         return scale * number(float, 1 / scale, 1e15 / scale)(text if scale == 1 else text[:-1])
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of multiply-adds such as 60M or 1.5G") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of multiply-adds from 1 to 1e15, such as 60M"
+        ) from error
 
 
 def positions(text: str) -> tuple[int, ...]:

@@ -76,7 +76,8 @@ def style() -> Iterator[None]:
         with matplotlib.rc_context(PLAIN_TEXT), warnings.catch_warnings(action="ignore"):
             yield
     except Exception as error:  # of settings, fonts, files and arithmetic
-        raise UserError(f"no plot could be drawn: {type(error).__name__}: {error}") from error
+        advice = "; pip install -r requirements.txt" if isinstance(error, ImportError) else ""
+        raise UserError(f"no plot could be drawn: {type(error).__name__}: {error}{advice}") from error
 
 
 def averaged(label: str, runs: Sequence[Rows], column: str) -> Curve:

@@ -78,7 +78,7 @@ class Progress:
         self.looked = self.clock()
         text = self._sentence(_Mark(self.looked, self.done), result)
         if self.on_terminal:
-            self.bar.set_description_str(text, refresh=False)
+            self.bar.set_description_str(text)  # drawn at once: tqdm itself goes by the time of day
         else:
             tell(text)
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from system.errors import UserError
+from system.errors import UserError, reason
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -17,11 +17,11 @@ NEVER = 10**9  # seconds between the writer's own looks at whether something is 
 
 
 def require_package() -> None:
-    """Raise UserError where TensorBoard's package is missing."""
+    """Raise UserError where TensorBoard's package is missing, or does not work with the others that are there."""
     try:
         import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--tensorboard needs a package: pip install tensorboard ({error})") from error
+    except Exception as error:  # protobuf has errors of its own for versions that do not fit
+        raise UserError(f"--tensorboard needs a package: pip install -U tensorboard ({reason(error)})") from error
 
 
 def tag(column: str) -> str:
@@ -55,8 +55,8 @@ class Scalars:
             self._writer.flush()
         except Exception as error:  # its file systems are many, and have errors of their own
             self._writer, self.written = None, 0
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{self.folder} could not be written: {reason}") from error
+            said = getattr(error, "strerror", None) or error
+            raise UserError(f"{self.folder} could not be written: {said}") from error
         self.written = len(log)
 
     def close(self) -> None:

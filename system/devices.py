@@ -106,7 +106,7 @@ def _keep_freed_memory() -> None:
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "mallopt"):  # glibc; elsewhere the default stays
-        library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 30) or library.mallopt(M_MMAP_THRESHOLD, 1 << 25)  # older ones' limit
         library.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 

@@ -5,7 +5,8 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from system import output
 
@@ -26,12 +27,21 @@ class UsageError(UserError):
     status = 2
 
 
+class Ended(BaseException):
+    """A signal ends the process; what it has begun to write is taken away on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
 # How a shortage of memory is told: by PyTorch, its libraries (cuDNN by finding no way to convolve that has room), the
 # linker, Python.
 SHORTAGES = re.compile(
     "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc(ation)?_failed|map segment|start new thread"
     "|ENOMEM|CUBLAS_STATUS_NOT_INITIALIZED|returned NULL without setting an exception|unable to find an engine"
 )
+ENDING = ("SIGTERM", "SIGHUP")  # not every system has both
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",
     errno.ENFILE: "the whole machine has too many files open; end other programs",
@@ -42,10 +52,10 @@ ADVICE = {
 
 def is_shortage(error: BaseException) -> bool:
     """Whether an error says, in one of many ways, that memory is short."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:  # those of Pillow have none
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ImportError | SystemError) and bool(SHORTAGES.search(str(error)))
+        isinstance(error, OSError | RuntimeError | ImportError | SystemError) and bool(SHORTAGES.search(str(error)))
     )
 
 
@@ -74,13 +84,19 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[None]:
-    """Turn a `UserError`, what the system refuses, a shortage of memory, a missing package or a Ctrl-C into one line on
-    standard error and the exit status. A program that `outlives_output` goes on when nobody reads what it prints."""
+    """Turn a `UserError`, what the system refuses, a shortage of memory, a missing package, a Ctrl-C or another signal
+    to end into one line on standard error and the exit status. A program that `outlives_output` goes on when nobody
+    reads what it prints."""
     output.make_lasting(outlives_output)
+    advice = "end other programs, or give fewer pictures or a smaller network"
     try:
-        with memory_for(f"in {program}", "end other programs, or give fewer pictures or a smaller network"):
+        with _raising_ended(), memory_for(f"in {program}", advice):
             try:
                 yield
+            except (UserError, KeyboardInterrupt, Ended):  # say more than what becomes of the output
+                with suppress(OSError, output.Unread):
+                    sys.stdout.flush()
+                raise
             finally:
                 sys.stdout.flush()
     except output.Unread:  # its reader, such as `head`, has seen enough
@@ -95,6 +111,27 @@ def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[Non
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process without a word
         _stop(program, "interrupted", 130)
+    except Ended as error:
+        _stop(program, error, error.status)
+
+
+@contextmanager
+def _raising_ended() -> Iterator[None]:
+    """While open, signals that would end the process raise Ended, each once: the second one ends it without a word."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Ended(number)
+
+    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores SIGHUP
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _advice(error: BaseException) -> str:
@@ -107,6 +144,6 @@ def _advice(error: BaseException) -> str:
     return ""
 
 
-def _stop(program: str, text: str, status: int) -> None:
+def _stop(program: str, text: object, status: int) -> None:
     print(f"{program}: {output.one_line(text)}", file=sys.stderr)
     sys.exit(status)

@@ -188,7 +188,8 @@ def check_target(path: Path) -> None:
     """Raise UserError, before any work is done for it, where a file cannot be written: its folder is missing or may not
     be written into, or there is something else in its place."""
     _check_place(path)
-    of_the_system = real(path.parent) == Path("/dev")  # where /dev/stdout may lead to a regular file
+    place = real(path.parent)  # of /dev/stdout or /dev/fd/1, which may lead to a regular file
+    of_the_system = place.parts[1:2] in (("dev",), ("proc",)) and not place.is_relative_to("/dev/shm")
     if of_the_system or (path.exists() and not path.is_file()):
         raise UserError(f"{path} is no regular file and is not replaced by one; give another")
 

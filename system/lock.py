@@ -58,7 +58,7 @@ def in_turn(folder: Path, doing: str) -> Iterator[None]:
     if not fcntl:
         yield
         return
-    with _opened(folder) as file:  # over NFS only a file that may be written into can be locked
+    with _opened_by_anyone(folder) as file:
         with suppress(OSError):  # flock, which keeps threads of one process apart, too
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,6 +89,18 @@ def _opened(folder: Path) -> BinaryIO:
         os.close(descriptor)
         raise UserError(f"{path} is no lock file of its own, but another name of a file, or something else; remove it")
     return os.fdopen(descriptor, "r+b", buffering=0)  # what cannot be written is not tried again when it is closed
+
+
+def _opened_by_anyone(folder: Path) -> BinaryIO:
+    """The lock file, made if need be. That of another user is opened for reading, which will do for `flock`, though not
+    over NFS."""
+    try:
+        return _opened(folder)
+    except PermissionError:
+        path = folder / LOCK_FILE
+        if not path.is_file():
+            raise
+        return path.open("rb")
 
 
 def check_free(folder: Path) -> None:
@@ -142,7 +154,7 @@ def _owner(file: BinaryIO) -> str:
 def _take(file: BinaryIO, folder: Path) -> bool:
     """Lock the file; whether there are locks. Raises UserError where another process has it."""
     if not fcntl:
-        return True
+        return False
     try:  # lockf, because loader workers inherit a lock by flock, and would have it when their run was killed
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = os.fstat(file.fileno()).st_nlink > 0  # not the file that another run is just done with

@@ -9,10 +9,12 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 LONGEST, LONGEST_MESSAGE = 200, 4000  # characters of one name, wherever it is from, and of a message
+NAMED = 3  # names that are told one by one
 BAR = re.compile(r"(\x1b\[A)+")  # what a progress bar moves up a line with, and writes by itself
 
 
@@ -25,6 +27,12 @@ def printable(text: object, longest: int = LONGEST) -> str:
         start = f"a {type(text).__name__} without end"
     start = start if len(start) <= longest else f"{start[: longest - 1]}…"
     return "".join(character if character.isprintable() else "�" for character in start)
+
+
+def some_of(names: Sequence[object]) -> str:
+    """Some of the names, of which there may be many."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(printable, names[:NAMED])) + more
 
 
 def one_line(text: object) -> str:

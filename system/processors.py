@@ -63,8 +63,9 @@ class Waiting:
             return None
         self._told = True
         return (
-            f"other programs take the processors: for {100 * part:.0f} % of the time the {self._threads} threads of "
-            "this run waited for one, and so for one another; fewer --cpuThreads may be quicker"
+            f"other programs, or the quota of a container, take the processors: for {100 * part:.0f} % of the time the "
+            f"{self._threads} threads of this run waited for one, and so for one another; fewer --cpuThreads may be "
+            "quicker"
         )
 
     def _look(self) -> tuple[int, int] | None:

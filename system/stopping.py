@@ -102,11 +102,12 @@ def stoppable() -> Iterator[Stop]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Processes that are started in here never hear of these signals, but for SIGTERM, by which they may be ended."""
+    """Processes that are started in here never hear of these signals: a terminal, a launcher or a batch scheduler may
+    send one to all of them, while the program that they work for still needs them."""
     if not hasattr(signal, "pthread_sigmask"):  # not a POSIX system
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(SIGNALS) - {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

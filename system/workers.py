@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ class Workers:
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
         self._function = function
         self._workers: list[tuple[multiprocessing.Process, Connection]] = []
+        # Where nobody closes them, they end before multiprocessing sends them a SIGTERM, of which they would not hear.
+        self._end = Finalize(self, _end, args=(self._workers,), exitpriority=0)
         try:
             for _ in range(count):
                 ours, theirs = context.Pipe()
@@ -65,11 +68,15 @@ class Workers:
 
     def close(self) -> None:
         """End the workers."""
-        for process, pipe in self._workers:
-            pipe.close()
-            if process.is_alive():
-                process.kill()
-                process.join()
+        self._end()
+
+
+def _end(workers: list[tuple[multiprocessing.Process, Connection]]) -> None:
+    for process, pipe in workers:
+        pipe.close()
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _given(worker: tuple[multiprocessing.Process, Connection], item: Any) -> tuple[multiprocessing.Process, Connection]:
@@ -87,7 +94,7 @@ def _taken(process: multiprocessing.Process, pipe: Connection) -> Any:
         process.join(1)
         code = process.exitcode
         how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with status {code}"
-        raise WorkerDied(f"process {process.pid} {how}") from ended
+        raise WorkerDied(f"a loader worker died: process {process.pid} {how}") from ended
     if error:
         raise error
     return result
@@ -95,9 +102,6 @@ def _taken(process: multiprocessing.Process, pipe: Connection) -> Any:
 
 def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
     """In a worker: answer items until there are no more, or the parent is gone."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()  # torchrun sends SIGTERM to whole groups: to the program, which still needs batches
     if sys.platform == "linux":  # elsewhere it goes when its pipe does
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

@@ -1,6 +1,7 @@
 """The folder of a run, in which files are missing, damaged, or of different epochs."""
 
 import re
+from functools import partial
 
 import pytest
 from conftest import SMALL, exit_files, flipped, resume
@@ -64,7 +65,8 @@ def test_a_log_that_is_lost_is_written_anew(run_copy, capsys):
     path = folder / "log.csv"
     before = path.read_bytes()
     changed = re.sub(r"(?m)^2,[0-9.]+", "2,99.9", before.decode())
-    for spoil in (path.unlink, lambda: path.write_text(""), lambda: path.write_text(changed)):
+    cut = "\n".join(",".join(line.split(",")[1:]) for line in before.decode().splitlines())  # a column less
+    for spoil in (path.unlink, *(partial(path.write_text, text) for text in ("", changed, cut))):
         spoil()
         main.main(["--resume", str(folder)])
         assert path.read_bytes() == before

@@ -3,6 +3,7 @@
 import json
 import shutil
 import statistics
+import sys
 
 import pytest
 from conftest import assert_one_line_error, script
@@ -11,6 +12,7 @@ from PIL import Image
 import plot
 from formats import log_file
 from reports import plots, tables
+from system.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -184,6 +186,8 @@ def test_a_run_given_twice_counts_once_and_one_without_a_log_is_left_out(runs, t
         ("epoch,seconds,test_error_14\n1,2\n", ["log.csv"]),
         ("epoch,seconds,test_error_14\n1,inf,3\n", ["log.csv", "an odd seconds"]),
         ("epoch,seconds,test_error_14\n1,2,1e999\n", ["log.csv", "from 0 to 100"]),
+        ("epoch,seconds,test_error_14\n1,2,3\n3,2,3\n", ["log.csv", "every epoch of a run once, in order"]),
+        ("epoch,seconds,test_error_14\n1,2,3\n1,2,3\n", ["log.csv", "every epoch of a run once, in order"]),
     ],
 )
 def test_a_bad_log_is_named(log, words, runs):
@@ -194,10 +198,27 @@ def test_a_bad_log_is_named(log, words, runs):
     assert_one_line_error(script("plot.py", runs[0], "--out", runs[0] / "p.png"), 1, *words)
 
 
-@pytest.mark.parametrize("options", ['{"depht": 14}', '{"depth": 15}', '{"depth": "14"}', '{"depth": 14, "data": 3}'])
+NO_OPTIONS = (
+    '{"depht": 14}',
+    '{"depth": 15}',
+    '{"depth": "14"}',
+    '{"depth": 14, "data": 3}',
+    '{"depth": 14, "exits": 5}',
+)
+
+
+@pytest.mark.parametrize("options", NO_OPTIONS)
 def test_options_of_no_run_are_named(options, runs):
     (runs[0] / "opt.json").write_text(options)
     assert_one_line_error(script("plot.py", runs[0]), 1, "opt.json does not hold the options of a run")
+
+
+def test_the_table_is_printed_where_no_plot_can_be_drawn(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"no plot could be drawn: .*; pip install -r requirements\.txt"):
+        plot.main([str(runs[0]), "--out", str(tmp_path / "p.png")])
+    assert "test error" in capsys.readouterr().out
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_mistakes_are_one_line(runs, tmp_path):

@@ -64,15 +64,12 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         except Stopped as signalled:
             world.broadcast(run.save_state)  # by the first process; the others wait for it
             stopped = signalled
-        except WorkerDied as error:
-            run.save_state()
-            text = f"a loader worker died: {error}; go on with {run.resume_command} --nThreads 0"
-            raise UserError(text) from error
-        except CompilerFailed as error:
+        except (WorkerDied, CompilerFailed) as error:
             run.save_state()
             if stop.number is None:
-                raise UserError(f"{error}; go on with {run.resume_command} --compile false") from error
-            stopped = Stopped(stop.number)  # the signal was sent to the compiler, too
+                without = "--nThreads 0" if isinstance(error, WorkerDied) else "--compile false"
+                raise UserError(f"{error}; go on with {run.resume_command} {without}") from error
+            stopped = Stopped(stop.number)  # the signal was sent to all processes, to that which failed, too
         except Exception as error:
             if is_shortage(error):
                 raise out_of_memory(f"in {run.progress.place}", run.less_memory, error) from error

@@ -101,6 +101,15 @@ def test_a_class_that_is_a_link_to_what_holds_it(target, tmp_path):
         folder.load(tmp_path, "train")
 
 
+@pytest.mark.parametrize("name", ["test", "test/c"])
+def test_a_folder_that_is_a_link_to_nothing_is_not_passed_over(name, tmp_path):
+    for split in ("val", *(("test",) if name == "test/c" else ())):
+        write_pictures(tmp_path / split, {"a": 1, "b": 1})
+    (tmp_path / name).symlink_to(tmp_path / "not" / "mounted")
+    with pytest.raises(UserError, match=f"{tmp_path}/{name} is a link to nothing; bring back"):
+        folder.load(tmp_path, "test")
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to nothing"])
 def test_files_that_are_not_regular_are_refused_and_not_opened(kind, tmp_path, monkeypatch):
     write_pictures(tmp_path / "train", {"a": 2})

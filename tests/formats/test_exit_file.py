@@ -213,6 +213,16 @@ def test_2000_mutated_files_are_read_or_refused_by_name(finished, tmp_path):
     assert 1000 < refused < 2000
 
 
+def test_weights_that_were_read_do_not_change_with_the_file(run_copy):
+    path = run_copy[1] / "exit-5.safetensors"
+    expected = saved.load({5: path}).network.state_dict()
+    before = {name: tensor.clone() for name, tensor in expected.items()}
+    with path.open("r+b") as file:  # written into, not replaced
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(1000))
+    assert all(expected[name].equal(tensor) for name, tensor in before.items())
+
+
 def test_more_classes_than_a_file_can_name_are_refused():
     exit_file.check_classes([f"{index:0250}" for index in range(10_000)])
     for classes in (["a"] * 100_001, [f"{index:0250}" for index in range(20_000)]):

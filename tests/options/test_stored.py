@@ -220,7 +220,15 @@ def test_pictures_that_moved_are_told_whatever_the_state_is(tmp_path):
     record = {**vars(opts.parse("--data DIGITS --depth 20".split())), "data": str(tmp_path / "moved")}
     (tmp_path / "opt.json").write_text(json.dumps(record))
     (tmp_path / "latest.pt").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"no longer in .*moved; give --data with their folder"):
+    with pytest.raises(UserError, match=r"no longer in .*moved, or may not be read; give --data"):
+        opts.parse(["--resume", str(tmp_path)])
+
+
+def test_test_pictures_that_are_gone_are_told(tmp_path):
+    write_pictures(tmp_path / "pictures" / "train", {"a": 1, "b": 1})
+    record = {**vars(opts.parse("--data DIGITS --depth 20".split())), "data": str(tmp_path / "pictures")}
+    (tmp_path / "opt.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"test pictures are no longer in .*pictures; bring them back, or give --data"):
         opts.parse(["--resume", str(tmp_path)])
 
 
@@ -229,6 +237,12 @@ def test_what_the_command_line_replaces_need_not_be_there_any_more(parse):
     assert parse(saved, "--data DIGITS", name="opt.json").data == "DIGITS"
     with pytest.raises(UsageError, match="--data: 'pictures/that/moved' is neither"):
         parse(saved, name="opt.json")
+
+
+@pytest.mark.parametrize("name", ["dataDir", "save", "data"])
+def test_a_name_that_no_file_can_have_is_refused(parse, name):
+    with pytest.raises(UsageError, match=f"--{name}: .* is (not a value|neither)"):
+        parse(json.dumps({"depth": 20, name: "\ud800"}), name="opt.json")
 
 
 def test_a_file_does_not_move_a_run_that_is_resumed(parse, tmp_path):

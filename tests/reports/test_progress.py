@@ -69,6 +69,15 @@ def test_what_is_told_beside_the_bar_begins_on_a_line_of_its_own(monkeypatch, ca
     assert "epoch 1/4 training" in lines[1]  # and is drawn anew
 
 
+def test_the_bar_goes_on_where_the_clock_of_the_system_stands_still(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("tqdm.std.time", lambda: 0.0)  # as if it had been set back
+    run = Run()
+    run.progress.epoch(0, "training")
+    run.steps(4, 1)
+    assert "40 % done" in capsys.readouterr().err
+
+
 def test_tests_count_in_the_time_that_is_left_and_not_in_the_pace_of_training(capsys):
     run = Run()
     run.progress.epoch(0, "training")

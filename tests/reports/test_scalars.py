@@ -1,5 +1,6 @@
 """The log in TensorBoard's files, read back with TensorBoard's own reader."""
 
+import importlib.abc
 import resource
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, 
 
 import main
 from formats import log_file
+from reports import scalars
 from reports.scalars import Scalars, tag
 from system.errors import UserError
 from training.run import Run
@@ -105,10 +107,22 @@ def test_scalars_that_cannot_be_written_do_not_stop_a_run(tmp_path, capsys):
     assert [epoch for epoch, _ in points(folder / "tensorboard")["error/test_14"]] == [1, 2]
 
 
+def test_packages_that_do_not_fit_together_are_named(monkeypatch):
+    class Unfit(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, *_):
+            if name == "torch.utils.tensorboard":
+                raise TypeError("Descriptors cannot be created directly.\nIf this call came from a _pb2.py file, …")
+
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Unfit(), *sys.meta_path])
+    with pytest.raises(UserError, match=r"pip install -U tensorboard \(Descriptors cannot be created directly\.\)$"):
+        scalars.require_package()
+
+
 @pytest.mark.slow
 def test_a_missing_package_is_named_before_the_run_begins(tmp_path):
     code = "import sys; sys.modules['tensorboard'] = None; import runpy; runpy.run_path('main.py', run_name='__main__')"
     command = [sys.executable, "-c", code, *SMALL, "--save", str(tmp_path), "--tensorboard"]
     process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert_one_line_error(process, 1, "--tensorboard needs a package: pip install tensorboard")
+    assert_one_line_error(process, 1, "--tensorboard needs a package: pip install -U tensorboard")
     assert not list(tmp_path.iterdir())

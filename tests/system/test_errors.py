@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from system.errors import UserError, is_shortage, memory_for, one_line_errors
 SHORT = (
     MemoryError(),
     OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    OSError("out of memory when reading image file"),  # Pillow's
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
@@ -111,6 +113,34 @@ def test_programs_that_only_print_end_with_their_reader(line, status, said):
         ["bash", "-c", line], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
     )
     assert (process.returncode, process.stderr) == (status, said)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_signal_ends_a_program_with_a_line_whoever_reads_its_output(number, status, said, tmp_path):
+    """What it was writing for a while is taken away, and a reader that is gone is no reason to keep silent."""
+    code = """
+import os, signal, sys
+from system.errors import one_line_errors
+from system.files import temporary_folder
+with one_line_errors("export.py"), temporary_folder() as folder:
+    (folder / "whole.onnx").touch()
+    print("something")
+    signal.raise_signal(int(sys.argv[1]))
+"""
+    command = f'trap "" PIPE; "{sys.executable}" -c "$CODE" {int(number)} | true; exit ${{PIPESTATUS[0]}}'
+    environment = {**os.environ, "CODE": code, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    process = subprocess.run(
+        ["bash", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stderr) == (status, f"export.py: {said}\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("where", "said"), [("/dev/full", "No space left on device"), ("&-", "it is closed")])

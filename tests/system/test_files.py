@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, script
+from conftest import PROJECT, deprived, script
 
 import main
 from system import files, lock
@@ -149,6 +149,22 @@ def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypa
     assert capsys.readouterr().err == told
 
 
+def test_without_locks_of_the_system_a_run_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "fcntl", None)
+    (tmp_path / ".lock").write_text("process 1 on elsewhere\n")
+    with locked(tmp_path):
+        pass
+    assert "without locks" in capsys.readouterr().err
+
+
+def test_the_lock_file_of_another_user_is_no_hindrance_to_taking_turns(tmp_path):
+    (tmp_path / ".lock").touch(0o444)
+    code = "import pathlib, sys, system.lock as s\nwith s.in_turn(pathlib.Path(sys.argv[1]), 'reading'): print(1)"
+    command = deprived([sys.executable, "-c", code, str(tmp_path)])
+    process = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("1\n", "")
+
+
 def test_who_waits_for_another_program_says_so(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(lock, "tell", told.append)
@@ -253,12 +269,13 @@ except ValueError as error:
     assert (process.stdout.splitlines(), process.stderr) == ([told, "filler"], "")
 
 
-def test_what_is_in_the_folder_of_devices_is_not_replaced(tmp_path):
-    """Where standard output is a file, /dev/stdout leads to a regular one."""
-    code = "from pathlib import Path; from system import files; files.check_target(Path('/dev/stdout'))"
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_what_is_in_the_folder_of_devices_is_not_replaced(name, tmp_path):
+    """Where standard output is a file, these lead to a regular one."""
+    code = f"from pathlib import Path; from system import files; files.check_target(Path('{name}'))"
     with (tmp_path / "output").open("w") as output:
         process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, stdout=output, stderr=subprocess.PIPE)
-    assert re.search(rb"UserError: /dev/stdout (is no regular file|cannot be written)", process.stderr)
+    assert re.search(rb"UserError: \S+ (is no regular file|cannot be written)", process.stderr)
 
 
 def test_a_plot_does_not_follow_a_link(tmp_path):

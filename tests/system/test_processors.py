@@ -103,7 +103,8 @@ def test_threads_that_wait_for_other_programs_are_told_once(host):
     assert waiting.advice() is None
     host.go_on(40, waited=0.6)
     assert waiting.advice() == (
-        "other programs take the processors: for 60 % of the time the 2 threads of this run waited for one, and so for "
+        "other programs, or the quota of a container, take the processors: for 60 % of the time the 2 threads of this "
+        "run waited for one, and so for "
         "one another; fewer --cpuThreads may be quicker"
     )
     host.go_on(40, waited=0.6)

@@ -3,11 +3,14 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
 
 import numpy as np
 import pytest
+from conftest import PROJECT
 
 from system.workers import WorkerDied, Workers
 
@@ -61,7 +64,7 @@ def test_stopped_workers_end_when_they_are_closed():
             os.kill(process, 0)
 
 
-def test_signals_to_the_group_do_not_reach_workers():
+def test_signals_do_not_reach_workers():
     def patient(seconds):
         time.sleep(seconds)
         return os.getpid()
@@ -69,9 +72,15 @@ def test_signals_to_the_group_do_not_reach_workers():
     with closing(Workers(patient, 1)) as crew:
         (process,) = crew.map([0])
         results = crew.map([0.2])
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             os.kill(process, number)
         assert next(results) == process
+
+
+def test_a_program_that_closes_no_workers_ends_all_the_same():
+    code = "import os; from system.workers import Workers; crew = Workers(abs, 2); print(list(crew.map([-1, -2])))"
+    process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "[1, 2]\n", "")
 
 
 def test_where_one_process_cannot_be_started_the_others_end(monkeypatch):

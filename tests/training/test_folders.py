@@ -84,7 +84,7 @@ def test_what_auto_begins_has_to_be_fit_to_begin(tmp_path):
 
 @pytest.mark.parametrize("resume", [[], ["--resume"], ["--resume", "auto"]])
 def test_a_folder_whose_name_cannot_be_encoded_is_refused(resume, tmp_path):
-    (tmp_path / "opt.json").write_text('{"data": "DIGITS", "depth": 8, "save": "\\ud800"}')
+    (tmp_path / "opt.json").write_text('{"data": "DIGITS", "depth": 8, "save": "\\udcff"}')
     with pytest.raises(UserError, match=r"is not valid UTF-8.*give another --save"):
         main.main(["--config", str(tmp_path / "opt.json"), *resume])
 

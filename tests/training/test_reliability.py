@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from benchmarks.soak import soak
 from datasets import splits
 from formats import state_file
 from reports import plots
-from system import arithmetic
+from system import arithmetic, stopping
 from system.errors import UserError
 from system.workers import WorkerDied
 from training import run, setup, trainer
@@ -179,16 +180,33 @@ def test_a_loader_worker_that_dies_is_named(tmp_path):
     assert "--nThreads 0" in last
 
 
-def test_what_was_done_when_a_loader_worker_died_is_not_lost(tmp_path, monkeypatch):
+def die_after(monkeypatch, steps, meanwhile=lambda: None):
+    """Let a loader worker die after so many steps, and something happen just before that is noticed."""
     real = run.training_batches
 
     def dying(*arguments, **options):
-        yield from itertools.islice(real(*arguments, **options), 3)
-        raise WorkerDied("process 7 was killed by SIGKILL")
+        yield from itertools.islice(real(*arguments, **options), steps)
+        meanwhile()
+        raise WorkerDied("a loader worker died: process 7 was killed by SIGKILL")
 
     monkeypatch.setattr(run, "training_batches", dying)
-    with pytest.raises(UserError, match=r"worker died: process 7 was killed by SIGKILL; go on with .*--resume"):
+
+
+def test_what_was_done_when_a_loader_worker_died_is_not_lost(tmp_path, monkeypatch):
+    die_after(monkeypatch, 3)
+    with pytest.raises(UserError, match=r"worker died: process 7 was killed by SIGKILL; go on with .*--nThreads 0"):
         main.main([*SMALL, "--save", str(tmp_path)])
+    assert last_state(tmp_path / FOLDER)["step"] == 3
+
+
+def test_a_worker_that_dies_with_the_run_is_not_what_stopped_it(tmp_path, monkeypatch, capsys):
+    """As where all processes of a batch job get a signal, and this one has not yet come to answering it."""
+    monkeypatch.setattr(stopping.Stop, "breaking", lambda _: nullcontext())
+    die_after(monkeypatch, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        main.main([*SMALL, "--save", str(tmp_path)])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; the state is saved" in capsys.readouterr().err
     assert last_state(tmp_path / FOLDER)["step"] == 3
 
 

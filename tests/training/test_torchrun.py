@@ -180,7 +180,7 @@ def with_a_worker_that_dies(save):
 
     def dying(*arguments, **options):
         yield from itertools.islice(real(*arguments, **options), 3)
-        raise WorkerDied("process 7 was killed by SIGKILL")
+        raise WorkerDied("a loader worker died: process 7 was killed by SIGKILL")
 
     if os.environ["RANK"] == "0":
         run.training_batches = dying
