@@ -62,17 +62,23 @@ def last_exits(errors: dict[str, float], classes: int) -> dict[str, Point]:
     }
 
 
+def runs() -> list[Path]:
+    """The folders of all runs in `pretrained/`, by their names; those of a second run of a network lie deeper."""
+    found = (path.parent for path in (PROJECT / "pretrained").rglob("opt.json"))
+    return sorted(found, key=lambda folder: (folder.name, folder))
+
+
 def here() -> dict[str, dict[str, list[Point]]]:
     """The exits of each network that was trained here, shallow to deep, by data set and network."""
     found: dict[str, dict[str, list[Point]]] = defaultdict(dict)
-    for folder in sorted((PROJECT / "pretrained").iterdir()):
-        if errors := test_errors(folder):
-            header = exit_file.read_header(exit_file.path_in(folder, max(errors)))
-            network, classes = names.from_fields(header["network"]), len(header["classes"])
-            points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
-            weights = header["options"]["exitWeights"]
-            weighted = "" if weights == "sum" else f", exit weights {weights}"
-            found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}"] = points
+    for folder in runs():
+        errors = test_errors(folder)
+        header = exit_file.read_header(exit_file.path_in(folder, max(errors)))
+        network, classes = names.from_fields(header["network"]), len(header["classes"])
+        points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
+        weights = header["options"]["exitWeights"]
+        weighted = "" if weights == "sum" else f", exit weights {weights}"
+        found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}"] = points
     return found
 
 

@@ -83,11 +83,11 @@ def outcomes(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) 
     visited = visits(network, images, rule, smallest)
     _, probabilities = next(visited)  # of all pictures
     for index, (there, found) in enumerate(visited, 1):
-        exits[there], probabilities[there] = index, found
+        exits.index_fill_(0, there, index)
+        probabilities.index_copy_(0, there, found)
     return probabilities, exits
 
 
-@torch.inference_mode()
 def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised images N×3×H×W -> for one exit after another, which n of them come to it (int64), and what their
     probabilities are there (n×C float32): the last that a picture meets are its answer.
@@ -101,14 +101,17 @@ def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int) -> Ite
     there = place = torch.arange(len(images), device=images.device)  # which pictures stay, where in the batch they are
     run, kept, size = network.run(images), None, len(images)
     for index, (temperature, threshold) in enumerate(zip(rule.temperatures, rule.thresholds, strict=True)):
-        probabilities = probable(run.send(kept)[place], temperature)
+        logits = run.send(kept)
+        probabilities = probable(logits if len(place) == len(logits) else logits[place], temperature)
         yield there, probabilities
         if index == len(rule.positions) - 1:
             return
-        stay = (probabilities.amax(1) < threshold).nonzero()[:, 0]
+        stay, kept = (probabilities.amax(1) < threshold).nonzero()[:, 0], None
         if not len(stay):
             return
-        there, place, kept = there[stay], place[stay], None
+        if len(stay) == len(there):  # of a single picture on its way, always
+            continue
+        there, place = there[stay], place[stay]
         if (room := max(smallest, _room(len(stay), len(images), images.device))) < size:
             kept = torch.cat([place, place[:1].expand(room - len(stay))])
             place, size = torch.arange(len(stay), device=images.device), room

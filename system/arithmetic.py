@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.nn import functional as F
@@ -23,9 +23,9 @@ NATIVE = 1.2  # where bf16 is computed natively it is this many times as fast as
 WORTH_COMPILING = {"cpu": 1.5e14, "cuda": 1e16}
 
 
-def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     """A context in which a network computes in `dtype`; None: as it is."""
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()  # the former takes 2 % of a picture's time
 
 
 @functools.cache  # the same answer all through a run

@@ -1,5 +1,6 @@
 """What a trained network runs on: devices, and the arithmetic that they compute in."""
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class Machine(NamedTuple):
         """What `arithmetic.autocast` computes in; None: float32."""
         return arithmetic.DTYPES[self.precision]
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager:
         """A context in which a network computes in this precision."""
         return arithmetic.autocast(self.device, self.dtype)
 

@@ -16,7 +16,7 @@ from models.networks import cost
 from reports import page
 from reports.tables import amount, exit_errors
 
-FOLDERS = sorted(path.parent for path in (PROJECT / "pretrained").glob("*/opt.json"))
+FOLDERS = published.runs()
 DATA = Path(os.environ.get("AUXRESNET_DATA", PROJECT / "data"))
 
 
@@ -25,7 +25,7 @@ def test_there_are_some():
     assert POLICIES
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_files_logs_and_tables_agree(folder):
     files = exit_file.files_in(folder)
     headers = {position: exit_file.read_header(path) for position, path in files.items()}
@@ -37,19 +37,19 @@ def test_files_logs_and_tables_agree(folder):
     assert errors.replace(" ", ", ").replace(":,", ":") in (PROJECT / "pretrained" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_errors_on_test_pictures_are_there(folder):
     validates = {exit_file.read_header(path)["errorOn"] == "validation" for path in exit_file.files_in(folder).values()}
     assert validates == {(folder / "test.json").exists()}
     assert list(published.test_errors(folder)) == list(exit_file.files_in(folder))
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_the_page_is_what_the_exit_files_say(folder):
     assert (folder / "README.md").read_text() == page.of_run(exit_file.files_in(folder))
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_no_path_of_a_machine_is_in_them(folder):
     told = [exit_file.read_header(path)["options"] for path in exit_file.files_in(folder).values()]
     for options in [*told, json.loads((folder / "opt.json").read_text())]:
@@ -60,7 +60,7 @@ POLICIES = [folder for folder in FOLDERS if (folder / policies.FILE).exists()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", POLICIES, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", POLICIES, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_a_policy_is_at_hand_for_pictures_to_leave_early(folder):
     assert "/" not in policies.read(folder / policies.FILE).dataset
     given = ("--policy", policies.FILE, "--format", "csv", "--nGPU", "0")
@@ -70,7 +70,7 @@ def test_a_policy_is_at_hand_for_pictures_to_leave_early(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_its_exits_have_their_errors(folder, tmp_path):
     data = folder.name.split("-")[0]
     if not ((DATA / data.lower()).is_dir() or any(DATA.glob(f"cifar-{data.removeprefix('CIFAR')}-*"))):
