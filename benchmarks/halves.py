@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from benchmarks.early_exit import ON_CPU, RUN, halves, load
-from datasets import catalog, splits
 from datasets.pictures import Pictures
+from formats import exit_file
 from inference import asking, calibration, early_exit
 from inference.calibration import Answered, Goal
 from inference.early_exit import Rule
@@ -56,12 +56,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.halvings < 2:
         parser.error(f"--halvings {arguments.halvings}: a standard deviation takes two or more")
+    if not exit_file.files_in(arguments.run):
+        parser.error(f"{arguments.run} has no exit files; give the folder of a run on CIFAR-10")
     if arguments.write:
         for place, half in zip(("odd/val", "even/test"), halves(arguments.dataDir), strict=True):
             write_half(arguments.write / place, half)
         return
-    pictures = splits.for_testing(catalog.find("CIFAR10", arguments.dataDir))
     model = load(arguments.run)
+    pictures = asking.test_pictures(model, "CIFAR10", arguments.dataDir)
     answers = Answered(*asking.collect(model, pictures, ON_CPU), "CIFAR10 test")
     macs = model.macs_to_exits
     draw = torch.Generator().manual_seed(0)
@@ -72,7 +74,8 @@ def main() -> None:
         costs = [[cost(goal, answers, half, macs, model.network.exits) for half in parted] for goal in goals]
         columns[protocol] = [f"{statistics.mean(row):+.2f} ± {statistics.stdev(row):.2f}" for row in costs]
     last = metrics.top_error(answers.logits[-1], answers.targets)
-    print(f"points above the last exit ({last:.2f} % at {amount(macs[-1])}), {arguments.halvings} halvings\n")
+    print(f"{arguments.run.name}; points above the last exit, {last:.2f} % at {amount(macs[-1])}")
+    print(f"{arguments.halvings} halvings\n")
     print(table(columns))
 
 

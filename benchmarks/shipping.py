@@ -3,7 +3,7 @@
 python -m benchmarks.shipping --dataDir DIR     # DIR holds CIFAR-10; the network is the one in pretrained/
 
 Row by row, pictures that leave at an exit: the time of one in the file of the whole network, and in the file of that
-exit alone. Then pictures as they come: one by one in the file of the network, and in batches in the bundle, against the
+exit alone. Then pictures of all kinds: one by one in the file of the network, and in batches in the bundle, against the
 files of the last two exits. The policy is that of `benchmarks.early_exit`.
 """
 

@@ -4,6 +4,7 @@ A new data set is one file with a loader and one row in `SOURCES`. A loader is a
 `split` is `train` or `test`, that returns a `datasets.pictures.Split`, or None if the data set has no such split.
 """
 
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,18 @@ def label(data: str) -> str:
     return f"{folder}-folder" if folder in NAMES else folder
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of pictures. Raises UserError for a link to nothing: other pictures would take the
+    place of those that it led to, or these would be left out, and nobody would notice."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            text = f"{path} is a link to nothing; bring back what it leads to, or remove the link"
+            raise UserError(text) from error
+        return False
+
+
 @dataclass(frozen=True)
 class Found:
     """A data set that is to be read: what it is called, from which folder, how, and at what size."""
@@ -106,7 +119,7 @@ def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padd
         return Found(data, Path(data), replace(FOLDER, pad=pad, arguments=arguments), sizing)
     source = SOURCES[data]
     unpacked = root / data.lower()
-    if any((unpacked / split).is_dir() for split in ("train", *TESTED_ON)):
+    if is_folder(unpacked) and any(is_folder(unpacked / split) for split in ("train", *TESTED_ON)):
         return Found(data, unpacked, replace(source, loader=FOLDER.loader, arguments=arguments), sizing)
     if sizing.side != SIDE:
         side = sizing.side

@@ -69,11 +69,11 @@ def damage_told(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_shortage(error):
-            raise
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = f"it does not begin like {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+        elif is_shortage(error):
+            raise
         raise UserError(f"{what} is no picture that can be read: {reason}") from error
 
 

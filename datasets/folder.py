@@ -6,7 +6,7 @@ A split is listed first. Its files are decoded when they are taken, and a split 
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets import cache
-from datasets.catalog import ENDINGS, TESTED_ON
+from datasets.catalog import ENDINGS, TESTED_ON, is_folder
 from datasets.decoding import decode_one, decoders
 from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
@@ -100,10 +100,10 @@ def load(
     links to folders within a class. Decoded pictures are kept under `data_dir`, unless that lies in `root` itself.
     Raises UserError for a class without pictures, for a file that is no regular one, and for a link to nothing.
     """
-    folder = split_folder(root, split)
+    folder = split_folder(root, split, is_folder)
     if folder is None:
         return None
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and _is_folder(entry)))
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and is_folder(entry)))
     if not classes:
         raise UserError(f"{folder} has no folders of classes; picture files are {folder}/<class>/*")
     members = [_of_class(folder / name) for name in classes]
@@ -116,19 +116,11 @@ def load(
     return Listing(folder, paths, targets, classes, sizing, margin, key, kept)
 
 
-def split_folder(root: Path, split: str) -> Path | None:
-    """The folder of a split: `root/split`, or for `test`, where that is missing, `root/val`; None: there is none.
-    Raises UserError for a link to nothing."""
+def split_folder(root: Path, split: str, there: Callable[[Path], bool] = Path.is_dir) -> Path | None:
+    """The folder of a split: `root/split`, or for `test`, where that is not `there`, `root/val`; None where neither is
+    there."""
     names = TESTED_ON if split == "test" else (split,)
-    return next((root / name for name in names if _is_folder(root / name)), None)
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether there is a folder. Raises UserError for a link to nothing: others would take the place of its pictures,
-    or they would be left out, and nobody would notice."""
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"{path} is a link to nothing; bring back what it leads to, or remove the link")
-    return path.is_dir()
+    return next((root / name for name in names if there(root / name)), None)
 
 
 def _of_class(folder: Path) -> list[str]:

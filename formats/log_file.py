@@ -109,9 +109,9 @@ def holds(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
         found = read(folder)
     except UserError:
         return False
-    whole = tuple(rows[0])
-    older = tuple(name for name in whole if name not in COURSE)
-    return tuple(found[0]) in (whole, older) and found == [{name: row[name] for name in found[0]} for row in rows]
+    known = tuple(name for name in rows[0] if name not in COURSE or any(row[name] is not None for row in rows))
+    whole = tuple(found[0]) in (tuple(rows[0]), known)
+    return whole and found == [{name: row[name] for name in found[0]} for row in rows]
 
 
 def _cell(name: str, text: str) -> float | None:

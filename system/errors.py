@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 
 from system import output
@@ -85,20 +85,22 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
 @contextmanager
 def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[None]:
     """Turn a `UserError`, what the system refuses, a shortage of memory, a missing package, a Ctrl-C or another signal
-    to end into one line on standard error and the exit status. A program that `outlives_output` goes on when nobody
-    reads what it prints."""
+    to end into one line on standard error and the exit status. A program that `outlives_output`, a training, goes on
+    when nobody reads what it prints, and has an answer of its own to signals."""
     output.make_lasting(outlives_output)
     advice = "end other programs, or give fewer pictures or a smaller network"
     try:
-        with _raising_ended(), memory_for(f"in {program}", advice):
+        with nullcontext() if outlives_output else _raising_ended(), memory_for(f"in {program}", advice):
             try:
                 yield
-            except (UserError, KeyboardInterrupt, Ended):  # say more than what becomes of the output
+            except SystemExit:  # after the help, for one
+                sys.stdout.flush()
+                raise
+            except BaseException:  # it says more than what becomes of the output
                 with suppress(OSError, output.Unread):
                     sys.stdout.flush()
                 raise
-            finally:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except output.Unread:  # its reader, such as `head`, has seen enough
         sys.exit(1)
     except UserError as error:

@@ -36,7 +36,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
     with _opened(folder) as file:
         alone, here = _take(file, folder), partial(_check_here, folder, folder.stat(), file)
         if not alone:
-            tell(f"{folder} is on a file system without locks: see to it that no second run uses it")
+            tell(f"{folder} cannot be locked on this system or file system: see to it that no second run uses it")
         elif owner := _owner(file):
             tell(f"{folder} was left by {owner}, which has died")
         try:

@@ -40,7 +40,7 @@ class Workers:
         self._function = function
         self._workers: list[tuple[multiprocessing.Process, Connection]] = []
         # Where nobody closes them, they end before multiprocessing sends them a SIGTERM, of which they would not hear.
-        self._end = Finalize(self, _end, args=(self._workers,), exitpriority=0)
+        Finalize(self, _end, args=(self._workers,), exitpriority=0)
         try:
             for _ in range(count):
                 ours, theirs = context.Pipe()
@@ -67,16 +67,18 @@ class Workers:
             yield result
 
     def close(self) -> None:
-        """End the workers."""
-        self._end()
+        """End the workers; what breaks that off does not keep them from ending."""
+        _end(self._workers)
 
 
 def _end(workers: list[tuple[multiprocessing.Process, Connection]]) -> None:
-    for process, pipe in workers:
+    started = [process for process, _ in workers if process.pid]
+    for process in started:
+        process.kill()
+    for process in started:
+        process.join()
+    for _, pipe in workers:
         pipe.close()
-        if process.is_alive():
-            process.kill()
-            process.join()
 
 
 def _given(worker: tuple[multiprocessing.Process, Connection], item: Any) -> tuple[multiprocessing.Process, Connection]:

@@ -8,7 +8,7 @@ from conftest import SMALL, exit_files, flipped, resume
 from safetensors.torch import load_file
 
 import main
-from formats import exit_file
+from formats import exit_file, log_file
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -65,8 +65,10 @@ def test_a_log_that_is_lost_is_written_anew(run_copy, capsys):
     path = folder / "log.csv"
     before = path.read_bytes()
     changed = re.sub(r"(?m)^2,[0-9.]+", "2,99.9", before.decode())
-    cut = "\n".join(",".join(line.split(",")[1:]) for line in before.decode().splitlines())  # a column less
-    for spoil in (path.unlink, *(partial(path.write_text, text) for text in ("", changed, cut))):
+    lines = [line.split(",") for line in before.decode().splitlines()]
+    narrow = "\n".join(",".join(cells[:2] + cells[3:]) for cells in lines)  # without train_loss
+    old = "\n".join(",".join(cells[: -len(log_file.COURSE)]) for cells in lines)  # as if it were of an older version
+    for spoil in (path.unlink, *(partial(path.write_text, text) for text in ("", changed, narrow, old))):
         spoil()
         main.main(["--resume", str(folder)])
         assert path.read_bytes() == before

@@ -64,7 +64,7 @@ POLICIES = [folder for folder in FOLDERS if (folder / policies.FILE).exists()]
 def test_a_policy_is_at_hand_for_pictures_to_leave_early(folder):
     assert "/" not in policies.read(folder / policies.FILE).dataset
     given = ("--policy", policies.FILE, "--format", "csv", "--nGPU", "0")
-    process = script("predict.py", folder.name, PROJECT / "docs" / "results.png", *given)
+    process = script("predict.py", folder, PROJECT / "docs" / "results.png", *given)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout.rpartition(",")[2]) in exit_file.files_in(folder)
 

@@ -110,6 +110,14 @@ def test_a_folder_that_is_a_link_to_nothing_is_not_passed_over(name, tmp_path):
         folder.load(tmp_path, "test")
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar10/train"])
+def test_an_archive_does_not_take_the_place_of_folders_that_are_not_mounted(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / "not" / "mounted")
+    with pytest.raises(UserError, match=f"{tmp_path}/{name} is a link to nothing; bring back"):
+        catalog.find("CIFAR10", tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to nothing"])
 def test_files_that_are_not_regular_are_refused_and_not_opened(kind, tmp_path, monkeypatch):
     write_pictures(tmp_path / "train", {"a": 2})

@@ -129,10 +129,12 @@ def test_a_signal_ends_a_program_with_a_line_whoever_reads_its_output(number, st
 import os, signal, sys
 from system.errors import one_line_errors
 from system.files import temporary_folder
+number = int(sys.argv[1])
+signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # nohup ignores SIGHUP
 with one_line_errors("export.py"), temporary_folder() as folder:
     (folder / "whole.onnx").touch()
     print("something")
-    signal.raise_signal(int(sys.argv[1]))
+    signal.raise_signal(number)
 """
     command = f'trap "" PIPE; "{sys.executable}" -c "$CODE" {int(number)} | true; exit ${{PIPESTATUS[0]}}'
     environment = {**os.environ, "CODE": code, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""}

@@ -145,7 +145,7 @@ def test_without_locks_a_run_says_so_once_and_goes_on(number, tmp_path, monkeypa
     (tmp_path / ".lock").write_text("process 1 on elsewhere\n")
     with locked(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    told = f"{tmp_path} is on a file system without locks: see to it that no second run uses it\n"
+    told = f"{tmp_path} cannot be locked on this system or file system: see to it that no second run uses it\n"
     assert capsys.readouterr().err == told
 
 
@@ -154,7 +154,7 @@ def test_without_locks_of_the_system_a_run_says_so(tmp_path, monkeypatch, capsys
     (tmp_path / ".lock").write_text("process 1 on elsewhere\n")
     with locked(tmp_path):
         pass
-    assert "without locks" in capsys.readouterr().err
+    assert "cannot be locked" in capsys.readouterr().err
 
 
 def test_the_lock_file_of_another_user_is_no_hindrance_to_taking_turns(tmp_path):

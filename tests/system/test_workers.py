@@ -1,6 +1,7 @@
 """Workers: the same results in the same order, and nothing that becomes of them is waited for."""
 
 import errno
+import multiprocessing.process
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, signal_during
 
 from system.workers import WorkerDied, Workers
 
@@ -64,6 +65,19 @@ def test_stopped_workers_end_when_they_are_closed():
             os.kill(process, 0)
 
 
+def test_workers_end_though_closing_them_is_broken_off(monkeypatch):
+    """As by a second signal."""
+    crew = Workers(square, 2)
+    processes = [process for process, _ in crew.map(range(2))]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        signal_during(patch, multiprocessing.process.BaseProcess, "join", 1, signal.SIGINT)
+        crew.close()
+    crew.close()
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
 def test_signals_do_not_reach_workers():
     def patient(seconds):
         time.sleep(seconds)
@@ -78,7 +92,7 @@ def test_signals_do_not_reach_workers():
 
 
 def test_a_program_that_closes_no_workers_ends_all_the_same():
-    code = "import os; from system.workers import Workers; crew = Workers(abs, 2); print(list(crew.map([-1, -2])))"
+    code = "from system.workers import Workers; crew = Workers(abs, 2); print(list(crew.map([-1, -2])))"
     process = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert (process.returncode, process.stdout, process.stderr) == (0, "[1, 2]\n", "")
 
@@ -91,8 +105,6 @@ def test_where_one_process_cannot_be_started_the_others_end(monkeypatch):
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         real(self)
         started.append(self)
-
-    import multiprocessing.process
 
     real = multiprocessing.process.BaseProcess.start
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
