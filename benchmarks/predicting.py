@@ -3,7 +3,7 @@
 python -m benchmarks.predicting
 
 The files are pictures of noise, of the size that the network takes, which decode no faster than real ones. They are
-decoded by as many threads as there are processors, whatever OMP_NUM_THREADS leaves the network.
+decoded by as many processes as there are processors, whatever OMP_NUM_THREADS leaves the network.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
 import struct
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -15,10 +16,12 @@ from datasets.transforms import padded
 from system import processors
 from system.errors import UserError, is_shortage
 from system.files import regular
+from system.workers import crew
 
 # The kinds that are read, as Pillow names them; MPO is JPEG to it, PGM and PBM are PPM. It knows dozens more, which are
 # not tried: one of them, PostScript, is a program, which it would have Ghostscript run.
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
+PART = 16  # pictures that a process is given at a time
 ORIENTATION, BITS = 0x112, 258  # tags of Exif data and of TIFF files
 TURN = Image.Transpose
 TURNS = {  # by the orientation that the camera notes
@@ -32,15 +35,32 @@ TURNS = {  # by the orientation that the camera notes
 }
 
 
-@contextmanager
-def decoders() -> Iterator[ThreadPoolExecutor]:
-    """Threads that call `decode_one`. Left early, as by Ctrl-C, they do not begin what they were given."""
-    pool = ThreadPoolExecutor(processors.usable())  # Pillow decodes outside Python's lock
-    try:
+@dataclass(frozen=True)
+class _Parts:
+    """What `one` makes of the files of a part of the paths."""
+
+    paths: Sequence[str]
+    one: Callable[[str], Any]
+
+    def __call__(self, start: int) -> list[Any]:
         with bounded():
-            yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            return [self.one(path) for path in self.paths[start : start + PART]]
+
+
+def decoded(paths: Sequence[str], one: Callable[[str], Any], ahead: int = 0) -> Iterator[Any]:
+    """What `one`, as `decode_one`, makes of picture files, in their order, by a process for each processor; if they are
+    few, by this one. `ahead` says how many are decoded before they are asked for. Raises what `one` raises, and
+    WorkerDied.
+
+    Threads would take turns at Python's lock, which small pictures ask for all the time: two of them decode those of
+    32×32 a third as fast as one does, two processes twice as fast. Photographs, which are decoded outside of that lock,
+    are decoded as fast by either.
+    """
+    starts = range(0, len(paths), PART)
+    count = min(processors.usable(), len(starts)) if len(starts) > 1 else 0
+    with closing(crew(_Parts(paths, one), count)) as workers:
+        for part in workers.map(starts, max(1, ahead // (PART * max(1, count)))):
+            yield from part
 
 
 @contextmanager

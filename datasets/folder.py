@@ -7,9 +7,9 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,14 +21,13 @@ from tqdm import tqdm
 
 from datasets import cache
 from datasets.catalog import ENDINGS, TESTED_ON, is_folder
-from datasets.decoding import decode_one, decoders
+from datasets.decoding import decode_one, decoded
 from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
 from system.errors import UserError
 from system.files import real, regular
 from system.output import printable
 
-GROUP = 2000  # pictures that decoding threads are given at a time
 DECODING = f"4 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 
 
@@ -74,10 +73,8 @@ class Listing:
         """Picture files of any size as N×side×side×3 uint8, and their margins, under a bar."""
         images = torch.empty(self._shape(len(paths)), dtype=torch.uint8)
         one, title = partial(decode_one, sizing=self.sizing, margin=self.margin), printable(self.folder, 80)
-        with decoders() as pool:
-            groups = (paths[start : start + GROUP] for start in range(0, len(paths), GROUP))
-            decoded = chain.from_iterable(pool.map(one, group) for group in groups)
-            bar = tqdm(decoded, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
+        with closing(decoded(paths, one)) as pictures:
+            bar = tqdm(pictures, f"reading {title}", len(paths), leave=False, unit="img", disable=None)
             for index, pixels in enumerate(bar):
                 images[index] = torch.from_numpy(pixels)
         return images

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, augment, shrink
-from system.output import tell
-from system.workers import Workers
+from system.workers import crew
 
 # Streams of random numbers are told apart by what follows the seed of the run (a number that is missing counts as 0):
 # [epoch, 0] is the order of an epoch (training/plan.py), [epoch, index + 1] how the pictures of a step are varied; in
@@ -85,17 +84,9 @@ def training_batches(
     Batches are in pinned memory if `pin`. With no workers they are made in this process; the result is the same. That
     is done, too, and said, where the system starts no workers. Closing the stream ends the workers. Raises WorkerDied.
     """
-    with closing(_crew(AugmentedBatches(pictures, seed, augmentation), workers)) as crew:
-        for step, images, targets in crew.map(steps):
+    with closing(crew(AugmentedBatches(pictures, seed, augmentation), workers)) as busy:
+        for step, images, targets in busy.map(steps):
             yield Batch(step, images.pin_memory(), targets.pin_memory()) if pin else Batch(step, images, targets)
-
-
-def _crew(make: AugmentedBatches, workers: int) -> Workers:
-    try:
-        return Workers(make, workers)
-    except OSError as error:
-        tell(f"no loader workers ({error.strerror}): batches are made in this process")
-        return Workers(make, 0)
 
 
 def varied_sample(pictures: Pictures, count: int, seed: int, augmentation: Augmentation) -> Tensor:

@@ -1,9 +1,10 @@
 """The classes of a user's own pictures: files found, decoded ahead of the network, and answered batch by batch."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from datasets.catalog import ENDINGS
-from datasets.decoding import decode_one, decoders
+from datasets.decoding import decode_one, decoded
 from datasets.folder import picture_files
 from datasets.sizing import Sizing
 from inference import asking, evaluation, routing
@@ -65,10 +66,10 @@ def of_policy(model: SavedModel, policy: Policy, machine: Machine) -> Model:
 
 def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | UserError]:
     """For each path in order the `top` likeliest classes, or the reason why it cannot be read."""
-    for group, decoded in decoded_ahead(paths, model.sizing):
-        pictures = [picture for picture in decoded if not isinstance(picture, UserError)]
+    for group, read in decoded_ahead(paths, model.sizing):
+        pictures = [picture for picture in read if not isinstance(picture, UserError)]
         found = _answers(model, torch.from_numpy(np.stack(pictures)), top) if pictures else iter(())
-        for path, picture in zip(group, decoded, strict=True):
+        for path, picture in zip(group, read, strict=True):
             yield picture if isinstance(picture, UserError) else Answer(path, *next(found))
 
 
@@ -79,16 +80,12 @@ def _answers(model: Model, images: Tensor, top: int) -> Iterator[tuple[list[tupl
 
 def decoded_ahead(paths: Sequence[str], sizing: Sizing) -> Iterator[tuple[Sequence[str], list[np.ndarray | UserError]]]:
     """The paths in batches, each with its pictures, side×side×3 uint8, or with the reasons why they cannot be read.
-    While one batch is used, the next ones are decoded in threads."""
-    ahead, size = deque(), evaluation.batch_size(sizing.side)
-    with decoders() as pool:
+    While one batch is used, the next ones are decoded."""
+    size = evaluation.batch_size(sizing.side)
+    with closing(decoded(paths, partial(_decode, sizing=sizing), AHEAD * size)) as pictures:
         for start in range(0, len(paths), size):
             group = paths[start : start + size]
-            ahead.append((group, pool.map(partial(_decode, sizing=sizing), group)))  # starts at once
-            if len(ahead) > AHEAD:
-                group, pictures = ahead.popleft()
-                yield group, list(pictures)
-        yield from ((group, list(pictures)) for group, pictures in ahead)
+            yield group, list(islice(pictures, len(group)))
 
 
 def _decode(path: str, sizing: Sizing) -> np.ndarray | UserError:

@@ -20,17 +20,28 @@ from typing import Any
 
 import torch
 
+from system.errors import UserError
+from system.output import tell
 from system.stopping import unheard
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-class WorkerDied(Exception):
+class WorkerDied(UserError):
     """A worker ended before its work did; the text names the process and tells what became of it."""
 
 
+def crew(function: Callable[[Any], Any], count: int) -> "Workers":
+    """So many workers; where the system has no room for them none, which is said."""
+    try:
+        return Workers(function, count)
+    except OSError as error:
+        tell(f"no worker processes ({error.strerror}): this one does their work")
+        return Workers(function, 0)
+
+
 class Workers:
-    """`count` processes that compute `function(item)`, each one item ahead of what was asked for; this process, if 0.
+    """`count` processes that compute `function(item)`, ahead of what was asked for; this process, if 0.
 
     Closed, they end at once, even those that are stopped. Raises OSError where the system has no room for them.
     """
@@ -52,13 +63,15 @@ class Workers:
             self.close()
             raise
 
-    def map(self, items: Iterable[Any]) -> Iterator[Any]:
-        """What the workers make of the items, in their order. Raises WorkerDied, or what the function raised."""
+    def map(self, items: Iterable[Any], ahead: int = 1) -> Iterator[Any]:
+        """What the workers make of the items, in their order, each up to `ahead` items before they are asked for: if
+        that is more than one, these are small, so that a pipe holds all of them. Raises WorkerDied, or what the
+        function raised."""
         if not self._workers:
             yield from map(self._function, items)
             return
         items, busy = iter(items), deque()
-        for worker, item in zip(self._workers, items, strict=False):
+        for worker, item in zip(self._workers * ahead, items, strict=False):
             busy.append(_given(worker, item))
         while busy:
             worker = busy.popleft()
@@ -96,7 +109,7 @@ def _taken(process: multiprocessing.Process, pipe: Connection) -> Any:
         process.join(1)
         code = process.exitcode
         how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with status {code}"
-        raise WorkerDied(f"a loader worker died: process {process.pid} {how}") from ended
+        raise WorkerDied(f"a worker died: process {process.pid} {how}") from ended
     if error:
         raise error
     return result

@@ -4,9 +4,11 @@ import os
 import pickle
 import random
 import resource
+import signal
 import socket
 import time
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from conftest import flipped, write_pictures
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from datasets import cache, catalog, folder, splits
+from datasets import cache, catalog, decoding, folder, splits
 from system.errors import UserError
 
 
@@ -304,16 +306,28 @@ def test_training_and_testing_keep_what_they_decode(kept, monkeypatch):
     assert first.test().images.equal(tests.images)
 
 
-def test_decoding_that_is_broken_off_is_not_gone_on_with(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # a thread for each
-    begun = []
+def test_decoding_that_is_broken_off_is_not_gone_on_with(tmp_path):
+    def work(path):
+        Path(path).touch()
+        time.sleep(0.01)
 
-    def work(number):
-        begun.append(number)
-        time.sleep(0.02)
-
-    with pytest.raises(KeyboardInterrupt), folder.decoders() as pool:
-        results = pool.map(work, range(1000))
+    paths = [str(tmp_path / str(number)) for number in range(1000)]
+    with pytest.raises(KeyboardInterrupt), closing(decoding.decoded(paths, work)) as results:
         next(results)
         raise KeyboardInterrupt
-    assert len(begun) < 100
+    begun = len(list(tmp_path.iterdir()))
+    assert begun < 200
+    time.sleep(0.1)
+    assert len(list(tmp_path.iterdir())) == begun
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 100])
+def test_pictures_come_in_the_order_of_their_files_whoever_decodes_them(count):
+    found = list(decoding.decoded([f"{number}" for number in range(count)], lambda path: (path, os.getpid()), ahead=40))
+    assert [path for path, _ in found] == [f"{number}" for number in range(count)]
+    assert (os.getpid() in {process for _, process in found}) == (count <= decoding.PART)
+
+
+def test_a_picture_that_kills_its_decoder_is_an_error_of_one_line():
+    with pytest.raises(UserError, match=r"a worker died: process \d+ was killed by SIGKILL"):
+        list(decoding.decoded(["a"] * 100, lambda _: os.kill(os.getpid(), signal.SIGKILL)))

@@ -175,7 +175,7 @@ def test_a_loader_worker_that_dies_is_named(tmp_path):
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1
     last = text.splitlines()[-1]
-    assert "a loader worker died" in last
+    assert "a worker died" in last
     assert "killed by SIGKILL" in last
     assert "--nThreads 0" in last
 
@@ -187,7 +187,7 @@ def die_after(monkeypatch, steps, meanwhile=lambda: None):
     def dying(*arguments, **options):
         yield from itertools.islice(real(*arguments, **options), steps)
         meanwhile()
-        raise WorkerDied("a loader worker died: process 7 was killed by SIGKILL")
+        raise WorkerDied("a worker died: process 7 was killed by SIGKILL")
 
     monkeypatch.setattr(run, "training_batches", dying)
 
@@ -313,7 +313,7 @@ def test_without_workers_to_be_had_a_run_goes_on(tmp_path, finished, monkeypatch
 
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
     main.main([*SMALL, "--nEpochs", "2", "--nThreads", "2", "--save", str(tmp_path)])
-    assert "no loader workers (Resource temporarily unavailable): batches are made" in capsys.readouterr().err
+    assert "no worker processes (Resource temporarily unavailable): this one does their work" in capsys.readouterr().err
     assert exit_files(tmp_path / FOLDER) == exit_files(finished[1])
 
 

@@ -180,7 +180,7 @@ def with_a_worker_that_dies(save):
 
     def dying(*arguments, **options):
         yield from itertools.islice(real(*arguments, **options), 3)
-        raise WorkerDied("a loader worker died: process 7 was killed by SIGKILL")
+        raise WorkerDied("a worker died: process 7 was killed by SIGKILL")
 
     if os.environ["RANK"] == "0":
         run.training_batches = dying
@@ -192,7 +192,7 @@ def with_a_worker_that_dies(save):
 
 def test_what_was_done_when_a_worker_of_one_process_died_is_not_lost(tmp_path):
     first, other = together(2, with_a_worker_that_dies, tmp_path, joined=False)
-    assert first.startswith("a loader worker died: process 7 was killed by SIGKILL; go on with torchrun")
+    assert first.startswith("a worker died: process 7 was killed by SIGKILL; go on with torchrun")
     assert other.startswith("another process was lost")
     assert last_state(tmp_path / FOLDER)["step"] == 3
 
