@@ -53,7 +53,7 @@ def decoded(paths: Sequence[str], one: Callable[[str], Any], ahead: int = 0) -> 
     WorkerDied.
 
     Threads would take turns at Python's lock, which small pictures ask for all the time: two of them decode those of
-    32×32 a third as fast as one does, two processes twice as fast. Photographs, which are decoded outside of that lock,
+    32×32 a third as fast as one does, two processes nearly twice as fast. Photographs, decoded outside of that lock,
     are decoded as fast by either.
     """
     starts = range(0, len(paths), PART)

@@ -32,9 +32,10 @@ class WorkerDied(UserError):
 
 
 def crew(function: Callable[[Any], Any], count: int) -> "Workers":
-    """So many workers; where the system has no room for them none, which is said."""
+    """So many workers; none in a daemon, which may start no processes; and none where the system has no room for them,
+    which is said."""
     try:
-        return Workers(function, count)
+        return Workers(function, 0 if multiprocessing.current_process().daemon else count)
     except OSError as error:
         tell(f"no worker processes ({error.strerror}): this one does their work")
         return Workers(function, 0)

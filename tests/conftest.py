@@ -39,6 +39,8 @@ from models import names, networks
 from system import world
 from system.errors import UserError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a script starts tests in the background
+
 PROJECT = Path(__file__).parent.parent
 CPU = [torch.device("cpu")]
 MACS = [10, 25, 40]  # to three exits, in no unit

@@ -1,6 +1,7 @@
 """Workers: the same results in the same order, and nothing that becomes of them is waited for."""
 
 import errno
+import multiprocessing
 import multiprocessing.process
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, signal_during
 
-from system.workers import WorkerDied, Workers
+from system.workers import WorkerDied, Workers, crew
 
 
 def square(number):
@@ -89,6 +90,19 @@ def test_signals_do_not_reach_workers():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             os.kill(process, number)
         assert next(results) == process
+
+
+def test_a_daemon_does_the_work_itself():
+    """As the worker of another program, which may start no processes."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(squares_by_two) == [0, 1, 4]
+
+
+def squares_by_two():
+    with closing(crew(square, 2)) as workers:
+        found = list(workers.map(range(3)))
+    assert {process for process, _ in found} == {os.getpid()}
+    return [value for _, value in found]
 
 
 def test_a_program_that_closes_no_workers_ends_all_the_same():
