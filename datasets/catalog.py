@@ -4,6 +4,7 @@ A new data set is one file with a loader and one row in `SOURCES`. A loader is a
 `split` is `train` or `test`, that returns a `datasets.pictures.Split`, or None if the data set has no such split.
 """
 
+import errno
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,9 @@ def is_folder(path: Path) -> bool:
     place of those that it led to, or these would be left out, and nobody would notice."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
         if path.is_symlink():
             text = f"{path} is a link to nothing; bring back what it leads to, or remove the link"
             raise UserError(text) from error

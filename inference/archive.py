@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from system.errors import UserError
+from system.errors import failures_as
 
 PROGRAM, SAMPLE = "models/model.json", "data/sample_inputs/model.pt"
 DESCRIPTIONS = (PROGRAM, "data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
@@ -76,7 +76,7 @@ def clean(content: bytes, path: Path) -> bytes:
 
     Raises UserError where the content is anything but plain tensors and a graph of known operators.
     """
-    try:
+    with failures_as(lambda error: f"{path} is no .pt2 file of export.py{_why(error)}"):
         members = _members(content)
         descriptions = {name: json.loads(members[name]) for name in DESCRIPTIONS}
         for description in descriptions.values():
@@ -84,12 +84,12 @@ def clean(content: bytes, path: Path) -> bytes:
         if any(module["signature"] for module in descriptions[PROGRAM]["graph_module"]["module_call_graph"][1:]):
             raise _Odd("a signature of a part")
         return _written({**members, **{name: json.dumps(part).encode() for name, part in descriptions.items()}})
-    except _Odd as odd:
-        raise UserError(
-            f"{path} is no .pt2 file of export.py, and is not read: it has {odd}; export it anew, or to .onnx"
-        ) from odd
-    except Exception as error:  # a strange archive fails in many ways
-        raise UserError(f"{path} is no .pt2 file of export.py: {str(error) or type(error).__name__}") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, _Odd):
+        return f", and is not read: it has {error}; export it anew, or to .onnx"
+    return f": {str(error) or type(error).__name__}"
 
 
 def _members(content: bytes) -> dict[str, bytes]:

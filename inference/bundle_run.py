@@ -81,22 +81,22 @@ def main(paths: list[str]) -> str | int:
         return f"run.py: the files beside it are not those of a bundle: {type(error).__name__}: {plain(error)}"
     warnings.simplefilter("ignore")  # of odd metadata
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # pictures of more than 89 million pixels
-    size, damaged = max(1, 128 * 32**2 // router.card["input"][1] ** 2), []  # large pictures take much memory
+    size, lost = max(1, 128 * 32**2 // router.card["input"][1] ** 2), []  # large pictures take much memory
     while paths:
         batch, paths, read = paths[:size], paths[size:], []
         for path in batch:
             try:
                 read.append((path, router.pixels(path)))
             except Exception as error:  # of many kinds; where Pillow knows no such files, it names an object
-                damaged.append(f"run.py: {plain(path)} cannot be read: {plain(error).partition(' <_io')[0]}")
+                lost.append(f"run.py: {plain(path)} cannot be read: {plain(error).partition(' <_io')[0]}")
         try:
             answers = router.route(np.stack([image for _, image in read])) if read else ((), ())
         except Exception as error:  # memory is short
-            return f"run.py: no answer about {plain(batch[0])} and {len(batch) - 1} more: {plain(error)}"
+            return "\n".join([*lost, f"run.py: no answers from {plain(batch[0])} on: {plain(error)}"])
         for (path, _), row, position in zip(read, *answers, strict=True):
             name = plain(router.card["classes"][row.argmax()])
             print(f"{plain(path)}  {name} {row.max():.4f}  exit {position}", flush=True)
-    return "\n".join(damaged) or 0
+    return "\n".join(lost) or 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from inference.saved import SavedModel
 from models.folding import folded
 from system import devices, files, strict
 from system.devices import CPU
-from system.errors import UserError, is_shortage, reason
+from system.errors import UserError, failures_as, reason
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
@@ -146,10 +146,8 @@ def runnable(content: bytes, path: Path, device: torch.device = CPU) -> Model:
 
     model = Model(answers, about)
     side = model.sizing.side
-    try:
+    with failures_as(lambda _: f"{path} does not take N×{side}×{side}×3 pictures of uint8; export it anew"):
         shape, known = (tuple(part.shape) for part in answers(black(model.sizing, 3)))
-    except Exception as error:  # runtimes answer a strange graph with many kinds of error
-        raise UserError(f"{path} does not take N×{side}×{side}×3 pictures of uint8; export it anew") from error
     if (shape, known) != ((3, len(model.classes)), (3,)):
         raise UserError(f"{path} gives {shape} for 3 pictures and {len(model.classes)} classes; export it anew")
     return model
@@ -159,12 +157,9 @@ def _read_pt2(content: bytes, path: Path, device: torch.device) -> tuple[Callabl
     """What runs a .pt2 file, and the text of its card; UserError naming `path` where it is no such file."""
     checked = io.BytesIO(archive.clean(content, path))
     notes = {CARD: ""}
-    try:
-        with quiet():
-            program = torch.export.load(checked, extra_files=notes)
-            module = move_to_device_pass(program, device).module() if device != CPU else program.module()
-    except Exception as error:  # a strange graph fails in many ways
-        raise UserError(f"{path} cannot be read as a .pt2 file: {error}") from error
+    with failures_as(lambda error: f"{path} cannot be read as a .pt2 file: {error}"), quiet():
+        program = torch.export.load(checked, extra_files=notes)
+        module = move_to_device_pass(program, device).module() if device != CPU else program.module()
 
     @torch.inference_mode()
     def run(images: Tensor) -> tuple[Tensor, ...]:
@@ -181,10 +176,7 @@ def _read_onnx(content: bytes, path: Path) -> tuple[Callable[[Tensor], tuple[Ten
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         batches = images.split(1 if one_by_one else len(images))
-        try:
-            parts = [session.run(wanted, {INPUT: batch.numpy()}) for batch in batches]
-        except Exception as error:  # of a class of its own, also where memory is short
-            raise RuntimeError(str(error)) from error
+        parts = [session.run(wanted, {INPUT: batch.numpy()}) for batch in batches]
         return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
 
     return run, text
@@ -194,7 +186,7 @@ def onnx_session(content: bytes, path: Path) -> tuple["InferenceSession", str]:
     """What runs an ONNX file, and the text of its card; UserError naming `path` where it is no such file."""
     import onnxruntime
 
-    try:
+    with failures_as(lambda error: f"{path} cannot be read as an ONNX file: {error}"):
         session = onnxruntime.InferenceSession(
             content,
             session_options(),
@@ -202,8 +194,6 @@ def onnx_session(content: bytes, path: Path) -> tuple["InferenceSession", str]:
             enable_fallback=False,  # which would print
         )
         return session, session.get_modelmeta().custom_metadata_map.get(CARD, "")
-    except Exception as error:  # onnxruntime has a class of its own for each kind of failure
-        raise UserError(f"{path} cannot be read as an ONNX file: {error}") from error
 
 
 def session_options() -> "SessionOptions":
@@ -224,23 +214,22 @@ def _card(text: str, path: Path) -> dict[str, Any]:
     except (ValueError, TypeError):
         right = False
     if not right:
-        raise UserError(f"{path} is not of export.py: it does not say which classes it tells apart, of what pictures")
+        raise UserError(
+            f"{path} is not of export.py, or is a part of a bundle: it does not say which classes it tells apart, of "
+            "what pictures; export it anew, or run the run.py beside it"
+        )
     return found
 
 
-@contextmanager
-def packages() -> Iterator[None]:
+def packages() -> AbstractContextManager[None]:
     """While open, what the packages fail at that write ONNX files, whose versions may not fit together, is told in one
     line. Raises UserError."""
-    try:
-        yield
-    except Exception as error:  # of any kind
-        if isinstance(error, UserError) or is_shortage(error):
-            raise
-        raise UserError(
-            f"no ONNX file could be made: {type(error).__name__}: {reason(error)}; versions of its packages that "
-            "fit together may help: pip install -U -r requirements-export.txt"
-        ) from error
+    return failures_as(
+        lambda error: (
+            f"no ONNX file could be made: {type(error).__name__}: {reason(error)}; versions of its packages "
+            "that fit together may help: pip install -U -r requirements-export.txt"
+        )
+    )
 
 
 @contextmanager

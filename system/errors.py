@@ -4,7 +4,7 @@ import errno
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 
@@ -54,9 +54,9 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an error says, in one of many ways, that memory is short."""
     if isinstance(error, OSError) and error.errno is not None:  # those of Pillow have none
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (
-        isinstance(error, OSError | RuntimeError | ImportError | SystemError) and bool(SHORTAGES.search(str(error)))
-    )
+    kinds = isinstance(error, OSError | RuntimeError | ImportError | SystemError)
+    kinds = kinds or type(error).__module__.startswith("onnxruntime")  # which has classes of its own
+    return isinstance(error, MemoryError) or (kinds and bool(SHORTAGES.search(str(error))))
 
 
 def reason(error: BaseException) -> str:
@@ -80,6 +80,17 @@ def memory_for(what: str, advice: str) -> Iterator[None]:
         if not is_shortage(error):
             raise
         raise out_of_memory(what, advice, error) from error
+
+
+@contextmanager
+def failures_as(text: Callable[[Exception], str]) -> Iterator[None]:
+    """Turn what fails in here, in one of many ways, into a UserError with this text; but not a shortage of memory."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or is_shortage(error):
+            raise
+        raise UserError(text(error)) from error
 
 
 @contextmanager

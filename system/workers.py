@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -65,9 +66,9 @@ class Workers:
             raise
 
     def map(self, items: Iterable[Any], ahead: int = 1) -> Iterator[Any]:
-        """What the workers make of the items, in their order, each up to `ahead` items before they are asked for: if
-        that is more than one, these are small, so that a pipe holds all of them. Raises WorkerDied, or what the
-        function raised."""
+        """What the workers make of the items, in their order; once for a crew. Each makes up to `ahead` items before
+        they are asked for, as far as its pipe holds what it makes; if that is more than one, the items are small, so
+        that the pipe holds all of them. Raises WorkerDied, or what the function raised."""
         if not self._workers:
             yield from map(self._function, items)
             return
@@ -127,7 +128,7 @@ def _serve(function: Callable[[Any], Any], pipe: Connection, parent: int) -> Non
         while True:
             item = pipe.recv()
             try:
-                answer = function(item), None
+                answer = ForkingPickler.dumps((function(item), None))
             except Exception as error:
-                answer = None, error
-            pipe.send(answer)
+                answer = ForkingPickler.dumps((None, error))
+            pipe.send_bytes(answer)

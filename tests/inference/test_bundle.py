@@ -110,7 +110,7 @@ def test_a_bundle_computes_fewer_pictures_at_once_the_larger_they_are(monkeypatc
     assert bundle_run.main([f"{index}.png" for index in range(70)]) == 0
     assert sizes == [32, 32, 6]
     assert capsys.readouterr().out.splitlines()[69] == "69.png  a 1.0000  exit 5"
-    told = "run.py: no answer about 0.png and 1 more: Failed to allocate memory for requested buffer"
+    told = "run.py: no answers from 0.png on: Failed to allocate memory for requested buffer"
     assert bundle_run.main(["0.png", "1.png"]) == told
 
 

@@ -12,7 +12,7 @@ import torch
 from conftest import PROJECT
 
 from system import files
-from system.errors import UserError, is_shortage, memory_for, one_line_errors
+from system.errors import UserError, failures_as, is_shortage, memory_for, one_line_errors
 
 SHORT = (
     MemoryError(),
@@ -55,6 +55,23 @@ def test_a_shortage_of_memory_is_told_in_one_line(error, capfd, streams):
     line, status = told(error, capfd)
     assert (line.count("\n"), status) == (1, 1)
     assert "out of memory in test.py; end other programs" in line
+
+
+def test_a_shortage_of_memory_is_not_told_as_another_failure():
+    of_onnxruntime = type("RuntimeException", (Exception,), {"__module__": "onnxruntime.capi"})
+    for error in (
+        MemoryError(),
+        of_onnxruntime("Failed to allocate memory for requested buffer"),
+        UserError("as it is"),
+    ):
+        with pytest.raises(type(error)) as raised, failures_as(lambda _: "the file is damaged"):
+            raise error
+        assert raised.value is error
+    with (
+        pytest.raises(UserError, match="the file is damaged: shape"),
+        failures_as(lambda e: f"the file is damaged: {e}"),
+    ):
+        raise of_onnxruntime("shape")
 
 
 def test_other_errors_are_not_taken_for_one():

@@ -47,6 +47,11 @@ def test_what_a_worker_raises_is_raised_here():
         next(crew.map(["no such folder"]))
 
 
+def test_what_cannot_be_handed_over_is_raised_here():
+    with closing(Workers(lambda _: lambda: None, 1)) as workers, pytest.raises(Exception, match="pickle"):
+        next(workers.map([1]))
+
+
 def test_a_worker_that_dies_is_named_with_its_signal():
     with closing(Workers(lambda _: os.kill(os.getpid(), signal.SIGKILL), 1)) as crew:
         with pytest.raises(WorkerDied, match=r"process \d+ was killed by SIGKILL"):
