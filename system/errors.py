@@ -41,7 +41,7 @@ SHORTAGES = re.compile(
     "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc(ation)?_failed|map segment|start new thread"
     "|ENOMEM|CUBLAS_STATUS_NOT_INITIALIZED|returned NULL without setting an exception|unable to find an engine"
 )
-ENDING = ("SIGTERM", "SIGHUP")  # not every system has both
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # some have one of them
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",
     errno.ENFILE: "the whole machine has too many files open; end other programs",
@@ -54,9 +54,11 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an error says, in one of many ways, that memory is short."""
     if isinstance(error, OSError) and error.errno is not None:  # those of Pillow have none
         return error.errno == errno.ENOMEM
-    kinds = isinstance(error, OSError | RuntimeError | ImportError | SystemError)
-    kinds = kinds or type(error).__module__.startswith("onnxruntime")  # which has classes of its own
-    return isinstance(error, MemoryError) or (kinds and bool(SHORTAGES.search(str(error))))
+    if isinstance(error, MemoryError):
+        return True
+    of_onnxruntime = type(error).__module__.startswith("onnxruntime")  # which has classes of its own
+    may_say_so = of_onnxruntime or isinstance(error, OSError | RuntimeError | ImportError | SystemError)
+    return may_say_so and bool(SHORTAGES.search(str(error)))
 
 
 def reason(error: BaseException) -> str:
@@ -136,8 +138,7 @@ def _raising_ended() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)
         raise Ended(number)
 
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores SIGHUP
+    numbers = [number for number in ENDING if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores SIGHUP
     for number in numbers:
         signal.signal(number, end)
     try:

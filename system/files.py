@@ -189,7 +189,7 @@ def check_target(path: Path) -> None:
     be written into, or there is something else in its place."""
     _check_place(path)
     place = real(path.parent)  # of /dev/stdout or /dev/fd/1, which may lead to a regular file
-    of_the_system = place.parts[1:2] in (("dev",), ("proc",)) and not place.is_relative_to("/dev/shm")
+    of_the_system = any(map(place.is_relative_to, ("/dev", "/proc"))) and not place.is_relative_to("/dev/shm")
     if of_the_system or (path.exists() and not path.is_file()):
         raise UserError(f"{path} is no regular file and is not replaced by one; give another")
 
