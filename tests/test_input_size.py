@@ -109,7 +109,7 @@ def test_an_exported_file_takes_that_size(ending, check, trained, pictures, tmp_
     assert runs.answers(pixels)[0][0].numpy() == pytest.approx(probabilities(folder, path).numpy(), abs=1e-4)
     process = script("predict.py", target, path)
     assert process.returncode == 0, process.stderr
-    with pytest.raises((RuntimeError, AssertionError), match=r"64|INVALID_ARGUMENT"):  # of whoever runs it
+    with pytest.raises(Exception, match=r"64|INVALID_ARGUMENT"):  # each runtime has a class of its own
         runs.answers(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
 
 
