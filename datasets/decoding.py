@@ -65,10 +65,9 @@ def decoded(paths: Sequence[str], one: Callable[[str], Any], ahead: int = 0) -> 
                 found = next(made)
             except WorkerDied as error:
                 first, *others = paths[part]
-                raise UserError(
-                    f"{error}, at {first} or one of the {len(others)} pictures after it; take out one that is damaged, "
-                    "or end other programs, if the memory is full"
-                ) from error
+                where = f"{first} or one of the {len(others)} after it" if others else first
+                advice = "take out a damaged picture, or end other programs, if the memory is full"
+                raise UserError(f"{error}, at {where}; {advice}") from error
             yield from found
 
 

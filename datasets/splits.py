@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.catalog import FOLDER, Found
+from datasets.catalog import FOLDER, Found, is_folder
 from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import Sizing
 from system import memory, world
@@ -143,7 +143,7 @@ def some(found: Found, count: int) -> Pictures:
 def of_folder(folder: Path, sizing: Sizing) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
     place = real(folder)
-    root, split = (place, "val") if (place / "val").is_dir() else (place.parent, place.name)
+    root, split = (place, "val") if is_folder(place / "val") else (place.parent, place.name)
     pictures = resolve_name(FOLDER.loader)(root, split, sizing=sizing)
     return _read(Found(str(folder), folder, FOLDER, sizing), pictures)
 

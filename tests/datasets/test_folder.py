@@ -333,10 +333,11 @@ def test_pictures_come_in_the_order_of_their_files_whoever_decodes_them(count, m
     assert len(others) == (3 if count > decoding.FEW else 0)
 
 
-def test_a_picture_that_kills_its_decoder_is_an_error_of_one_line():
+@pytest.mark.parametrize(("deadly", "count", "where"), [("70", 200, "64 or one of the 15 after it"), ("3", 5, "3")])
+def test_a_picture_that_kills_its_decoder_is_an_error_of_one_line(deadly, count, where):
     def work(path):
-        return os.kill(os.getpid(), signal.SIGKILL) if path == "70" else path
+        return os.kill(os.getpid(), signal.SIGKILL) if path == deadly else path
 
-    told = r"a worker died: process \d+ was killed by SIGKILL, at 64 or one of the 15 pictures after it; take out"
+    told = rf"a worker died: process \d+ was killed by SIGKILL, at {where}; take out a damaged picture"
     with pytest.raises(UserError, match=told):
-        list(decoding.decoded([str(number) for number in range(200)], work))
+        list(decoding.decoded([str(number) for number in range(count)], work))
