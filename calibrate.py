@@ -140,7 +140,8 @@ def check_unseen(options: Namespace) -> None:
     from datasets import folder
 
     found, held = catalog.find(options.data, Path(options.dataDir)), Path(options.heldOut)
-    for seen in (folder.split_folder(found.folder, split) for split in ("train", "test") if found.in_folders):
+    for split in ("train", "test") if found.in_folders else ():
+        seen = folder.split_folder(found.folder, split)
         if seen and real(seen) in (real(held), real(held / "val")):
             raise UserError(
                 f"--heldOut {held} has the pictures of {seen}, which are for training and testing; give a folder with "

@@ -85,11 +85,11 @@ def _check_left_open(**of_fresh_networks: object) -> None:
 def _trained(dataset: str, name: str, exit: int | str | None, save: str) -> "Classifier":
     from datasets import catalog
     from inference import saved
-    from inference.classifier import Classifier, card
+    from inference.classifier import Classifier, card_of
     from models import names
 
     model = saved.find(name, names.folder_called(catalog.label(dataset), name), exit, save)
-    return Classifier(model.network, model.normalise, card(model.header)).eval()
+    return Classifier(model.network, model.normalise, card_of(model.header)).eval()
 
 
 def _fresh(

@@ -25,10 +25,10 @@ def main(argv: Sequence[str]) -> None:
         with started(options, configuration) as run:
             for epoch in range(run.state.epochs_done, options.nEpochs):
                 trained = run.train(epoch)
-                tested = run.evaluate(epoch)
-                run.save(epoch, trained, tested)
+                evaluated = run.evaluate(epoch)
+                run.save(epoch, trained, evaluated)
             errors = run.finish()
-        run.report(errors)
+        run.report(errors)  # now that the run is over, and its folder free
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ hang on recipes, files and the run that it goes on with, by `parse`.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def _switch(name: str, default: bool, help: str, **more: Any) -> Option:
     return Option(name, boolean, default, help, metavar="true|false", **more)
 
 
-def _choice(name: str, choices: Sequence[str], default: str, help: str, **more: Any) -> Option:
+def _choice(name: str, choices: Iterable[str], default: str | Default, help: str, **more: Any) -> Option:
     return Option(name, str.lower, default, help, choices=tuple(choices), **more)
 
 
@@ -108,8 +108,7 @@ OPTIONS = (
         Option("policy", text, Default("none"), "let pictures leave early by this file of calibrate.py, which is "
                "looked for in the run's folder, too, and tell the exit of each", "FILE"),
         Option("top", number(int, 1, 10**5), 1, "classes to tell of each picture, the likeliest first", "K"),
-        Option("format", str.lower, Default("by the name of --out, else text", _format), "of what is told",
-               choices=tuple(FORMATS)),
+        _choice("format", FORMATS, Default("by the name of --out, else text", _format), "of what is told"),
         Option("out", values.answer_file, Default("standard output"), "file to write it into", "FILE"),
         programs=("predict.py",),
     ),
@@ -251,49 +250,44 @@ OPTIONS = (
 # fmt: on
 
 
-def _having(program: str) -> tuple[Option, ...]:
-    return tuple(option for option in OPTIONS if program in option.programs)
+def _program(name: str, *more: Any, **presets: Any) -> Program:
+    """A program with those of `OPTIONS` that are for it."""
+    return Program(name, tuple(option for option in OPTIONS if name in option.programs), *more, **presets)
 
 
-MAIN = Program(
+MAIN = _program(
     "main.py",
-    _having("main.py"),
     "Train a residual network with several exits at once; save one model per exit.",
     "With no option: AuxResNet-26-2/10 on CIFAR10",
     rules.training,
     presets=RECIPES | BY_DATASET,
 )
-TEST = Program(
+TEST = _program(
     "test.py",
-    _having("test.py"),
     "Print the test error of a trained model, in percent.",
     "Example: python test.py CIFAR10 AuxResNet-56-5",
     rules.testing,
 )
-PLOT = Program(
+PLOT = _program(
     "plot.py",
-    _having("plot.py"),
     "Draw runs into one plot; print mean and standard deviation over those of one configuration.",
     "Example: python plot.py runs/*/CIFAR10-AuxResNet-26-2",
 )
-PREDICT = Program(
+PREDICT = _program(
     "predict.py",
-    _having("predict.py"),
     "Tell the classes of pictures.",
     "Example: python predict.py AuxResNet-56-5 cat.png",
     rules.predicting,
 )
-CALIBRATE = Program(
+CALIBRATE = _program(
     "calibrate.py",
-    _having("calibrate.py"),
     "Fit a policy by which easy pictures leave at early exits, on pictures that the network was not trained on.",
     "Give one of --budgetMACs, --budgetMs and --maxErrorIncrease. "
     "Example, of a network trained with --valSize: python calibrate.py DIGITS AuxResNet-26-4 --budgetMACs 35M",
     rules.calibrating,
 )
-EXPORT = Program(
+EXPORT = _program(
     "export.py",
-    _having("export.py"),
     "Write one exit, or a whole network and its policy, as files that run without this program.",
     "Example: python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx",
     rules.exporting,

@@ -21,7 +21,7 @@ import opts
 from datasets import catalog
 from models import names
 from options import rules
-from options.values import MSDNET
+from options.values import ALL, ENSEMBLE, MSDNET
 from reports import destination
 from system.errors import UserError, one_line_errors
 from system.files import write
@@ -46,10 +46,10 @@ def main(argv: Sequence[str]) -> None:
     from inference import asking, saved  # imports PyTorch, which --help and mistakes need not wait for
     from system import arithmetic, devices, machine
 
-    together = options.exit == "ensemble" or (options.policy and not options.exit)
+    together = options.exit == ENSEMBLE or (options.policy and not options.exit)
     wanted = saved.LEARNT if together else options.exit
     model = saved.find(options.model, folder, wanted, options.save)
-    if options.exit == "ensemble" and len(model.files) < 2:
+    if options.exit == ENSEMBLE and len(model.files) < 2:
         only = max(model.files)
         raise UserError(
             f"--exit ensemble is for two exits or more that learnt, here it is {only} alone; give --exit {only}"
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     if options.compile:
         arithmetic.check_compiles(runs_on.device)
     pictures = asking.test_pictures(model, options.data, Path(options.dataDir))
-    if options.exit == "all":
+    if options.exit == ALL:
         print_card(options, model, policy, pictures, runs_on)
     elif policy:
         print_policy(options, model, policy, pictures, runs_on)
@@ -76,7 +76,7 @@ def chosen_policy(options: Namespace, model: "SavedModel") -> "Policy | None":
     from inference import policies, saved
 
     file = Path(options.policy) if options.policy else model.folder / policies.FILE
-    drawn = options.exit == "all" and options.plot and not options.mirror and file.exists()
+    drawn = options.exit == ALL and options.plot and not options.mirror and file.exists()
     if not options.policy and not drawn:
         return None
     learnt = saved.standalone(model, *saved.choose(model.files, saved.LEARNT))  # the exits that a policy is for
@@ -118,13 +118,14 @@ def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered"
     """Where early exit lies in a plot: the policy on the test pictures, and the curve of all policies of its
     protocol on the same."""
     from inference import calibration, early_exit, saved
+    from reports.adaptive import rows_with
     from reports.card_plots import Line, Point
 
     macs = saved.standalone(model, *policy.positions).macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
     parameter = "ratio" if policy.protocol == MSDNET else "threshold"
-    rows = calibration.sweep(answers, policy, macs)
-    places = [(row["macs"], row["error"]) for row in rows if row[parameter] is not None]
+    rows = rows_with(parameter, calibration.sweep(answers, policy, macs))
+    places = [(row["macs"], row["error"]) for row in rows]
     curve = Line(f"early exit by every {parameter}, simulated on these pictures", places)
     return Point("policy", figures["macs"], figures["error"]), curve
 
@@ -136,7 +137,7 @@ def print_error(options: Namespace, model: "SavedModel", pictures: "Pictures", r
     from models import metrics
     from reports import card_plots, cards
 
-    ensemble = options.exit == "ensemble"
+    ensemble = options.exit == ENSEMBLE
     (logits,), targets = asking.collect(model, pictures, runs_on, options.mirror, ensemble)
     confusion = metrics.confusion(logits, targets) if options.perClass else None
     try:

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.timing import Case, interleaved, machine, timed
 from formats import exit_file
 from inference import asking, comparison, exported, quantised, saved
-from inference.classifier import Classifier, card
+from inference.classifier import Classifier, card_of
 from system.devices import CPU
 
 EXIT = Path("pretrained/CIFAR10-AuxResNet-56-5/exit-45.safetensors")
@@ -37,7 +37,7 @@ def built(form: str, model: saved.SavedModel) -> Callable[[Tensor], object]:
     """The exit in a form, which answers to N×side×side×3 uint8 in its own way."""
     if form == "eager":
         network = model.network.to(memory_format=torch.contiguous_format)
-        return Classifier(network, model.normalise, card(model.header)).eval()
+        return Classifier(network, model.normalise, card_of(model.header)).eval()
     if form == "folded":
         return asking.ready(model, [CPU])
     return exported.runnable(content(form, model), Path(f"model{form.split()[0]}")).answers

@@ -75,7 +75,7 @@ def label(data: str) -> str:
     return f"{folder}-folder" if folder in NAMES else folder
 
 
-def is_folder(path: Path) -> bool:
+def folder_is_there(path: Path) -> bool:
     """Whether there is a folder of pictures. Raises UserError for a link to nothing: other pictures would take the
     place of those that it led to, or these would be left out, and nobody would notice."""
     try:
@@ -122,7 +122,7 @@ def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padd
         return Found(data, Path(data), replace(FOLDER, pad=pad, arguments=arguments), sizing)
     source = SOURCES[data]
     unpacked = root / data.lower()
-    if is_folder(unpacked) and any(is_folder(unpacked / split) for split in ("train", *TESTED_ON)):
+    if folder_is_there(unpacked) and any(folder_is_there(unpacked / split) for split in ("train", *TESTED_ON)):
         return Found(data, unpacked, replace(source, loader=FOLDER.loader, arguments=arguments), sizing)
     if sizing.side != SIDE:
         side = sizing.side

@@ -1,6 +1,7 @@
 """A picture of any size and kind as the bytes that a network sees."""
 
 import struct
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -48,14 +49,15 @@ class _Parts:
 
 
 def decoded(paths: Sequence[str], one: Callable[[str], Any], ahead: int = 0) -> Iterator[Any]:
-    """What `one`, as `decode_one`, makes of picture files, in their order, by a process for each processor; if they are
-    few, by this one. About `ahead` are decoded before they are asked for, as far as pipes hold them. Raises what `one`
-    raises, and UserError where a process dies.
+    """What `one`, as `decode_one`, makes of picture files, in their order, by a process for each processor; by this one
+    if they are few, and on other systems than Linux, where a process does not begin as a copy of this one. About
+    `ahead` are decoded before they are asked for, as far as pipes hold them. Raises what `one` raises, and UserError
+    where a process dies.
 
     Threads would take turns at Python's lock, which small pictures ask for all the time: on two cores, threads read
     3,100 of 32×32 a second, processes 7,900. Photographs, decoded outside of that lock, are read as fast by either.
     """
-    count = min(processors.usable(), MOST) if len(paths) > FEW else 0
+    count = min(processors.usable(), MOST) if len(paths) > FEW and sys.platform == "linux" else 0
     size = max(1, min(PART, len(paths) // (4 * max(1, count))))
     parts = [slice(start, start + size) for start in range(0, len(paths), size)]
     with closing(crew(_Parts(paths, one), min(count, len(parts)))) as workers:

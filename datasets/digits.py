@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from datasets.pictures import Pictures, balanced_order
 from datasets.sizing import SIDE
 
-with warnings.catch_warnings():  # that processes, which are not used, cannot be started without shared memory
+with warnings.catch_warnings():  # it warns where shared memory for processes is lacking; none are started here
     warnings.simplefilter("ignore")
     from sklearn.datasets import load_digits
 

@@ -6,7 +6,7 @@ A split is listed first. Its files are decoded when they are taken, and a split 
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets import cache
-from datasets.catalog import ENDINGS, TESTED_ON, is_folder
+from datasets.catalog import ENDINGS, TESTED_ON, folder_is_there
 from datasets.decoding import decode_one, decoded
 from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
@@ -97,10 +97,10 @@ def load(
     links to folders within a class. Decoded pictures are kept under `data_dir`, unless that lies in `root` itself.
     Raises UserError for a class without pictures, for a file that is no regular one, and for a link to nothing.
     """
-    folder = split_folder(root, split, is_folder)
+    folder = split_folder(root, split)
     if folder is None:
         return None
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and is_folder(entry)))
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.name[0] != "." and folder_is_there(entry)))
     if not classes:
         raise UserError(f"{folder} has no folders of classes; picture files are {folder}/<class>/*")
     members = [_of_class(folder / name) for name in classes]
@@ -113,11 +113,11 @@ def load(
     return Listing(folder, paths, targets, classes, sizing, margin, key, kept)
 
 
-def split_folder(root: Path, split: str, there: Callable[[Path], bool] = Path.is_dir) -> Path | None:
-    """The folder of a split: `root/split`, or for `test`, where that is not `there`, `root/val`; None where neither is
-    there."""
+def split_folder(root: Path, split: str) -> Path | None:
+    """The folder of a split: `root/split`, or for `test`, where that is not there, `root/val`; None where neither is.
+    Raises UserError for a link to nothing."""
     names = TESTED_ON if split == "test" else (split,)
-    return next((root / name for name in names if there(root / name)), None)
+    return next((root / name for name in names if folder_is_there(root / name)), None)
 
 
 def _of_class(folder: Path) -> list[str]:

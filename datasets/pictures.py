@@ -30,7 +30,7 @@ class Pictures:
 
     @property
     def picture_bytes(self) -> int:
-        """No more memory: they are there."""
+        """0, because they are in memory already."""
         return 0
 
     def whole(self) -> "Pictures":

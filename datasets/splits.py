@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.catalog import FOLDER, Found, is_folder
+from datasets.catalog import FOLDER, Found, folder_is_there
 from datasets.pictures import Pictures, Split, balanced_order
 from datasets.sizing import Sizing
 from system import memory, world
@@ -89,8 +89,8 @@ def classes_and_normalisation(found: Found) -> tuple[tuple[str, ...], tuple[floa
 
 
 def shared(data: TrainingData | None) -> TrainingData:
-    """The data that the first process of this host has, and none of the others, for all of them: their pictures are in
-    memory once. Test pictures that are still to be read are left to the first."""
+    """Give the data, which only the first process of this host has, to all its processes; the pictures are in memory
+    once. Test pictures that are still to be read are left to the first."""
     told = world.broadcast_on_host(_plain(data) if data else None)
     whole = {name: Pictures(**told[name]) for name in ("train", "evaluated")}
     test_split = data.test_split if data and data.validates else None
@@ -103,8 +103,8 @@ def _plain(data: TrainingData) -> dict[str, Any]:
 
 
 def for_testing(found: Found, count: int | None = None) -> Pictures:
-    """The test pictures of a data set, as `for_training` takes them; there need be none to train on. With a `count` as
-    many of them, of all classes, and no others are read.
+    """The test pictures of a data set, as `for_training` takes them; there need be none to train on. With a `count`,
+    only so many are read, of all classes.
 
     Raises UserError where there are no test pictures.
     """
@@ -143,7 +143,7 @@ def some(found: Found, count: int) -> Pictures:
 def of_folder(folder: Path, sizing: Sizing) -> Pictures:
     """All pictures of a folder with val/<class>/* or else <class>/*. Raises UserError where there are none."""
     place = real(folder)
-    root, split = (place, "val") if is_folder(place / "val") else (place.parent, place.name)
+    root, split = (place, "val") if folder_is_there(place / "val") else (place.parent, place.name)
     pictures = resolve_name(FOLDER.loader)(root, split, sizing=sizing)
     return _read(Found(str(folder), folder, FOLDER, sizing), pictures)
 

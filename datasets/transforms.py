@@ -37,8 +37,8 @@ class Augmentation:
 def padded(
     images: np.ndarray, rows: int, columns: int, padding: str, fill: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Images …×H×W×C with so many rows above and below, and columns left and right: `black` ones, with `mean` those
-    of the colour `fill` (None: of each image's own mean colour), with `reflect` the image mirrored at its edge."""
+    """Images …×H×W×C with a margin, `rows` more above and below, `columns` more left and right: `black`, with `mean` of
+    the colour `fill` (None: of each image's own mean), with `reflect` the image mirrored at its edge."""
     if padding == "reflect":
         margins = ((0, 0),) * (images.ndim - 3) + ((rows, rows), (columns, columns), (0, 0))
         return np.pad(images, margins, mode="reflect")

@@ -8,21 +8,21 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from datasets.sizing import FITS, LEGAL_SIDES, SIDES
 from models.exits import MAX_DEPTH
-from models.names import EXIT_FILES
+from models.names import EXIT_FILE, exit_files
 from models.networks import odd_values
 from system import strict
-from system.errors import UserError
+from system.errors import UserError, failures_as
 from system.files import regular
 from system.strict import is_number
 
@@ -31,7 +31,6 @@ FORMAT = 1
 MAX_CLASSES = 100_000
 CHECKSUM = "sha256"  # in the metadata of an exit file; older versions wrote none
 MAX_HEADER = 1 << 23  # bytes: enough for ten thousand classes of the longest names that folders can have
-NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those that `EXIT_FILES` finds are exit files
 # Surrogates, halves of a character: JSON can name them, UTF-8 has no place for them. (Those from U+DC80 to U+DCFF are
 # left out here: they are Python's `surrogateescape` for a byte of a file's name that is not UTF-8, and written as it.)
 SURROGATES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
@@ -133,15 +132,9 @@ def _opened(path: Path) -> Any:
     return safe_open(path, framework="pt")
 
 
-@contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _damage_told(path: Path) -> AbstractContextManager[None]:
     """Turn what a file that is no exit's raises into a UserError that names it."""
-    try:
-        yield
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read as the model of an exit: {error}") from error
+    return failures_as(lambda error: f"{path} cannot be read as the model of an exit: {error}")
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -198,13 +191,12 @@ def files_in(folder: Path) -> dict[int, Path]:
     the folder may not be read."""
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"{folder} cannot be read: Permission denied")
-    files = (path for path in folder.glob(EXIT_FILES) if NAME.fullmatch(path.name))
-    return dict(sorted((position_of(path), path) for path in files))
+    return dict(sorted((position_of(path), path) for path in exit_files(folder)))
 
 
 def position_of(path: Path) -> int:
     """The position in an exit file's name; UserError where it is not of the form exit-<position>.safetensors."""
-    name = NAME.fullmatch(path.name)
+    name = EXIT_FILE.fullmatch(path.name)
     if not name:
         raise UserError(f"{path} is not named exit-<position>.safetensors")
     return int(name[1])

@@ -18,7 +18,7 @@ FILE = "log.csv"
 MAX_SECONDS = 10**9  # of an epoch: thirty years
 PARTS = ("training", "testing", "other")  # of the work of an epoch; `other` is saving and drawing
 COURSE = ("learning_rate", "images_per_second", *(f"seconds_{part}" for part in PARTS))  # older logs lack these columns
-TIMES = ("seconds", *COURSE[1:])  # columns that differ from run to run
+TIMES = ("seconds", *COURSE[1:])  # columns that differ between runs of the same bits
 EVALUATED = ("test_", "validation_")  # beginnings of the columns on pictures that are not trained on
 
 
@@ -109,9 +109,7 @@ def holds(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
         found = read(folder)
     except UserError:
         return False
-    known = tuple(name for name in rows[0] if name not in COURSE or any(row[name] is not None for row in rows))
-    whole = tuple(found[0]) in (tuple(rows[0]), known)
-    return whole and found == [{name: row[name] for name in found[0]} for row in rows]
+    return [dict.fromkeys(COURSE) | entry for entry in found] == list(rows)
 
 
 def _cell(name: str, text: str) -> float | None:

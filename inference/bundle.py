@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inference import exported, policies
-from inference.classifier import Answers, card
+from inference.classifier import Answers, card_of
 from inference.exported import INPUT
 from inference.policies import Policy
 from inference.saved import SavedModel
@@ -48,7 +48,7 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
         contents[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
         with torch.no_grad():
             x, taken = part(x)[-1], left
-    about = {**card(model.header), "model": policy.model, "files": list(contents)}
+    about = {**card_of(model.header), "model": policy.model, "files": list(contents)}
     contents["card.json"] = strict.dumps(about)
     return {**contents, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 

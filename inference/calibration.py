@@ -85,7 +85,11 @@ class Family:
 
     def totals(self, values: Tensor) -> Tensor:
         """`values`, K×N, are something that each exit costs or gives for each picture. For each policy the sum over the
-        pictures, each at the exit where it leaves."""
+        pictures, each at the exit where it leaves.
+
+        A picture has the value of the first exit, and a step more for each exit that it goes beyond. In the order of
+        the thresholds from which that happens, one cumulative sum of the steps gives the totals of all policies.
+        """
         steps = values[1:].double() - values[:-1].double()
         changes = steps.flatten()[self._order].cumsum(0)[self._ends]
         return values[0].double().sum() + torch.cat([changes.new_zeros(1), changes])
@@ -241,9 +245,10 @@ def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str,
     rows += [{"threshold": family.thresholds[i].item(), "macs": average[i], "error": errors[i]} for i in chosen]
     if policy.protocol == MSDNET:
         rows += list(_geometric(probabilities, wrong, macs))
+    best = oracle(wrong, macs)
     for row in rows[len(macs) :]:
         row["mixture"] = np.interp(row["macs"], macs, alone)
-        row["oracle"] = np.interp(row["macs"], *oracle(wrong, macs))
+        row["oracle"] = np.interp(row["macs"], *best)
     return [{name: row.get(name) for name in COLUMNS} for row in rows]
 
 

@@ -56,8 +56,7 @@ class Model(Described):
 class Classifier(Described, nn.Module):
     """N×side×side×3 uint8 pictures -> N×classes probabilities, float32.
 
-    `network` turns such pictures, or with `normalise` normalised ones, into the logits of its exits, of which the last
-    is taken.
+    `network` turns pictures that `normalise` has normalised into the logits of its exits, of which the last is taken.
     """
 
     def __init__(self, network: nn.Module, normalise: nn.Module, card: dict[str, Any]) -> None:
@@ -120,7 +119,7 @@ def _image(picture: Tensor | np.ndarray | Image.Image) -> Image.Image:
     return Image.fromarray(values)
 
 
-def card(header: dict[str, Any]) -> dict[str, Any]:
+def card_of(header: dict[str, Any]) -> dict[str, Any]:
     """What a user of an exit has to know, from the header of its file."""
     fields = {name: header[name] for name in exit_file.HEADER_FIELDS}
     return {**fields, "program": exit_file.PROGRAM}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inference import exported
-from inference.classifier import POLICY, card
+from inference.classifier import POLICY, card_of
 from inference.early_exit import Rule
 from inference.exported import INPUT, OUTPUT, POSITION
 from inference.policies import Policy
@@ -55,6 +55,6 @@ def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
     network = Conditional(folded(model.network), model.normalise, policy)
     if half:
         exported.halve(network)
-    text = json.dumps({**card(model.header), POLICY: asdict(policy)})
+    text = json.dumps({**card_of(model.header), POLICY: asdict(policy)})
     traced = exported.program(network, exported.black(model.sizing, 1), any_number=False)
     return exported.as_onnx(traced, [INPUT], [OUTPUT, POSITION], text)

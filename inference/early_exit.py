@@ -65,10 +65,10 @@ def simulate(logits: Sequence[Tensor], rule: Rule) -> Routing:
 def leaving(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
     """K×N top probabilities -> the exit at which each picture leaves, N int64: the first whose threshold is reached."""
     bounds = torch.tensor(thresholds, device=probabilities.device)
+    # Not >=, because a picture whose probabilities are no numbers leaves at the first exit, as in `visits`.
     return (~(probabilities < bounds[:, None])).int().argmax(0)
 
 
-@torch.inference_mode()
 def route(network: MultiExit, images: Tensor, rule: Rule, smallest: int = 1) -> Routing:
     """Normalised images N×3×H×W -> what becomes of them, by `visits`."""
     probabilities, exits = outcomes(network, images, rule, smallest)

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 from datasets.sizing import Sizing
 from formats.exit_file import HEADER_FIELDS, UNSAID
 from inference import archive
-from inference.classifier import POLICY, Classifier, Model, card
+from inference.classifier import POLICY, Classifier, Model, card_of
 from inference.saved import SavedModel
 from models.folding import folded
 from system import devices, files, strict
@@ -51,7 +51,7 @@ def require_packages(path: Path, names: Sequence[str] = PACKAGES) -> None:
 def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
     """The last exit of a saved model as the content of a `.pt2` or `.onnx` file; with `half` its weights are kept in 16
     bits, which halves the file, and widened to 32 when it runs."""
-    classifier = Classifier(folded(model.network), model.normalise, card(model.header))
+    classifier = Classifier(folded(model.network), model.normalise, card_of(model.header))
     if half:
         halve(classifier)
     text = json.dumps(classifier.card)

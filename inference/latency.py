@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +33,9 @@ class Latency(NamedTuple):
 def of(seconds: Sequence[float]) -> Latency:
     """The latency of a model that took so many seconds for each of some pictures."""
     milliseconds = [1000 * second for second in seconds]
-    *_, p95 = statistics.quantiles(milliseconds, n=20, method="inclusive") if len(milliseconds) > 1 else milliseconds
-    return Latency(statistics.fmean(milliseconds), statistics.median(milliseconds), p95)
+    return Latency(
+        statistics.fmean(milliseconds), statistics.median(milliseconds), np.percentile(milliseconds, 95).item()
+    )
 
 
 def in_turns(contenders: Sequence[Asked], inputs: Sequence[Tensor], warm_up: int) -> list[list[float]]:
@@ -62,12 +64,12 @@ def throughputs(
 ) -> list[float]:
     """The pictures per second of each of some models in batches of `BATCH`, or of fewer if they are large, from their
     bytes to the host's logits; the median of some batches, in which they take turns."""
-    shape = (batch(side), side, side, 3)
+    shape = (timed_batch_size(side), side, side, 3)
     seconds = _seconds(models, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype)
     return [shape[0] / statistics.median(taken) for taken in seconds]
 
 
-def batch(side: int) -> int:
+def timed_batch_size(side: int) -> int:
     """How many pictures of side×side pixels are timed at once: `BATCH`, of large ones fewer, because of their memory,
     but so many that they are a batch."""
     return max(LEAST, batch_size(side, BATCH))

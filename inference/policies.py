@@ -68,10 +68,7 @@ def read(path: Path) -> Policy:
     version = content.pop("formatVersion", None)
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise UserError(f"{path} has format version {printable(version, 40)}; this program reads 1 to {FORMAT_VERSION}")
-    if version == 1:
-        content.setdefault("protocol", THRESHOLD)
-    if version == 2 and content.get("protocol") == "confidence":
-        content["protocol"] = THRESHOLD
+    content = _upgraded(content, version)
     names = {field.name for field in fields(Policy)}
     if odd := sorted(names ^ content.keys()):
         raise UserError(f"{path} is damaged: it {'lacks' if odd[0] in names else 'has'} {printable(odd[0], 40)}")
@@ -79,6 +76,15 @@ def read(path: Path) -> Policy:
         if not right:
             raise UserError(f"{path} is damaged: its {name} cannot be {printable(content[name], 80)}")
     return Policy(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+
+
+def _upgraded(content: dict[str, Any], version: int) -> dict[str, Any]:
+    """What the file of an older version has, in the words of this one."""
+    if version == 1:
+        return {"protocol": THRESHOLD, **content}
+    if version == 2 and content.get("protocol") == "confidence":
+        return {**content, "protocol": THRESHOLD}
+    return content
 
 
 def find(file: Path, model: SavedModel) -> Policy:

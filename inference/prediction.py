@@ -16,7 +16,7 @@ from datasets.decoding import decode_one, decoded
 from datasets.folder import picture_files
 from datasets.sizing import Sizing
 from inference import asking, evaluation, routing
-from inference.classifier import POLICY, Model, card, likeliest
+from inference.classifier import POLICY, Model, card_of, likeliest
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.answers import Answer
@@ -56,12 +56,12 @@ def of_saved(model: SavedModel, machine: Machine) -> Model:
             probabilities = network(images.to(machine.device))[-1].float().softmax(1).cpu()
         return probabilities, torch.full((len(images),), model.header["position"])
 
-    return Model(ask, card(model.header))
+    return Model(ask, card_of(model.header))
 
 
 def of_policy(model: SavedModel, policy: Policy, machine: Machine) -> Model:
     """A whole network, which pictures leave early by a policy, on the machine's first device."""
-    return Model(routing.answers(model, policy, machine), {**card(model.header), POLICY: asdict(policy)})
+    return Model(routing.answers(model, policy, machine), {**card_of(model.header), POLICY: asdict(policy)})
 
 
 def answers(model: Model, paths: Sequence[str], top: int) -> Iterator[Answer | UserError]:

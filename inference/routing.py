@@ -18,7 +18,7 @@ from models.multiexit import MultiExit
 from reports.adaptive import Contender
 from system.machine import Machine
 
-BATCHES = 20  # of `latency.batch` pictures
+BATCHES = 20  # of `latency.timed_batch_size` pictures
 SINGLES = 200  # pictures that are timed one by one
 WARM_UP = 2  # batches and pictures that are not counted
 GRAPHS = 4  # forms that a part of a network is compiled in: the usual one, and some for other memory layouts
@@ -106,9 +106,9 @@ def compare(
 
 def speeds(contenders: Mapping[str, Classify], pictures: Pictures) -> dict[str, tuple[float, Latency]]:
     """How fast each one is, from the bytes of pictures to classes on the host: pictures a second in batches of
-    `latency.batch` pictures, and the latency of one picture. All take turns on the same pictures, of all classes, so
+    `latency.timed_batch_size`, and the latency of one picture. All take turns on the same pictures, of all classes, so
     that what else the machine does slows all of them alike."""
-    size = latency.batch(pictures.images.shape[1])
+    size = latency.timed_batch_size(pictures.images.shape[1])
     images = pictures.sample(size * BATCHES).images  # more than SINGLES, whatever their size
     batches = images.split(size)
     whole = [batch for batch in batches if len(batch) == len(batches[0])]

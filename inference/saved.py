@@ -17,6 +17,7 @@ from models import exits, names
 from models.multiexit import MultiExit
 from models.networks import from_state, layout, macs_to_exits
 from options import stored
+from options.values import ALL
 from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
@@ -86,8 +87,7 @@ def roots(save: str) -> list[Path]:
 
 def runs(roots: Sequence[Path]) -> set[Path]:
     """The folders under the roots that have exit files in them."""
-    files = (file for root in roots for file in root.glob(f"*/{names.EXIT_FILES}"))
-    return {file.parent for file in files if exit_file.NAME.fullmatch(file.name)}
+    return {file.parent for root in roots for file in names.exit_files(root, f"*/{names.EXIT_FILES}")}
 
 
 def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:
@@ -124,7 +124,7 @@ def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[in
 def choose(files: dict[int, Path], wanted: int | str | None) -> dict[int, Path]:
     """The files to read: `all` of them, those of the exits that `learnt`, that of one position, or (None) that of the
     last exit that learnt."""
-    if wanted == "all":
+    if wanted == ALL:
         return files
     if wanted == LEARNT:
         return _learnt(files)

@@ -19,7 +19,7 @@ class Objective:
     teacher: str = "last"
 
     def __call__(self, logits: Sequence[Tensor], targets: Tensor, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """The scalar to differentiate, and the cross-entropy of each exit, without history."""
+        """The scalar to differentiate, and the cross-entropy of each exit, detached."""
         loss, losses = multiway_loss(logits, targets, weights, self.smoothing)
         if self.distill:
             loss = loss + self.distill * distillation(logits, weights, self.temperature, self.teacher)
@@ -29,7 +29,7 @@ class Objective:
 def multiway_loss(
     logits: Sequence[Tensor], targets: Tensor, weights: Sequence[float], smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Σ wᵢ · CEᵢ, a scalar, and the CEᵢ, one for each of K exits, without history; `logits` holds N×classes for each
+    """Σ wᵢ · CEᵢ, a scalar, and the CEᵢ, one for each of K exits, detached; `logits` holds N×classes for each
     exit, `targets` N class indices, or N×classes probabilities. A part `smoothing` of each target is spread over all
     classes (Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567, section 7).
 

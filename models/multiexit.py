@@ -23,9 +23,9 @@ from models.norm import BatchNorm
 class Trunk:
     """What exits are put on: a stem and the blocks behind it, in order.
 
-    `channels` and `positions` say of each block how many channels it puts out, and the position of an exit behind it. A
-    trunk's modules must not normalise across pictures but by `BatchNorm`. A block may have a method `fold`, by which it
-    takes its batch norms into its convolutions, in place, for evaluation.
+    `channels` and `positions` say of each block how many channels it puts out, and the position of an exit behind it.
+    Only `BatchNorm` may normalise across pictures. A block may have a method `fold`, by which it takes its batch norms
+    into its convolutions, in place, for evaluation.
     """
 
     stem: nn.Module

@@ -1,7 +1,7 @@
 """Network names and what they stand for: `AuxResNet-26-2/10-dropout` <-> `Configuration`. Plain Python, no torch."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from system.errors import UsageError
 
 MAX_WIDEN = 100
 EXIT_FILES = "exit-*.safetensors"  # for a glob: what the exit files in a run's folder are called
+EXIT_FILE = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those it finds are exit files
 NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
     "depth": "depth",
     "nOutputs": "exits",
@@ -125,9 +126,9 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
-def holds_exits(folder: Path) -> bool:
-    """Whether there are exit files in a folder."""
-    return any(folder.glob(EXIT_FILES))
+def exit_files(folder: Path, pattern: str = EXIT_FILES) -> Iterator[Path]:
+    """The exit files in a folder, by their names."""
+    return (path for path in folder.glob(pattern) if EXIT_FILE.fullmatch(path.name))
 
 
 def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str | None:
@@ -138,7 +139,7 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
     exit files in it. Raises UsageError where it is neither; `files` are the endings that it then says files may have.
     """
     path = Path(model)
-    if path.suffix == ".safetensors" or holds_exits(path):
+    if path.suffix == ".safetensors" or any(exit_files(path)):
         return None
     bare = model.removeprefix(f"{dataset}-")  # a data set may be called ResNet
     name, rest = _FOLDER.fullmatch(bare if LIKE_A_NAME.fullmatch(bare) else model).group("name", "rest")

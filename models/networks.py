@@ -23,18 +23,22 @@ def build(configuration: Configuration, classes: int, kept: Sequence[int] | None
 
 def layout(configuration: Configuration, classes: int, position: int) -> dict[str, Tensor]:
     """The state of an exit's standalone model as tensors without memory: names, shapes and types."""
-    with torch.device("meta"):
-        return build(configuration, classes, (position,)).state_dict()
+    return _without_memory(configuration, classes, (position,)).state_dict()
 
 
 def from_state(
     configuration: Configuration, classes: int, kept: Sequence[int], state: Mapping[str, Tensor]
 ) -> MultiExit:
     """The network with these exits and weights, ready to evaluate. Raises RuntimeError where names or shapes differ."""
-    with torch.device("meta"):  # no memory, no initialisation: every tensor comes from the state
-        network = build(configuration, classes, kept)
+    network = _without_memory(configuration, classes, kept)  # every tensor comes from the state
     network.load_state_dict(state, assign=True)
     return network.eval()
+
+
+def _without_memory(configuration: Configuration, classes: int, kept: Sequence[int]) -> MultiExit:
+    """The network as `build` gives it, of tensors that have shapes and types, but neither memory nor values."""
+    with torch.device("meta"):
+        return build(configuration, classes, kept)
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,9 @@ def cost(configuration: Configuration, classes: int, position: int, side: int) -
 
     AuxResNet-56-5 with 10 classes: 33,338 / 93,914 / 186,714 / 483,098 / 853,018 parameters.
     """
-    with torch.device("meta"):
-        network = build(configuration, classes, (position,)).eval()
-        picture = torch.empty(1, 3, side, side)
+    network = _without_memory(configuration, classes, (position,)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(picture)
+        network(torch.empty(1, 3, side, side, device="meta"))
     return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2)
 
 

@@ -31,8 +31,8 @@ class _Normalise(torch.autograd.Function):
         variance = (x - mean[:, None, None]).square().mean((0, 2, 3)).double()
         mean = mean.double()
         count = mean.new_full((1,), x.numel() // len(mean) if takes_part else 0)  # made on the device: nothing waits
-        told = world.total(torch.cat([count * mean, count * (variance + mean.square()), count]))
-        count, (mean, square) = told[-1:], (told[:-1] / told[-1]).chunk(2)
+        totals = world.total(torch.cat([count * mean, count * (variance + mean.square()), count]))
+        count, (mean, square) = totals[-1:], (totals[:-1] / totals[-1]).chunk(2)
         mean, variance, count = mean.float(), (square - mean.square()).float(), count.float()
         ctx.save_for_backward(x, weight, mean, variance, count)
         ctx.eps, ctx.takes_part = eps, takes_part

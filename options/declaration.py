@@ -163,7 +163,7 @@ class Program:
                 yield _at_home(argument)
             elif match[2] is None:
                 yield flag
-            elif match[2] == "--" or not _is_name(match[2]):  # argparse would take the former for no value at all
+            elif match[2] == "--" or not _can_be_encoded(match[2]):  # argparse takes -- for no value at all
                 raise UsageError(f"argument {flag}: {match[2]!r} is not a value (see --help)")
             else:
                 yield f"{flag}={_at_home(match[2])}"
@@ -177,8 +177,9 @@ def _at_home(text: str) -> str:
         return text
 
 
-def _is_name(text: str) -> bool:
-    """Whether a file could have this name: it has no zero byte, and no half of a character, as JSON may have."""
+def _can_be_encoded(text: str) -> bool:
+    """Whether the system could be given this, as the name of a file, for one: it has no zero byte, and no half of a
+    character, as JSON may have."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:

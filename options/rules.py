@@ -14,7 +14,7 @@ from datasets.catalog import NAMES, TESTED_ON
 from datasets.sizing import SIDE
 from models import exits, names
 from options.declaration import as_text
-from options.values import EXPORTED, GOALS, THRESHOLD
+from options.values import ALL, EXPORTED, GOALS, THRESHOLD
 from system.errors import UsageError
 from system.files import is_folder
 
@@ -99,7 +99,7 @@ def testing(options: argparse.Namespace) -> None:
     """The rules of `test.py`."""
     _not_exported(options)
     if options.policy:
-        drawn = options.exit == "all" and options.plot  # beside the card
+        drawn = options.exit == ALL and options.plot  # beside the card
         excluded = ("mirror", "perClass") if drawn else ("exit", "mirror", "perClass", "json", "plot")
         others = [name for name in excluded if getattr(options, name)]
         if others:
@@ -110,11 +110,11 @@ def testing(options: argparse.Namespace) -> None:
         _one_device(options)
     if options.compile and (options.exit or not options.policy):
         raise UsageError("--compile true is for --policy without --exit; add that, or leave --compile out")
-    if options.perClass and options.exit == "all":
+    if options.perClass and options.exit == ALL:
         raise UsageError("--perClass is for one exit, --exit is all; give a position or ensemble, or leave --exit out")
-    if options.json and options.exit != "all":
+    if options.json and options.exit != ALL:
         raise UsageError(f"--json {options.json} is for the card of all exits; add --exit all")
-    if options.plot and options.exit != "all" and not options.perClass:
+    if options.plot and options.exit != ALL and not options.perClass:
         raise UsageError(f"--plot {options.plot} has nothing to draw; add --exit all, or --perClass")
     if options.mirror:
         mirroring(options.data)

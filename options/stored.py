@@ -11,7 +11,7 @@ from typing import Any
 
 from options.declaration import Default, Option, Program, as_text
 from system import strict
-from system.errors import UsageError, UserError
+from system.errors import UsageError, UserError, failures_as
 from system.files import read, regular
 from system.output import printable
 from system.strict import is_number
@@ -30,16 +30,16 @@ def is_plain(value: Any) -> bool:
     return all(item is None or type(item) in (bool, str) or is_number(item, -1e15, 1e15) for item in values)
 
 
-def given(path: Path, program: Program, others: Container[str], stated: Stated) -> dict[str, Any]:
+def given(path: Path, program: Program, overridden: Container[str], stated: Stated) -> dict[str, Any]:
     """The values that a file gives, by option, as `Program.given` has those of a command line; none for options that
-    are among the `others`. Of a run's own record (opt.json), options of one command only are passed over, and of the
+    are `overridden`. Of a run's own record (opt.json), options of one command only are passed over, and of the
     others those are taken that `stated` keeps. A null in it is None, which stands for a default.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
     try:
         found = _found(_content(path), program, recorded=is_record(path))
-        counting = {name: value for name, value in found.items() if name not in others}
+        counting = {name: value for name, value in found.items() if name not in overridden}
         told = {name: value for name, value in counting.items() if value is not None}
         values = counting | program.given([f"--{name}={as_text(value)}" for name, value in told.items()])
         for name, value in told.items():
@@ -121,11 +121,11 @@ def load(folder: Path) -> Any:
 def recorded(folder: Path, program: Program) -> dict[str, Any]:
     """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
     there are none. They are not checked: their data set need not be here."""
-    saved = load(folder)
-    if are_of(saved, program):
-        with suppress(TypeError, ValueError):  # of a default that follows from an option of another kind
-            return program.resolved(saved)
-    raise UserError(f"{folder / FILE} does not hold the options of a run")
+    saved, told = load(folder), f"{folder / FILE} does not hold the options of a run"
+    if not are_of(saved, program):
+        raise UserError(told)
+    with failures_as(lambda _: told):  # a default may follow from an option that is of another kind
+        return program.resolved(saved)
 
 
 def are_of(saved: Any, program: Program) -> bool:

@@ -13,6 +13,7 @@ from system.files import is_folder
 
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = THRESHOLD, MSDNET = "threshold", "msdnet"  # by which thresholds may be chosen
+ALL, ENSEMBLE = "all", "ensemble"  # in place of the position of an exit
 EXPORTED = (".onnx", ".pt2")  # endings of files that export.py writes
 MODELS = (".safetensors", ".pt", *EXPORTED)
 
@@ -64,14 +65,14 @@ def boolean_or_auto(text: str) -> bool | str:
 def dataset(*splits: str) -> Callable[[str], str]:
     """An argparse type: the name of a data set, in any case, or the path of a folder that has one of these splits;
     without splits, of any folder, which need not be there."""
-    folders = " or ".join(f"{split}/<class>/" for split in splits)
+    described = f"folder with {' or '.join(f'{split}/<class>/' for split in splits)}" if splits else "name of a folder"
 
     def convert(text: str) -> str:
         if text.upper() in NAMES:
             return text.upper()
         if text and (not splits or any(is_folder(text, split) for split in splits)):  # an empty one is meant by nobody
             return text
-        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(NAMES)} nor a folder with {folders}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(NAMES)} nor a {described}")
 
     return convert
 
@@ -174,7 +175,7 @@ layer = number(int, 1, 99999)  # a depth, a position or a number of exits, until
 
 def exit_position(text: str) -> int | str:
     """all, ensemble, or the position of one exit."""
-    if text in ("all", "ensemble"):
+    if text in (ALL, ENSEMBLE):
         return text
     try:
         return layer(text)

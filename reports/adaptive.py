@@ -24,7 +24,7 @@ def draw(title: str, rows: Sweep, macs: float, error: float) -> bytes:
 
 
 def _figure(title: str, rows: Sweep, macs: float, error: float) -> "Figure":
-    exits, points, shares = ([row for row in rows if row[name] is not None] for name in ("exit", "threshold", "ratio"))
+    exits, points, shares = (rows_with(name, rows) for name in ("exit", "threshold", "ratio"))
     cost = [row["macs"] for row in points]
     line, other = distinct(2)
     figure, axes = against_macs(title, "multiply-adds for one picture, on average")
@@ -46,9 +46,14 @@ def _figure(title: str, rows: Sweep, macs: float, error: float) -> "Figure":
     return figure
 
 
+def rows_with(column: str, rows: Sweep) -> Sweep:
+    """The rows of a sweep that have a value in a column."""
+    return [row for row in rows if row[column] is not None]
+
+
 def describe(rows: Sweep, temperatures: Sequence[float], thresholds: Sequence[float], histogram: Sequence[int]) -> str:
     """A row for each exit: its rule, how many pictures leave there, and what it costs and gives alone."""
-    exits = [row for row in rows if row["exit"] is not None]
+    exits = rows_with("exit", rows)
     rules = [*(f"{value:.6f}" if value <= 1 else "nobody" for value in thresholds[:-1]), "everybody"]
     return table(
         {
@@ -64,7 +69,7 @@ def describe(rows: Sweep, temperatures: Sequence[float], thresholds: Sequence[fl
 
 def verdict(rows: Sweep, macs: float, error: float, pictures: int, dataset: str) -> str:
     """The policy in words: what it costs and gives, beside the last exit and chance."""
-    exits = [row for row in rows if row["exit"] is not None]
+    exits = rows_with("exit", rows)
     last = exits[-1]
     chance = np.interp(macs, [row["macs"] for row in exits], [row["error"] for row in exits])
     return (
@@ -109,7 +114,7 @@ def routed(contenders: Sequence[Contender], positions: Sequence[int], histogram:
 def leaving(positions: Sequence[int], histogram: Sequence[int]) -> str:
     """How many of all pictures leave at each exit: `leave at 15: 44.9 %, 25: 55.1 %`."""
     shares = (100 * count / sum(histogram) for count in histogram)
-    return "leave at " + ", ".join(f"{place}: {share:.1f} %" for place, share in zip(positions, shares, strict=True))
+    return "leave at " + ", ".join(f"{exit}: {share:.1f} %" for exit, share in zip(positions, shares, strict=True))
 
 
 def _compared(policy: Contender, other: Contender) -> str:

@@ -103,17 +103,9 @@ def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[Non
     output.make_lasting(outlives_output)
     advice = "end other programs, or give fewer pictures or a smaller network"
     try:
-        with nullcontext() if outlives_output else _raising_ended(), memory_for(f"in {program}", advice):
-            try:
-                yield
-            except SystemExit:  # after the help, for one
-                sys.stdout.flush()
-                raise
-            except BaseException:  # it says more than what becomes of the output
-                with suppress(OSError, output.Unread):
-                    sys.stdout.flush()
-                raise
-            sys.stdout.flush()
+        ending = nullcontext() if outlives_output else _raising_ended()
+        with ending, memory_for(f"in {program}", advice), _flushing():
+            yield
     except output.Unread:  # its reader, such as `head`, has seen enough
         sys.exit(1)
     except UserError as error:
@@ -128,6 +120,19 @@ def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[Non
         _stop(program, "interrupted", 130)
     except Ended as error:
         _stop(program, error, error.status)
+
+
+@contextmanager
+def _flushing() -> Iterator[None]:
+    """What was printed in here is written at its end, also where that is the end of the program, after the help for
+    one. An error that ends it says more than what becomes of the output."""
+    try:
+        yield
+    except BaseException as error:
+        with nullcontext() if isinstance(error, SystemExit) else suppress(OSError, output.Unread):
+            sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 @contextmanager

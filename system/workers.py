@@ -35,8 +35,11 @@ class WorkerDied(UserError):
 def crew(function: Callable[[Any], Any], count: int) -> "Workers":
     """So many workers; none in a daemon, which may start no processes; and none where the system has no room for them,
     which is said."""
+    count = 0 if multiprocessing.current_process().daemon else count
+    if count:
+        print(end="", flush=True)  # a process that starts does so; what fails then is the output, and no lack of room
     try:
-        return Workers(function, 0 if multiprocessing.current_process().daemon else count)
+        return Workers(function, count)
     except OSError as error:
         tell(f"no worker processes ({error.strerror}): this one does their work")
         return Workers(function, 0)

@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -86,6 +86,28 @@ def joined() -> Iterator[None]:
     if not _started_with_others():
         yield
         return
+    from torch import distributed
+
+    _place = _connected()
+    try:
+        with nullcontext() if is_first() else _silent():
+            yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        time.sleep(GRACE)
+        text = f"another process was lost; --resume auto goes on from the last state ({reason(error)})"
+        raise UserError(text) from error
+    except SystemExit:  # all processes stop, or are gone
+        with suppress(RuntimeError):
+            distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
+    _place = _Place()
+
+
+def _connected() -> _Place:
+    """Find the other processes. Raises UserError where they are not found."""
     from torch import cuda, distributed
     from torch.distributed.rendezvous import rendezvous
 
@@ -102,26 +124,14 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:
         raise UserError(f"the other processes cannot be reached: {error}") from error
     host = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    _place = _Place(rank, size, *host, *groups)
-    try:
-        with ExitStack() as stack:
-            if not is_first():
-                nowhere = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(redirect_stdout(nowhere))
-                stack.enter_context(redirect_stderr(nowhere))
-            yield
-    except RuntimeError as error:
-        if not is_loss(error):
-            raise
-        time.sleep(GRACE)
-        text = f"another process was lost; --resume auto goes on from the last state ({reason(error)})"
-        raise UserError(text) from error
-    except SystemExit:  # all processes stop, or are gone
-        with suppress(RuntimeError):
-            distributed.destroy_process_group()
-        raise
-    distributed.destroy_process_group()
-    _place = _Place()
+    return _Place(rank, size, *host, *groups)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """While open, what is printed goes nowhere."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def is_loss(error: RuntimeError) -> bool:
@@ -145,7 +155,8 @@ def first_only(work: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 
 def broadcast(find: Callable[[], Result]) -> Result:
-    """What the first process finds, for all: tensors on the CPU, plain values, and containers of these."""
+    """What the first process finds, for all: tensors on the CPU, plain values, and containers of these. (PyTorch's
+    `broadcast_object_list` would unpickle whatever comes.)"""
     if size() == 1:
         return find()
     import torch
@@ -156,11 +167,11 @@ def broadcast(find: Callable[[], Result]) -> Result:
     length = torch.tensor(content.tell())
     torch.distributed.broadcast(length, 0, _place.group)
     if is_first():
-        told = torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
+        message = torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
     else:
-        told = torch.empty(length.item(), dtype=torch.uint8)
-    torch.distributed.broadcast(told, 0, _place.group)
-    return torch.load(BytesIO(told.numpy().data), map_location="cpu", weights_only=True)
+        message = torch.empty(length.item(), dtype=torch.uint8)
+    torch.distributed.broadcast(message, 0, _place.group)
+    return torch.load(BytesIO(message.numpy().data), map_location="cpu", weights_only=True)
 
 
 def first_of_host(find: Callable[[], Result]) -> Result | None:
@@ -235,11 +246,11 @@ def combine(sums: "Sequence[Tensor]", means: "Sequence[Tensor]", part: float) ->
     tensors = [*sums, *means]
     message = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
     torch.distributed.all_reduce(message)
-    pieces = message.split([tensor.numel() for tensor in tensors])
-    told = [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
-    for tensor, sum_of_all in zip(sums, told, strict=False):
+    parts = message.split([tensor.numel() for tensor in tensors])
+    pieces = [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+    for tensor, sum_of_all in zip(sums, pieces, strict=False):
         tensor.copy_(sum_of_all)
-    torch._foreach_copy_(means, told[len(sums) :])  # there are hundreds, which a GPU would be told one by one
+    torch._foreach_copy_(means, pieces[len(sums) :])  # there are hundreds, which a GPU would be told one by one
 
 
 def total(tensor: "Tensor") -> "Tensor":
@@ -270,12 +281,12 @@ def divided(
         loads[lightest] += cost(items[number])
         shares[lightest].append(number)
     lengths = [item.numel() for item in items]
-    told = items[0].new_zeros(sum(lengths), dtype=dtype)
-    pieces = [piece.view(item.shape) for piece, item in zip(told.split(lengths), items, strict=True)]
+    message = items[0].new_zeros(sum(lengths), dtype=dtype)
+    pieces = [piece.view(item.shape) for piece, item in zip(message.split(lengths), items, strict=True)]
     mine = shares[rank()]
     for number, made in zip(mine, work([items[number] for number in mine]) if mine else (), strict=True):
         pieces[number].copy_(made)
-    torch.distributed.all_reduce(told)
+    torch.distributed.all_reduce(message)
     return pieces
 
 
@@ -285,9 +296,9 @@ def highest(number: int) -> int:
         return number
     import torch
 
-    told = torch.tensor(number)
-    torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, _place.group)
-    return int(told)
+    highest = torch.tensor(number)
+    torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, _place.group)
+    return int(highest)
 
 
 def draw_apart(seed: int, epoch: int, index: int) -> None:

@@ -1,6 +1,7 @@
 """What several tests share: the scripts as a user runs them, a small folder of pictures, a small finished run."""
 
 import csv
+import io
 import itertools
 import multiprocessing
 import os
@@ -13,11 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+import zlib
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read when PyTorch is imported
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side; read when PyTorch is imported
 os.environ.setdefault("TESTED_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))  # by test_gpu.py
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the other tests are of the CPU, because they compare bits
 
@@ -88,6 +90,18 @@ def run_script(argv, cwd, streams):
     sys.argv = argv
     sys.path.insert(0, str(PROJECT))
     runpy.run_path(argv[0], run_name="__main__")
+
+
+def tracked(*patterns):
+    """The files of the project under version control, by their paths in it."""
+    command = ["git", "-c", "safe.directory=*", "ls-files", *patterns]  # whoever they belong to
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def children(process):
+    """The processes that a process has started, and that are there."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def together(count, work, *arguments, joined=True):
@@ -188,6 +202,22 @@ def points(folder):
     return {tag: [(one.step, one.value) for one in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
+BEGUN = []  # processes of a test
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running():
+    """A run outlives no test, also where that fails."""
+    yield
+    while BEGUN:
+        process = BEGUN.pop()
+        if process.poll() is None:
+            for one in (process.pid, *children(process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            process.wait()
+
+
 def start(save, *options):
     """A long run in a process of its own, which has saved its first epoch. An epoch has 80 steps."""
     command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
@@ -199,6 +229,7 @@ def start(save, *options):
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where nohup runs the tests
     )
+    BEGUN.append(process)
     while not epochs_saved(save / "DIGITS-AuxResNet-8-2"):
         assert process.poll() is None
         time.sleep(0.05)
@@ -222,7 +253,10 @@ def deprived(command):
     if not shutil.which("setpriv"):
         pytest.skip("root reads and writes everything, unless setpriv takes that right")
     rights = "-dac_override,-dac_read_search"
-    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
+    without = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    if subprocess.run([*without, "true"], capture_output=True).returncode:
+        pytest.skip("setpriv may not take rights away here")
+    return [*without, *command]
 
 
 class FailingAt(torch.nn.Module):
@@ -294,6 +328,14 @@ def write_pictures(folder, counts, size=(32, 32), suffix="png", seed=0):
             Image.fromarray(pixels).save(path, **({"lossless": True} if suffix == "webp" else {}))
             written[path] = pixels
     return dict(sorted(written.items()))
+
+
+def bomb(side):
+    """A small PNG file that says to have side×side pixels."""
+    file = io.BytesIO()
+    Image.new("1", (1, 1)).save(file, "png")
+    header = file.getvalue().replace(b"\0\0\0\1" * 2, side.to_bytes(4, "big") * 2, 1)
+    return header[:29] + zlib.crc32(header[12:29]).to_bytes(4, "big") + header[33:]
 
 
 @pytest.fixture(scope="session")

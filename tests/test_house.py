@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from conftest import PROJECT
+from conftest import PROJECT, tracked
 
 FLOORS = (  # from the ground up; a file imports from its own floor and from those below
     ("system",),
@@ -27,8 +27,7 @@ TORCH_FREE = ("opts", "options.declaration", "options.values", "options.recipes"
 
 
 def modules():
-    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=PROJECT, capture_output=True, text=True, check=True)
-    return [PROJECT / name for name in tracked.stdout.split()]
+    return [PROJECT / name for name in tracked("*.py")]
 
 
 def room(path):

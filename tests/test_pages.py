@@ -3,15 +3,13 @@
 import re
 import shlex
 import shutil
-import subprocess
 
 import pytest
-from conftest import PROJECT, write_pictures
+from conftest import PROJECT, tracked, write_pictures
 
 import opts
 
-PAGES = subprocess.run(["git", "ls-files", "*.md"], cwd=PROJECT, capture_output=True, text=True, check=True)
-PAGES = PAGES.stdout.split()
+PAGES = tracked("*.md")
 PROGRAMS = (opts.MAIN, opts.TEST, opts.PLOT, opts.PREDICT, opts.CALIBRATE, opts.EXPORT)
 PARSERS = {program.name: program.parsed for program in PROGRAMS} | {"main.py": opts.parse}
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, write_pictures
+from conftest import PROJECT, tracked, write_pictures
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -23,8 +23,7 @@ BLOCKS = [block for block in re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTAL
 def place(tmp_path_factory):
     """A folder in which the commands are at home: the project, pictures, and a few that stand in for CIFAR-10."""
     folder = tmp_path_factory.mktemp("use")
-    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    for name in {path.split("/")[0] for path in tracked.splitlines()}:  # and no runs that lie beside it
+    for name in {path.split("/")[0] for path in tracked()}:  # and no runs that lie beside it
         (folder / name).symlink_to(PROJECT / name)
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "AuxResNet").symlink_to(PROJECT)

@@ -2,7 +2,8 @@
 
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. Batch norm statistics are not
 averaged: the statistics of averaged weights differ from the average of the statistics, so that they have to be measured
-(`evaluation.measure_statistics`).
+(`evaluation.measure_statistics`). The decay rises, so that the first weights are soon forgotten; that of
+`torch.optim.swa_utils.AveragedModel` is one throughout.
 """
 
 import copy

@@ -99,6 +99,7 @@ def kept_for_this_run(folder: Path, options: argparse.Namespace) -> Iterator[Cal
 def _check_apart(folder: Path, options: argparse.Namespace) -> None:
     """Raise UserError where a run would be put among its own pictures."""
     found = catalog.find(options.data, Path(options.dataDir), sizing=Sizing(options.inputSize))
-    for pictures in (found.folder / split for split in ("train", *catalog.TESTED_ON) if found.in_folders):
+    for split in ("train", *catalog.TESTED_ON) if found.in_folders else ():
+        pictures = found.folder / split
         if real(folder).is_relative_to(real(pictures)):
             raise UserError(f"{folder} would be taken for pictures of {pictures}; give another --save")

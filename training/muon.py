@@ -3,6 +3,9 @@
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. Each kernel, as a matrix of outputs by
 inputs and places, moves by the orthogonal matrix nearest to its momentum, so that all directions learn at one speed. A
 factor for the shape of the matrix, which other descriptions have, is left out: it would be 1 for most kernels.
+
+`torch.optim.Muon` takes matrices only, one after another; here kernels of one shape are computed together, and several
+processes share the work.
 """
 
 from collections import defaultdict

@@ -46,9 +46,10 @@ def at_rest(optimizer: torch.optim.Optimizer) -> None:
     """Give an SGD that has no momenta yet momenta of 0, with which its first step is the same. Without, fused SGD
     (PyTorch 2.14) makes them at its first step, and where a gradient scaler skips that, they are what happened to be in
     memory."""
-    for group in (group for group in optimizer.param_groups if group["momentum"]):
-        for parameter in (p for p in group["params"] if p.requires_grad):
-            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.requires_grad:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], name: str, begun: bool) -> None:

@@ -36,9 +36,9 @@ from system.stopping import Stop, Stopped, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
 from training.display import Display
+from training.evaluator import Evaluator
 from training.finite import NotFinite
 from training.state import State
-from training.testing import Evaluator
 
 PROGRAM = Path(__file__).parents[1] / "main.py"
 
@@ -84,7 +84,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
         sys.exit(stopped.status)
 
 
-class Tested(NamedTuple):
+class Evaluated(NamedTuple):
     """A network that exit files may be made of, and how it did."""
 
     network: MultiExit
@@ -230,7 +230,7 @@ class Run:
         self.trainer.watch.check()
         return self.state.sums.result()
 
-    def evaluate(self, epoch: int) -> Tested | None:
+    def evaluate(self, epoch: int) -> Evaluated | None:
         """What is worth keeping of the network, with its loss and errors on the validation split, or on the test
         pictures where there is none.
 
@@ -245,22 +245,22 @@ class Run:
             result = self.evaluator.evaluate(network, self.data.evaluated, None if last else self.trainer.dtype)
         if not math.isfinite(result.loss):
             raise NotFinite(f"the {self.data.evaluated_name} loss", f"after epoch {epoch + 1}")
-        return Tested(network, result)
+        return Evaluated(network, result)
 
-    def save(self, epoch: int, trained: Result, tested: Tested | None) -> None:
-        """Log the epoch and write the files: the log, the state to resume from, the exits, if they were tested (with a
-        validation split: if this epoch is the best so far), and then the curves. After a crash in between, the exits
-        that are missing are made from the state when the run goes on."""
+    def save(self, epoch: int, trained: Result, evaluated: Evaluated | None) -> None:
+        """Log the epoch and write the files: the log, the state to resume from, the exits, if there is something worth
+        keeping (with a validation split: if this epoch is the best so far), and then the curves. After a crash in
+        between, the exits that are missing are made from the state when the run goes on."""
         state, exits, name = self.state, self.configuration.exits, self.data.evaluated_name
-        evaluated = tested and tested.result
+        result = evaluated and evaluated.result
         rate = self.trainer.learning_rate(self.plan.progress(epoch, self.plan.steps - 1))
-        row = log_file.row(epoch, exits, trained, name, evaluated, rate, len(self.data.train), state.clock.seconds())
+        row = log_file.row(epoch, exits, trained, name, result, rate, len(self.data.train), state.clock.seconds())
         state.log.append(row)
         state.begin_epoch()  # what follows takes time of the next one
         self.files.write(log_file.FILE, tables.as_csv(state.log))
         self.save_state()
-        if tested and state.kept_epoch() == state.epochs_done:
-            self.files.write_exits(tested.network, self._header(), tested.result.errors)
+        if evaluated and state.kept_epoch() == state.epochs_done:
+            self.files.write_exits(evaluated.network, self._header(), result.errors)
         self.display.show(state.log, last=epoch + 1 == self.options.nEpochs)
         self.progress.line(tables.epoch_line(row, self.options.nEpochs, exits, name))
 

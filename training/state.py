@@ -8,7 +8,7 @@ from formats import log_file
 from models import exits, networks
 from models.metrics import Sums
 from system import devices
-from system.errors import UserError, is_shortage, reason
+from system.errors import failures_as, reason
 from system.strict import is_number
 from training.clock import Clock
 from training.likeness import like
@@ -68,7 +68,7 @@ class State:
     def restore(self, saved: dict[str, Any], plan: Plan) -> None:
         """Go on from what `saved` gave, in the course of `plan`. Raises UserError where it is not what this run would
         have given."""
-        try:
+        with failures_as(lambda error: f"the training state does not fit the options of its run: {reason(error)}"):
             self._restore_progress(saved, plan)
             weights = like(saved["network"], self.trainer.network.state_dict(), "network")
             if odd := networks.odd_values(weights):
@@ -79,10 +79,6 @@ class State:
             own = devices.generators(self.trainer.devices)
             if len(saved["random_cuda"]) == len(own):
                 devices.set_generators(self.trainer.devices, like(saved["random_cuda"], own, "random_cuda"))
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as e:
-            if is_shortage(e):
-                raise
-            raise UserError(f"the training state does not fit the options of its run: {reason(e)}") from e
 
     def _restore_progress(self, saved: dict[str, Any], plan: Plan) -> None:
         """The log, and what of its next epoch is done; ValueError where there cannot be such."""

@@ -87,9 +87,10 @@ class Trainer:
         self.stop = stop or Stop()
         # Several processes would wait for the one that is broken off; the threads of a `DataParallel` would go on.
         self.may_break = world.size() == 1 and not isinstance(self.model, nn.DataParallel)
-        for parameter in network.parameters() if self.may_break else ():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(_let_signals_in)
+        if self.may_break:
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(_let_signals_in)
 
     def _lay_out_gradients(self) -> None:
         """One backward pass from which nothing is learnt. DistributedDataParallel orders its messages anew after the
@@ -107,8 +108,10 @@ class Trainer:
         self.model.train()
         for batch in batches:
             step = batch.step
-            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-                group["lr"] = self.learning_rate(step.progress)
+            rate = self.learning_rate(step.progress)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
             images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.targets))
             world.draw_apart(self.seed, step.epoch, step.index)
             part = len(targets) / step.whole
@@ -131,17 +134,18 @@ class Trainer:
     def step(
         self, images: Tensor, targets: Tensor, weights: Sequence[float], part: float = 1.0
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """One backward pass through the weighted sum of all losses, one step: the loss that was made smaller, the loss
-        of each of K exits (K), the logits of each exit (N×classes); `images` is N×H×W×3, from 0 to 255, `targets` N, or
-        N×classes probabilities. They are a `part` of the pictures that all processes have at this step; the gradient is
-        that of all of these."""
+        """Forward, backward through the weighted sum of all losses, and one step of each optimizer: the loss that is
+        minimised, the cross-entropy of each of K exits (K, detached), and the logits of each (N×classes). `images` is
+        N×H×W×3, from 0 to 255; `targets` are N classes, or N×classes probabilities. `part` is the share of this process
+        in the batch of all processes; gradients are those of the whole batch."""
         model = self.compiled if len(targets) == self.compiled_batch else self.model
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         # Losses are means over the pictures here, and gradients become means over the processes. Of two processes, one
         # with 3 of 4 pictures counts 2 · 3/4 times, the other 2 · 1/4 times: the mean is that over all 4.
         scale = world.size() * part
-        with self._traceless(), over_all_processes(self.network, part > 0) if self.sync_norms else nullcontext():
+        norms = over_all_processes(self.network, part > 0) if self.sync_norms else nullcontext()
+        with self._traceless(), norms:
             with autocast(self.device, self.dtype):
                 logits = model(images)
             logits = [z.float() for z in logits]
@@ -156,15 +160,16 @@ class Trainer:
 
     @contextmanager
     def _traceless(self) -> Iterator[None]:
-        """For what comes before the weights move, which may take minutes where it is compiled: where it fails, or where
-        a signal breaks it off, what it has changed, batch norm statistics and the state of dropout's generators, is as
-        it was. Raises CompilerFailed."""
+        """For the forward and the backward pass, which may take minutes where they are compiled, and a signal must not
+        wait for them. Where they fail or are broken off, batch norm statistics and dropout's generators are put back,
+        so that the step can be done again. Raises CompilerFailed."""
         if not self.may_break and not self.compiled_batch:  # nothing is saved then of a step that fails
             yield
             return
         self.undo.remember()
         try:
-            with compiling(), self._letting_signals_in() if self.may_break else nullcontext():
+            breakable = self._letting_signals_in() if self.may_break else nullcontext()
+            with compiling(), breakable:
                 yield
         except BaseException:
             self.undo.restore()
@@ -192,13 +197,13 @@ class Trainer:
         begun = steps > 0 and not self.scaler.is_enabled()  # a scaler may have skipped all of them
         for number, (optimizer, momenta) in enumerate(zip(self.optimizers, saved, strict=True)):
             optimizers.restore(optimizer, momenta, f"optimizers.{number}", begun)
-        own = self.scaler.state_dict()
+        own = self.scaler.state_dict()  # empty where there is none
         scaler = like(state["scaler"], own, "scaler")
-        if own and not (is_number(scaler["scale"], 1e-30, 1e30) and is_number(scaler["_growth_tracker"], 0, 1e9, int)):
-            raise ValueError("scaler has a scale or a count that no scaler has")
-        if self.scaler.is_enabled():
+        if own:
+            if not (is_number(scaler["scale"], 1e-30, 1e30) and is_number(scaler["_growth_tracker"], 0, 1e9, int)):
+                raise ValueError("scaler has a scale or a count that no scaler has")
             optimizers.at_rest(self.optimizers[0])  # a state of before the first step that was not skipped has none
-        self.scaler.load_state_dict({name: scaler[name] if name in SCALER else own[name] for name in own})
+            self.scaler.load_state_dict({**own, **{name: scaler[name] for name in SCALER}})
         if self.average:
             self.average.restore(state["average"])
             if self.average.steps != steps:
@@ -206,7 +211,8 @@ class Trainer:
 
 
 def _let_signals_in(_: Tensor) -> None:
-    """After each gradient. Python handles a signal between its own instructions only, and a backward pass has none."""
+    """Does nothing. It is called after each gradient, because Python handles signals between its own instructions only,
+    and a backward pass has none."""
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 import checkpoints
+import main
 from formats import exit_file
 from inference import saved
 from system.errors import UserError
@@ -228,6 +229,13 @@ def test_more_classes_than_a_file_can_name_are_refused():
     for classes in (["a"] * 100_001, [f"{index:0250}" for index in range(20_000)]):
         with pytest.raises(UserError, match="classes are too many to be kept"):
             exit_file.check_classes(classes)
+
+
+def test_a_run_of_too_many_classes_is_refused_before_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(exit_file, "MAX_CLASSES", 9)
+    with pytest.raises(UserError, match="10 classes are too many to be kept"):
+        main.main([*SMALL, "--save", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["exit-5.safetensors", "log.csv", "opt.json", "latest.pt"])

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CPU, EXITS, NAME, early_answers
+from conftest import CPU, EXITS, NAME, bomb, early_answers
 from PIL import Image
 
 from datasets import sizing
@@ -79,13 +79,15 @@ def test_a_bundle_sees_pictures_as_this_program_does(early_files, tmp_path):
         router.card.update((how := sizing.Sizing(20, fit)).fields())
         assert (router.pixels(str(tmp_path / name)) == decode_one(str(tmp_path / name), how)).all()
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "bomb.png").write_bytes(bomb(10_000))
     (tmp_path / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n")
     process = stranger(early_files[1], *sorted(tmp_path.iterdir()), tmp_path / "none.png")
     assert process.returncode == 1
     assert len(process.stdout.splitlines()) == 7
     told = re.findall(r"run\.py: \S+/(\S+) cannot be read: (.+)", process.stderr)
-    assert [name for name, _ in told] == ["f.tif", "g.tif", "pipe.png", "script.png", "none.png"]
-    assert told[3][1] == "cannot identify image file"
+    assert [name for name, _ in told] == ["bomb.png", "f.tif", "g.tif", "pipe.png", "script.png", "none.png"]
+    assert "decompression bomb" in told[0][1]
+    assert told[4][1] == "cannot identify image file"
     assert "Traceback" not in process.stderr
 
 
@@ -160,7 +162,7 @@ def test_a_policy_of_another_network_in_a_bundle_is_noticed(early_files, tmp_pat
         ("fit", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: KeyError: 'fit'"),
         ("fewer", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: ValueError: "),
         ("swapped", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
-        ("misplaced", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: ValueError: "),
+        ("misplaced", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
         ("reversed", "RUN a.png", 1, "run.py: the files beside it are not those of a bundle: "),
         (None, "RUN .", 1, "run.py: . cannot be read: it is a folder; give its pictures"),
         (None, "RUN a.png >/dev/full", 1, "run.py: standard output: No space left on device"),

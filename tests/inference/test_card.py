@@ -18,7 +18,7 @@ from datasets import digits
 from formats import exit_file
 from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
-from inference.latency import batch, latencies, throughputs
+from inference.latency import latencies, throughputs, timed_batch_size
 from models import metrics
 from reports import card_plots, cards
 from system.errors import UsageError, UserError
@@ -175,7 +175,7 @@ def test_times_are_measured(monkeypatch):
     assert latencies(models, 32, CPU[0]) == [pytest.approx((time,) * 3) for time in (4, 5)]
     assert throughputs(models, 32, CPU[0]) == pytest.approx([250, 200])
     assert sizes == {1, 128}
-    assert [batch(side) for side in (32, 64, 224)] == [128, 32, 16]
+    assert [timed_batch_size(side) for side in (32, 64, 224)] == [128, 32, 16]
 
 
 def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):

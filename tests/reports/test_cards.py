@@ -1,10 +1,11 @@
 """Cards: a table that fits a terminal, JSON that reads back."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from conftest import PROJECT
 
 from reports import cards
 from reports.cards import Card, ExitCard, as_text, pareto
@@ -25,6 +26,11 @@ EXIT = ExitCard(
     pareto_optimal=True,
 )
 CARD = Card("AuxResNet-26-2/10", "CIFAR100", 10_000, 100, False, "float", "CPU", 2, (EXIT, EXIT))
+
+
+def test_the_page_about_cards_has_every_field_of_the_json():
+    page = (PROJECT / "docs" / "card.md").read_text()
+    assert not [field.name for kind in (ExitCard, Card) for field in fields(kind) if f"`{field.name}`" not in page]
 
 
 def test_the_table_fits_a_terminal_even_with_large_numbers():

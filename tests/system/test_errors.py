@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT
+from conftest import PROJECT, write_pictures
 
 from system import files
 from system.errors import UserError, failures_as, is_shortage, memory_for, one_line_errors
@@ -160,6 +161,20 @@ with one_line_errors("export.py"), temporary_folder() as folder:
     )
     assert (process.returncode, process.stderr) == (status, f"export.py: {said}\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_was_printed_before_processes_begin_is_not_lost_unnoticed(finished, tmp_path):
+    """The first line of CSV waits to be written until pictures are decoded, by processes, for which it has to be."""
+    write_pictures(tmp_path, {"a": 6})
+    command = shlex.join([sys.executable, "predict.py", str(finished[1]), str(tmp_path), "--format", "csv"])
+    process = subprocess.run(
+        ["bash", "-c", f"{command} --nGPU 0 >/dev/full"], cwd=PROJECT, env={**os.environ, "PYTHONUNBUFFERED": ""},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (
+        1, "predict.py: error: standard output: No space left on device\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("where", "said"), [("/dev/full", "No space left on device"), ("&-", "it is closed")])

@@ -8,7 +8,8 @@ from system import containers, memory, world
 from system.errors import UserError
 
 
-def test_much_memory_is_said_little_is_not(capsys):
+def test_much_memory_is_said_little_is_not(capsys, monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda: 2 * 10**9)
     memory.announce("20 pictures of 224×224", 3_010_560, "")
     assert capsys.readouterr() == ("", "")
     memory.announce("10,000 pictures of 224×224", 1_505_280_000, "")

@@ -9,6 +9,7 @@ import pytest
 from conftest import FOLDER, PROJECT, SMALL, exit_files, logged, script
 
 import main
+from reports import progress
 from system import containers, processors
 
 
@@ -137,13 +138,23 @@ def test_one_thread_waits_for_no_other(host):
     assert waiting.advice() is None
 
 
-@pytest.mark.skipif(not processors.TASKS.exists(), reason="this system does not count what threads wait")
+@pytest.mark.skipif(processors._counted() is None, reason="this system does not count what threads wait")
 def test_this_system_counts_what_threads_compute():
     before = sum(processors._counted())
     end = time.process_time() + 0.05
     while time.process_time() < end:
         pass
     assert sum(processors._counted()) > before
+
+
+@pytest.mark.slow
+def test_a_run_tells_how_far_it_is_and_who_takes_the_processors(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PAUSE_ELSEWHERE", 0.0)
+    monkeypatch.setattr(processors.Waiting, "advice", lambda _: "others take the processors")
+    main.main([*SMALL, "--trainSize", "64", "--nEpochs", "1", "--save", str(tmp_path)])
+    told = capsys.readouterr().err.splitlines()
+    assert "others take the processors" in told
+    assert any(line.startswith("epoch 1/1 training, 100 % done") for line in told)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from conftest import CPU, NORMALISE, network
 from datasets import catalog, splits
 from datasets.transforms import Augmentation
 from training.averaging import Average
+from training.evaluator import Evaluator
 from training.plan import Plan
-from training.testing import Evaluator
 from training.trainer import Trainer
 
 

@@ -9,9 +9,9 @@ from conftest import FOLDER, SMALL, last_state, network
 
 import main
 from formats import exit_file
+from training.evaluator import Evaluator
 from training.finite import FiniteWatch, NotFinite
 from training.plan import Plan
-from training.testing import Evaluator
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

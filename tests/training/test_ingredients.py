@@ -75,5 +75,6 @@ def test_the_parts_of_a_recipe_are_printed_and_kept(tmp_path):
     process = script("main.py", *main_line, "--save", tmp_path)
     assert process.returncode == 0, process.stderr
     assert {"recipe=fast", "optimizer=muon", "schedule=onecycle"} <= set(process.stdout.split())
+    assert "--recipe fast is meant for 5 to 40 epochs" in process.stderr
     header = exit_file.read_header(tmp_path / "DIGITS-AuxResNet-14-3" / "exit-14.safetensors")
     assert (header["options"]["recipe"], header["options"]["optimizer"]) == ("fast", "muon")

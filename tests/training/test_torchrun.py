@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import (
+    BEGUN,
     PROJECT,
     FailingAt,
+    children,
     epochs_saved,
     exit_files,
     last_state,
@@ -48,9 +50,11 @@ def torchrun(save, *options, nodes=("--standalone",), processes=2, restarts=0, p
     launcher = [*place, sys.executable, "-m", "torch.distributed.run", *nodes, "--nproc-per-node", str(processes)]
     command = [*launcher, "--max-restarts", str(restarts), str(program), *OPTIONS, "--save", str(save), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    BEGUN.append(process)
+    return process
 
 
 def identified():
@@ -74,9 +78,9 @@ def trained(save, *options):
 
 def ranks(launcher):
     """The processes of a torchrun, by rank."""
-    children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
-    places = {child: Path(f"/proc/{child}/environ").read_bytes() for child in children}
-    return {int(re.search(rb"\0RANK=(\d+)", place)[1]): int(child) for child, place in places.items()}
+    places = {child: Path(f"/proc/{child}/environ").read_bytes() for child in children(launcher.pid)}
+    found = {child: re.search(rb"\0RANK=(\d+)", place) for child, place in places.items()}
+    return {int(rank[1]): child for child, rank in found.items() if rank}
 
 
 def wait_for_epochs(save, count, launcher):
@@ -91,7 +95,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
     together(2, trained, tmp_path / "whole", *size, joined=False)
     options = [*size, "--resume", "auto", "--saveEvery", "0", "--tensorboard"]
     launcher = torchrun(tmp_path, *options, restarts=2)
-    for epochs, rank in ((1, 1), (3, 0)):
+    for epochs, rank in ((1, 1), (2, 0)):
         wait_for_epochs(tmp_path, epochs, launcher)
         time.sleep(0.3)
         os.kill(ranks(launcher)[rank], signal.SIGKILL)
@@ -104,6 +108,7 @@ def test_killed_processes_are_started_again_and_end_with_the_same_bits(tmp_path)
     assert logged(tmp_path / FOLDER) == logged(whole)
     assert [epoch for epoch, _ in points(tmp_path / FOLDER / "tensorboard")["error/test_8"]] == [1, 2, 3, 4, 5, 6]
     for path in whole.glob("exit-*.safetensors"):
+        assert exit_file.read_header(path)["shares"] == 2
         tested = script("test.py", "DIGITS", path, "--nGPU", "0").stdout
         assert f"error {exit_file.read_header(path)['error']:.2f}" in tested
 
