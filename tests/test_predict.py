@@ -111,6 +111,11 @@ def test_other_arithmetic_answers_alike(more, told, pictures):
         assert first == pytest.approx(second, abs=0.05)
 
 
+def test_a_policy_answers_in_the_precision_asked_for(told, early_policy, pictures):
+    line = (NAME, pictures, "--format", "json", "--policy", early_policy[1])
+    assert told(*line) != told(*line, "--precision", "bf16")
+
+
 def test_a_name_that_several_data_sets_have_is_asked_back(finished, pictures, tmp_path):
     for data in ("CIFAR10", "my-pictures"):
         (tmp_path / f"{data}-{NAME}").symlink_to(finished[1])
