@@ -10,10 +10,12 @@ trained are from the logs of pytorch-cifar-models. Their multiply-adds are count
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -21,6 +23,7 @@ from matplotlib.ticker import EngFormatter
 from formats import exit_file
 from models import names
 from models.networks import cost
+from options.declaration import as_text
 
 PROJECT = Path(__file__).parent.parent
 PAPER = {
@@ -36,6 +39,10 @@ SIDE = 32  # pixels
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
 SHOWN = {"CIFAR10": (5, 12), "CIFAR100": (26, 33)}  # percent; what has no place in a panel is told in words
 COSTS = (2e7, 1.4e8)  # multiply-adds
+CROWDED = {  # what is drawn larger: where in the panel (left, bottom, width, height, from 0 to 1), and of which range
+    "CIFAR10": ((0.54, 0.56, 0.45, 0.42), (9.2e7, 1.3e8), (5.4, 6.5)),
+    "CIFAR100": ((0.54, 0.56, 0.45, 0.42), (9.2e7, 1.3e8), (26.4, 28.8)),
+}
 
 
 class Point(NamedTuple):
@@ -77,8 +84,9 @@ def here() -> dict[str, dict[str, list[Point]]]:
         network, classes = names.from_fields(header["network"]), len(header["classes"])
         points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
         weights = header["options"]["exitWeights"]
-        weighted = "" if weights == "sum" else f", exit weights {weights}"
-        found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}"] = points
+        weighted = "" if weights == "sum" else f", exit weights {as_text(weights)}"
+        held = f", {count:,} pictures held out" if (count := header["options"]["valSize"]) else ""
+        found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}{held}"] = points
     return found
 
 
@@ -91,28 +99,38 @@ def test_errors(folder: Path) -> dict[int, float]:
 
 def draw(path: Path) -> None:
     """A panel for each data set: lines through the exits of networks that were trained here; those of the paper and of
-    others in grey."""
+    others in grey. Where they are crowded, they are also drawn larger."""
     figure, trained = Figure(figsize=(11, 7.5), dpi=120, layout="constrained"), here()
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
-        single = last_exits(SINGLE[data], CLASSES[data]).values()
-        axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
-        for name, points in trained[data].items():
-            axes.plot(*zip(*points, strict=True), "o-", label=f"{name}, trained here")
         paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
-        near = {name: point for name, point in paper.items() if point.fits(data)}
-        for (name, point), marker in zip(near.items(), cycle(MARKERS), strict=False):
-            axes.plot(*point, marker, color="0.35", markersize=8, label=f"{name}, 400 epochs")
+        plot(axes, data, trained[data], paper)
         exits = [(name, point) for name, points in trained[data].items() for point in points]
         outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
         for text in ("not shown:", *outside):
             axes.plot([], [], " ", label=text)
         axes.set(title=f"CIFAR-{CLASSES[data]}", xlabel="multiply-adds for one picture", ylabel="test error (%)")
         axes.set(xlim=COSTS, ylim=SHOWN[data])
-        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
         axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), frameon=False, fontsize="small")
+        place, costs, errors = CROWDED[data]
+        larger = axes.inset_axes(place, xlim=costs, ylim=errors)
+        plot(larger, data, trained[data], paper)
+        larger.tick_params(labelsize="small")
+        axes.indicate_inset_zoom(larger)
     FigureCanvasAgg(figure).print_png(str(path))
+
+
+def plot(axes: Axes, data: str, trained: Mapping[str, Sequence[Point]], paper: Mapping[str, Point]) -> None:
+    """What there is of a data set, as error against multiply-adds."""
+    single = last_exits(SINGLE[data], CLASSES[data]).values()
+    axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
+    for name, points in trained.items():
+        axes.plot(*zip(*points, strict=True), "o-", label=f"{name}, trained here")
+    near = {name: point for name, point in paper.items() if point.fits(data)}
+    for (name, point), marker in zip(near.items(), cycle(MARKERS), strict=False):
+        axes.plot(*point, marker, color="0.2", markersize=9, fillstyle="none", label=f"{name}, 400 epochs")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.grid(alpha=0.3)
 
 
 if __name__ == "__main__":
