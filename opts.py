@@ -250,9 +250,9 @@ OPTIONS = (
 # fmt: on
 
 
-def _program(name: str, *more: Any, **presets: Any) -> Program:
+def _program(name: str, *texts_and_rules: Any, **more: Any) -> Program:
     """A program with those of `OPTIONS` that are for it."""
-    return Program(name, tuple(option for option in OPTIONS if name in option.programs), *more, **presets)
+    return Program(name, tuple(option for option in OPTIONS if name in option.programs), *texts_and_rules, **more)
 
 
 MAIN = _program(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datasets.sizing import FITS, LEGAL_SIDES, SIDES
 from models.exits import MAX_DEPTH
-from models.names import EXIT_FILE, exit_files
+from models.names import EXIT_NAME, exit_files
 from models.networks import odd_values
 from system import strict
 from system.errors import UserError, failures_as
@@ -196,7 +196,7 @@ def files_in(folder: Path) -> dict[int, Path]:
 
 def position_of(path: Path) -> int:
     """The position in an exit file's name; UserError where it is not of the form exit-<position>.safetensors."""
-    name = EXIT_FILE.fullmatch(path.name)
+    name = EXIT_NAME.fullmatch(path.name)
     if not name:
         raise UserError(f"{path} is not named exit-<position>.safetensors")
     return int(name[1])

@@ -33,9 +33,8 @@ class Latency(NamedTuple):
 def of(seconds: Sequence[float]) -> Latency:
     """The latency of a model that took so many seconds for each of some pictures."""
     milliseconds = [1000 * second for second in seconds]
-    return Latency(
-        statistics.fmean(milliseconds), statistics.median(milliseconds), np.percentile(milliseconds, 95).item()
-    )
+    p95 = np.percentile(milliseconds, 95).item()
+    return Latency(statistics.fmean(milliseconds), statistics.median(milliseconds), p95)
 
 
 def in_turns(contenders: Sequence[Asked], inputs: Sequence[Tensor], warm_up: int) -> list[list[float]]:

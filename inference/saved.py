@@ -87,7 +87,7 @@ def roots(save: str) -> list[Path]:
 
 def runs(roots: Sequence[Path]) -> set[Path]:
     """The folders under the roots that have exit files in them."""
-    return {file.parent for root in roots for file in names.exit_files(root, f"*/{names.EXIT_FILES}")}
+    return {folder for root in roots for folder in root.glob("*/") if any(names.exit_files(folder))}
 
 
 def find_files(model: str, folder: str | None, roots: Sequence[Path]) -> dict[int, Path]:

@@ -10,8 +10,8 @@ from models import exits as exit_rules
 from system.errors import UsageError
 
 MAX_WIDEN = 100
-EXIT_FILES = "exit-*.safetensors"  # for a glob: what the exit files in a run's folder are called
-EXIT_FILE = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those it finds are exit files
+EXIT_GLOB = "exit-*.safetensors"  # what the exit files in a run's folder are called
+EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those that the glob finds are exit files
 NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
     "depth": "depth",
     "nOutputs": "exits",
@@ -126,9 +126,9 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     return "-".join(parts)
 
 
-def exit_files(folder: Path, pattern: str = EXIT_FILES) -> Iterator[Path]:
+def exit_files(folder: Path) -> Iterator[Path]:
     """The exit files in a folder, by their names."""
-    return (path for path in folder.glob(pattern) if EXIT_FILE.fullmatch(path.name))
+    return (path for path in folder.glob(EXIT_GLOB) if EXIT_NAME.fullmatch(path.name))
 
 
 def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str | None:

@@ -121,11 +121,11 @@ def load(folder: Path) -> Any:
 def recorded(folder: Path, program: Program) -> dict[str, Any]:
     """The options of a run, as it recorded them, by name; what its version did not know has the default. UserError if
     there are none. They are not checked: their data set need not be here."""
-    saved, told = load(folder), f"{folder / FILE} does not hold the options of a run"
-    if not are_of(saved, program):
-        raise UserError(told)
-    with failures_as(lambda _: told):  # a default may follow from an option that is of another kind
-        return program.resolved(saved)
+    saved = load(folder)
+    with failures_as(lambda _: f"{folder / FILE} does not hold the options of a run"):
+        if not are_of(saved, program):
+            raise ValueError
+        return program.resolved(saved)  # which fails where a default follows from an option that is of another kind
 
 
 def are_of(saved: Any, program: Program) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.names import EXIT_FILES
+from models.names import EXIT_GLOB
 from system import files
 from system.errors import UserError
 
@@ -12,7 +12,7 @@ CALIBRATED = ("policy.json", "adaptive.csv", "adaptive.png")  # what calibrate.p
 KEPT = {
     "a record of the run": (
         ("opt.json", "log.csv", "README.md", "curves.png", *CALIBRATED),
-        (EXIT_FILES, "opt.json", "latest.pt"),
+        (EXIT_GLOB, "opt.json", "latest.pt"),
     ),
     "a part of the bundle": (("card.json", "policy.json", "run.py"), ("segment-*.onnx",)),
 }

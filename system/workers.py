@@ -36,8 +36,8 @@ def crew(function: Callable[[Any], Any], count: int) -> "Workers":
     """So many workers; none in a daemon, which may start no processes; and none where the system has no room for them,
     which is said."""
     count = 0 if multiprocessing.current_process().daemon else count
-    if count:
-        print(end="", flush=True)  # a process that starts does so; what fails then is the output, and no lack of room
+    if count and sys.stdout:
+        sys.stdout.flush()  # as a process that starts does; what fails then is the output, and no lack of room
     try:
         return Workers(function, count)
     except OSError as error:

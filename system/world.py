@@ -246,8 +246,8 @@ def combine(sums: "Sequence[Tensor]", means: "Sequence[Tensor]", part: float) ->
     tensors = [*sums, *means]
     message = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
     torch.distributed.all_reduce(message)
-    parts = message.split([tensor.numel() for tensor in tensors])
-    pieces = [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+    flat = message.split([tensor.numel() for tensor in tensors])
+    pieces = [piece.view_as(tensor) for piece, tensor in zip(flat, tensors, strict=True)]
     for tensor, sum_of_all in zip(sums, pieces, strict=False):
         tensor.copy_(sum_of_all)
     torch._foreach_copy_(means, pieces[len(sums) :])  # there are hundreds, which a GPU would be told one by one
@@ -296,9 +296,9 @@ def highest(number: int) -> int:
         return number
     import torch
 
-    highest = torch.tensor(number)
-    torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, _place.group)
-    return int(highest)
+    message = torch.tensor(number)
+    torch.distributed.all_reduce(message, torch.distributed.ReduceOp.MAX, _place.group)
+    return int(message)
 
 
 def draw_apart(seed: int, epoch: int, index: int) -> None:

@@ -100,8 +100,11 @@ def tracked(*patterns):
 
 def children(process):
     """The processes that a process has started, and that are there."""
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # a thread may end meanwhile
+            found += map(int, task.read_text().split())
+    return found
 
 
 def together(count, work, *arguments, joined=True):
@@ -218,21 +221,31 @@ def nothing_is_left_running():
             process.wait()
 
 
+def begin(command, **settings):
+    """A process that is ended with the test."""
+    BEGUN.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **settings))
+    return BEGUN[-1]
+
+
+def wait_for_epochs(folder, count, process):
+    """Until a run, or the one that goes on with it, has saved so many epochs."""
+    end = time.monotonic() + 300
+    while epochs_saved(folder) < count:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def start(save, *options):
     """A long run in a process of its own, which has saved its first epoch. An epoch has 80 steps."""
     command = [sys.executable, "main.py", "--data", "DIGITS", "--nGPU", "0", "--nEpochs", "500", "--save", str(save)]
-    process = subprocess.Popen(
+    process = begin(
         [*command, "--depth", "8", "--trainSize", "320", "--batchsize", "4", *options],
         cwd=PROJECT,
-        stderr=subprocess.PIPE,
-        text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where nohup runs the tests
     )
-    BEGUN.append(process)
-    while not epochs_saved(save / "DIGITS-AuxResNet-8-2"):
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for_epochs(save / "DIGITS-AuxResNet-8-2", 1, process)
     return process
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, last_state, logged, write_pictures
+from conftest import FOLDER, PROJECT, begin, last_state, logged, write_pictures
 
 from formats import exit_file
 
@@ -35,7 +35,7 @@ def environment():
 def run(*command):
     """What a program of the project prints; it succeeds, on a GPU unless it was told otherwise."""
     line = [sys.executable, *map(str, command)]
-    process = subprocess.run(line, cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=600)
+    process = subprocess.run(line, cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=300)
     if "finds no compiler here that works" in process.stderr:
         pytest.skip("no compiler works here")
     assert process.returncode == 0, process.stderr
@@ -78,8 +78,7 @@ def agreeing(*paths):
 def stopped(*command):
     """Train on until an epoch is done, and stop by SIGTERM."""
     line = [sys.executable, "-u", *map(str, command)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(line, cwd=PROJECT, env=environment(), stdout=pipe, stderr=pipe, text=True)
+    process = begin(line, cwd=PROJECT, env=environment(), stdout=subprocess.PIPE)
     while not process.stdout.readline().startswith("epoch"):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)

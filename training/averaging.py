@@ -3,7 +3,7 @@
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. Batch norm statistics are not
 averaged: the statistics of averaged weights differ from the average of the statistics, so that they have to be measured
 (`evaluation.measure_statistics`). The decay rises, so that the first weights are soon forgotten; that of
-`torch.optim.swa_utils.AveragedModel` is one throughout.
+`torch.optim.swa_utils.get_ema_multi_avg_fn` is one throughout.
 """
 
 import copy

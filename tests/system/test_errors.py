@@ -164,17 +164,24 @@ with one_line_errors("export.py"), temporary_folder() as folder:
 
 
 @pytest.mark.slow
-def test_what_was_printed_before_processes_begin_is_not_lost_unnoticed(finished, tmp_path):
-    """The first line of CSV waits to be written until pictures are decoded, by processes, for which it has to be."""
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("--format csv >/dev/full", 1, "predict.py: error: standard output: No space left on device\n"),
+        ("--out {} >&-", 0, ""),
+    ],
+)
+def test_what_was_printed_before_processes_begin_is_not_lost_unnoticed(words, status, said, finished, tmp_path):
+    """The first line of CSV waits to be written until pictures are decoded, by processes, for which it has to be. Where
+    nothing is printed, it does not matter that nothing can be."""
     write_pictures(tmp_path, {"a": 6})
-    command = shlex.join([sys.executable, "predict.py", str(finished[1]), str(tmp_path), "--format", "csv"])
+    command = shlex.join([sys.executable, "predict.py", str(finished[1]), str(tmp_path / "a"), "--nGPU", "0"])
     process = subprocess.run(
-        ["bash", "-c", f"{command} --nGPU 0 >/dev/full"], cwd=PROJECT, env={**os.environ, "PYTHONUNBUFFERED": ""},
-        capture_output=True, text=True, timeout=120,
+        ["bash", "-c", f"{command} {words.format(tmp_path / 'out.csv')}"], cwd=PROJECT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert (process.returncode, process.stderr) == (
-        1, "predict.py: error: standard output: No space left on device\n"
-    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (status, said)
+    assert (tmp_path / "out.csv").exists() == (status == 0)
 
 
 @pytest.mark.parametrize(("where", "said"), [("/dev/full", "No space left on device"), ("&-", "it is closed")])

@@ -20,6 +20,7 @@ from conftest import (
     PROJECT,
     SMALL,
     FailingAt,
+    begin,
     children,
     exit_files,
     last_state,
@@ -173,7 +174,7 @@ def test_memory_that_runs_out_when_a_state_is_saved_ends_the_run_with_a_line(tmp
     monkeypatch.setattr(state_file, "content", short)
     with pytest.raises(UserError, match=r"out of memory in epoch 1/1.*--resume"):
         main.main([*SMALL, "--trainSize", "64", "--nEpochs", "1", "--save", str(tmp_path)])
-    assert last_state(tmp_path / FOLDER)["step"] == 0
+    assert last_state(tmp_path / FOLDER)["log"] == []
 
 
 def workers(process):
@@ -392,16 +393,14 @@ def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
     write_pictures(tmp_path / name / "test", {"a": 4, "b": 4})
     program = [sys.executable, "-u", str(PROJECT / "main.py")]
     line = [*program, f"--data=./{name}", "--depth", "8", "--nGPU", "0", "--batchsize", "4", "--schedule", "cosine"]
-    process = subprocess.Popen(
-        [*line, "--nEpochs", "400"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = begin([*line, "--nEpochs", "400"], cwd=tmp_path, stdout=subprocess.PIPE)
     while not process.stdout.readline().startswith("epoch"):
         assert process.poll() is None
     process.terminate()
     command = process.communicate(timeout=60)[1].splitlines()[-1].partition("go on with: ")[2]
     assert shlex.split(command)[:2] == ["python", str(PROJECT / "main.py")]
     pasted = f"exec {shlex.join(program)} {shlex.join(shlex.split(command)[2:])}"
-    again = subprocess.Popen(["bash", "-c", pasted], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    again = begin(["bash", "-c", pasted], cwd=tmp_path, stdout=subprocess.PIPE)
     while "resumed after epoch" not in again.stdout.readline():
         assert again.poll() is None
     again.terminate()
