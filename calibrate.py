@@ -96,7 +96,10 @@ def held_out(options: Namespace, model: "SavedModel") -> "Pictures":
     than the network."""
     pictures = of_folder(options, model) if options.heldOut else of_run(options, model)
     if len(pictures) < FEWEST:
-        raise UserError(f"{len(pictures)} held-out pictures are too few to calibrate on; it takes {FEWEST} or more")
+        raise UserError(
+            f"of held-out pictures there are {len(pictures)}, too few to calibrate on; give --heldOut with {FEWEST} or "
+            "more, or train with a larger --valSize"
+        )
     return pictures
 
 
@@ -119,7 +122,7 @@ def of_run(options: Namespace, model: "SavedModel") -> "Pictures":
     size = model.options.get("valSize")
     if not size:
         raise UserError(
-            f"{model.folder}/ was trained without held-out pictures; train with --valSize 5000, say, or give "
+            f"{model.folder}/ was trained without held-out pictures; train with --valSize N, or give "
             "--heldOut with a folder of pictures that were neither trained on nor are test pictures"
         )
     found = catalog.find(options.data, Path(options.dataDir), model.svhn_extra, model.sizing, model.padding)

@@ -11,14 +11,18 @@ from typing import Any
 
 from formats import exit_file, log_file, state_file
 from models.multiexit import MultiExit
+from reports import page
 from system import world
 from system.errors import UserError
 from system.files import write
 
+CURVES = "curves.png"
+
 
 def holds_run(folder: Path) -> bool:
     """Whether a folder has anything of a run in it that must not be lost."""
-    return state_file.is_in(folder) or bool(exit_file.files_in(folder)) or (folder / log_file.FILE).exists()
+    others = (folder / name for name in (log_file.FILE, page.FILE, CURVES))
+    return state_file.is_in(folder) or bool(exit_file.files_in(folder)) or any(path.exists() for path in others)
 
 
 def check_folder(folder: Path, resume: bool) -> None:
@@ -26,6 +30,8 @@ def check_folder(folder: Path, resume: bool) -> None:
     present, resumable, last = holds_run(folder), state_file.is_in(folder), state_file.LAST
     if resume and not present:
         raise UserError(f"nothing to resume: {folder / last} does not exist; start the run without --resume")
+    if resume and not resumable:
+        raise UserError(f"{folder} has no {last}, so its run cannot go on; leave --resume out, and give --save")
     if present and not resumable:
         raise UserError(f"{folder} holds a run without {last}, which cannot go on; rename it, or give --save")
     if present and not resume:

@@ -433,7 +433,7 @@ def resumed(options: argparse.Namespace, before: argparse.Namespace) -> argparse
         if now[option.name] != then[option.name] and not _may_change(option.name, options, before)
     ]
     if differences:
-        told = f"these options contradict the run to be resumed: {'; '.join(differences)}"
+        told = f"these options contradict the run to be resumed: {'; '.join(differences)}; leave them out"
         if now["nEpochs"] > then["nEpochs"] and not _may_change("nEpochs", options, before):
             told += f" (more epochs are for --schedule {' or '.join(EXTENDABLE)} at one size, with constant weights)"
         raise UserError(told)

@@ -40,8 +40,9 @@ def main(argv: Sequence[str]) -> None:
     from inference import prediction  # imports PyTorch, which --help and mistakes need not wait for
 
     paths = prediction.listed(named(options.pictures))
-    if options.out and Path(options.out).exists() and any(same(options.out, path) for path in paths):
-        raise UserError(f"--out {options.out} is one of the pictures; give another file")
+    read = [*paths, *(["/dev/stdin"] if "-" in options.pictures else [])]
+    if options.out and Path(options.out).exists() and any(same(options.out, path) for path in read):
+        raise UserError(f"--out {options.out} is one of the pictures, or the list of them; give another file")
     model = load(options, folder)
     unreadable: list[UserError] = []
     answers = readable(prediction.answers(model, paths, options.top), len(paths), bool(options.out), unreadable)

@@ -25,7 +25,7 @@ from system.output import printable
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
 LEARNT = "learnt"  # the exits that answer together, and by a policy: one that did not learn answers by chance
-UNTESTED = "holds no exit-<position>.safetensors; a run writes them when it is first tested"
+UNTESTED = "holds no exit-<position>.safetensors: it is no folder of a run, or its training has not tested an epoch yet"
 PAUSES = (0.2, 0.5, 1.0, 2.0, None)  # seconds between attempts to read files that a run is writing
 
 
@@ -169,7 +169,7 @@ def _load(files: dict[int, Path]) -> SavedModel:
     for position, path in files.items():
         header = exit_file.read_header(path)
         if header["position"] != position:
-            raise UserError(f"{path} holds exit {header['position']}; it was renamed")
+            raise UserError(f"{path} holds exit {header['position']}; name it exit-{header['position']}.safetensors")
         configuration = _configuration(path, header)
         tensors = exit_file.read_weights(path, layout(configuration, len(header["classes"]), position))
         if any(name in weights and not torch.equal(weights[name], tensor) for name, tensor in tensors.items()):

@@ -141,7 +141,7 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
     path = Path(model)
     if path.suffix == ".safetensors" or any(exit_files(path)):
         return None
-    bare = model.removeprefix(f"{dataset}-")  # a data set may be called ResNet
+    bare = re.sub(f"^{re.escape(dataset)}-", "", model, flags=re.IGNORECASE)  # a data set may be called ResNet
     name, rest = _FOLDER.fullmatch(bare if LIKE_A_NAME.fullmatch(bare) else model).group("name", "rest")
     name = re.sub("-w([0-9]+)", r"/\1", name)
     try:

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Literal, NoReturn, TextIO
 
 from system.errors import UsageError
 
-NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(,.*)?$")  # a number, or a list that begins with one
 SPELLING = "Options may be written -likeThis, in any case."
 
 
@@ -82,7 +83,11 @@ class Program:
         """
         end = argv.index("--") if "--" in argv else len(argv)
         options, others = self._parser(whole=False).parse_known_args(list(self._spelled(argv[:end])))
-        return vars(self._parser().parse_args([*others, *argv[end:]], options))
+        parser = self._parser()
+        found, unknown = parser.parse_known_args([*others, *argv[end:]], options)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown[0])}")
+        return vars(found)
 
     def parsed(self, argv: Sequence[str]) -> argparse.Namespace:
         """The options of a command line, each with its value or its default. Raises UsageError as `given` does, and for
@@ -112,12 +117,27 @@ class Program:
                 names.setdefault(as_text(of[option.name]), []).append(name)
         return "; ".join([default, *(f"{', '.join(alike)}: {value}" for value, alike in names.items())])
 
+    def nearest(self, name: str) -> Option | None:
+        """The option whose name is most like this one; None where none is like it."""
+        options = {option.name.lower(): option for option in self.options}
+        found = get_close_matches(name.lower(), options, 1)
+        return options[found[0]] if found else None
+
+    def _meant(self, argument: str) -> str:
+        """What helps whoever has given an argument that is none."""
+        if not argument.startswith("-"):
+            return "; values follow their options, lists are written without spaces"
+        near = self.nearest(argument.strip("-").partition("=")[0])
+        if near and near.positional:
+            return f"; {near.name} is given without its name"
+        return f"; is --{near.name} meant?" if near else ""
+
     def _parser(self, whole: bool = True) -> argparse.ArgumentParser:
         """A parser of the whole command line, or else of its options alone, without the help."""
         parser = _Parser(
             prog=self.name,
             add_help=whole,
-            usage=" ".join(["python", self.name, "[options]", *self._positionals()]),
+            usage=" ".join(["python", self.name, *self._positionals(), "[options]"]),
             description=self.description,
             epilog=f"{SPELLING} {self.epilog}",
             allow_abbrev=False,

@@ -195,7 +195,10 @@ def exporting(options: argparse.Namespace) -> None:
         if options.to and not options.to.endswith(".onnx"):
             raise UsageError(f"--policy is for .onnx files and for --bundle, --to is {options.to}; give another file")
     if options.int8 and (options.half or not options.to.endswith(".onnx")):
-        raise UsageError(f"--int8 is for .onnx files without --half; --to is {options.to}, --half is {options.half}")
+        raise UsageError(
+            f"--int8 is for .onnx files without --half; --to is {options.to}, --half is {as_text(options.half)}; "
+            "change these, or leave --int8 out"
+        )
     if options.int8 and options.check == 0:
         raise UsageError("--int8 needs test pictures to measure its cost on; give --check above 0, or leave it out")
 

@@ -5,7 +5,6 @@ import tomllib
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,8 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
     for name, value in content.items():
         option = known.get(name.lower())
         if option is None:
-            near = get_close_matches(name, [option.name for option in known.values()], 1)
-            meant = f"; is {near[0]} meant?" if near else ""
+            near = program.nearest(name)
+            meant = f"; is {near.name} meant?" if near else ""
             raise UserError(f"{printable(name, 40)} is no option of {program.name}{meant} (see --help)")
         if recorded and (option.once or (value is None and not isinstance(option.default, Default))):
             continue
@@ -115,7 +114,7 @@ def load(folder: Path) -> Any:
         meant = f"; is {folder.parent} meant?" if folder.is_file() else ""
         raise UserError(f"{folder} is not the folder of a run: {FILE} and exit files are in one{meant}") from error
     except ValueError as error:
-        raise UserError(f"{folder} does not hold a run: {error}") from error
+        raise UserError(f"{folder / FILE} does not hold the options of a run: {error}") from error
 
 
 def recorded(folder: Path, program: Program) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def positions(text: str) -> tuple[int, ...]:
 
 def weights(text: str) -> str | tuple[float, ...]:
     """sum, depth, or a weight for each exit, not all of them 0."""
-    if text in ("sum", "depth"):
-        return text
+    if text.lower() in ("sum", "depth"):
+        return text.lower()
     try:
         values = tuple(map(number(float, 0, 1e6), text.split(",")))
     except argparse.ArgumentTypeError as error:
@@ -175,8 +175,8 @@ layer = number(int, 1, 99999)  # a depth, a position or a number of exits, until
 
 def exit_position(text: str) -> int | str:
     """all, ensemble, or the position of one exit."""
-    if text in (ALL, ENSEMBLE):
-        return text
+    if text.lower() in (ALL, ENSEMBLE):
+        return text.lower()
     try:
         return layer(text)
     except argparse.ArgumentTypeError as error:

@@ -292,9 +292,19 @@ def test_answers_are_not_written_over_pictures_and_networks(name):
 def test_answers_are_not_written_over_a_picture_of_any_name(finished, pictures, tmp_path):
     shutil.copy(pictures / "03.png", tmp_path / "picture")
     before = (tmp_path / "picture").read_bytes()
-    with pytest.raises(UserError, match="picture is one of the pictures; give another file"):
+    with pytest.raises(UserError, match="picture is one of the pictures, or the list of them; give another file"):
         predict.main([str(finished[1]), str(tmp_path / "picture"), "--out", str(tmp_path / "." / "picture")])
     assert (tmp_path / "picture").read_bytes() == before
+
+
+def test_answers_are_not_written_over_the_list_of_pictures(finished, pictures, tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{pictures / '03.png'}\n")
+    line = [sys.executable, "predict.py", str(finished[1]), "-", "--out", str(listed)]
+    with listed.open() as file:
+        process = subprocess.run(line, cwd=PROJECT, stdin=file, capture_output=True, text=True)
+    assert_one_line_error(process, 1, "list.txt is one of the pictures, or the list of them; give another file")
+    assert listed.read_text() == f"{pictures / '03.png'}\n"
 
 
 def test_a_variable_that_is_not_set_names_no_pictures(finished):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from checkpoints import RunFiles
+from checkpoints import CURVES, RunFiles
 from reports import plots, scalars
 from system import world
 from system.errors import UserError
@@ -34,7 +34,7 @@ class Display:
             return
         with self._going_on_without("curves"):
             plot = plots.draw_run(self.title, log, tuple(self.files.exits), self.evaluated_name)
-            self.files.write("curves.png", plot)
+            self.files.write(CURVES, plot)
         now = time.monotonic()
         self.due = now + 19 * (now - start)
 

@@ -55,7 +55,7 @@ def lies(header, tensors):
         "a huge widen factor": ({**header, "network": {**network, "widen": 10**9}}, tensors, "widen factor"),
         "exits without end": ({**header, "network": {**network, "exits": [5] * 10**5}}, tensors, "one position twice"),
         "fields of other types": ({**header, "network": {**network, "depth": "14"}}, tensors, "described by"),
-        "another position": ({**header, "position": 9}, tensors, "renamed"),
+        "another position": ({**header, "position": 9}, tensors, r"holds exit 9; name it exit-9\.safetensors"),
         "no position": ({**header, "position": None}, tensors, "position"),
         "a mean of nothing": ({**header, "mean": [float("nan")] * 3}, tensors, "not finite: NaN"),
         "a mean beyond all pictures": ({**header, "mean": [1e300] * 3}, tensors, "three numbers from 0 to 255"),

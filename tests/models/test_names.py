@@ -110,6 +110,7 @@ def test_folders_tell_networks_of_one_name_apart_and_are_found_by_their_own_spel
     assert names.run_folder("D", names.configure(56, 2, **options)) == folder
     assert names.folder_called("D", folder) == folder
     assert names.folder_called("D", folder.removeprefix("D-")) == folder
+    assert names.folder_called("D", f"d-{folder.removeprefix('D-')}") == folder  # as the data set may be written
 
 
 def test_a_run_is_found_by_the_name_of_its_network():

@@ -1,5 +1,7 @@
 """What follows from the declaration of an option: parser, spelling, help, default, and whether it may change."""
 
+import re
+
 import pytest
 
 from options.declaration import Default, Option, Program, as_text, group
@@ -44,10 +46,23 @@ def test_options_may_stand_between_the_values_of_a_positional_one():
     assert PROGRAM.given(["-", "-size", "3", "b"]) == {"pictures": ["-", "b"], "size": 3}
     assert PROGRAM.given(["a", "-size", "3", "--", "-Size", "5"]) == {"pictures": ["a", "-Size", "5"], "size": 3}
     assert PROGRAM.given(["-size", "3", "--", "--help"]) == {"pictures": ["--help"], "size": 3}
-    with pytest.raises(UsageError, match="unrecognized arguments: --weight"):
+    with pytest.raises(UsageError, match=r"unrecognized arguments: --weight b \(see --help\)"):
         PROGRAM.given(["a", "--weight", "b"])
     with pytest.raises(UsageError, match="required: PICTURE"):
         PROGRAM.given(["-size", "3", "--"])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a --sise=3", "--sise=3; is --size meant?"),
+        ("a --max-side=3", "--max-side=3; is --maxSide meant?"),
+        ("a --Picture", "--Picture; pictures is given without its name"),
+    ],
+)
+def test_what_may_be_meant_is_told(line, words):
+    with pytest.raises(UsageError, match=re.escape(f"unrecognized arguments: {words} (see --help)")):
+        PROGRAM.given(line.split())
 
 
 def test_defaults_are_values_or_follow_from_others():
@@ -64,7 +79,7 @@ def test_help_is_made_of_the_declarations(capsys, monkeypatch):
         PROGRAM.given(["-Help"])
     text = capsys.readouterr().out
     for part in (
-        "usage: python cut.py [options] PICTURE ...",
+        "usage: python cut.py PICTURE ... [options]",
         "what:\n  PICTURE ",
         "how:\n  --size PX ",
         "side in 100 % of pixels (default: 4; large: 400)",

@@ -346,7 +346,7 @@ def test_test_options():
 )  # fmt: skip
 def test_saved_options_that_are_none(content, tmp_path):
     (tmp_path / "opt.json").write_text(content)
-    with pytest.raises(UserError, match=r"saved options are not|does not hold a run"):
+    with pytest.raises(UserError, match=r"saved options are not|does not hold the options of a run"):
         opts.parse(["--resume", str(tmp_path)])
 
 

@@ -212,7 +212,7 @@ def test_what_a_run_had_and_had_no_use_for_is_left_out_of_its_command(parse):
 def test_of_another_network_only_what_differs_is_named():
     before = opts.parse("--data DIGITS --depth 20".split())
     options = opts.parse("--data DIGITS --depth 20 --exits 5,20 --shortcutType A --resume".split())
-    with pytest.raises(UserError, match=r"resumed: exits is 5,20, was \(published, or evenly spread\)$"):
+    with pytest.raises(UserError, match=r"resumed: exits is 5,20, was \(published, or evenly spread\); leave"):
         opts.resumed(options, before)
 
 

@@ -51,13 +51,18 @@ def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
     assert not (tmp_path / "new" / FOLDER).exists()
 
 
-def test_a_run_of_which_only_the_log_was_kept_is_not_written_over(tmp_path):
+@pytest.mark.parametrize("name", ["log.csv", "README.md", "curves.png"])
+def test_a_run_of_which_only_the_log_was_kept_is_not_written_over(name, tmp_path):
     (tmp_path / FOLDER).mkdir()
-    (tmp_path / FOLDER / "log.csv").write_text("epoch,seconds\n")
-    for resume in ([], ["--resume"], ["--resume", "auto"]):
-        with pytest.raises(UserError, match=r"holds a run without latest\.pt, which cannot go on; rename it"):
+    (tmp_path / FOLDER / name).write_text("epoch,seconds\n")
+    anew, on = (
+        "holds a run without latest.pt, which cannot go on; rename it",
+        "so its run cannot go on; leave --resume out",
+    )
+    for resume, words in ([], anew), (["--resume"], on), (["--resume", "auto"], "cannot go on"):
+        with pytest.raises(UserError, match=words):
             main.main([*SMALL, "--save", str(tmp_path), *resume])
-    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["log.csv"]
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [name]
 
 
 @pytest.mark.parametrize("where", ["train", "train/cat", "test", "val"])
