@@ -22,7 +22,7 @@ CURVES = "curves.png"
 def holds_run(folder: Path) -> bool:
     """Whether a folder has anything of a run in it that must not be lost."""
     others = (folder / name for name in (log_file.FILE, page.FILE, CURVES))
-    return state_file.is_in(folder) or bool(exit_file.files_in(folder)) or any(path.exists() for path in others)
+    return state_file.is_in(folder) or bool(exit_file.files_in(folder)) or any(path.is_file() for path in others)
 
 
 def check_folder(folder: Path, resume: bool) -> None:

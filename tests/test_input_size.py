@@ -130,7 +130,7 @@ def test_through_torch_hub(trained, pictures):
 def test_a_policy_counts_with_that_size(trained, pictures, tmp_path):
     folder = trained[0]
     line = ("calibrate.py", pictures, folder, "--budgetMACs", "1G", "--dataDir", pictures.parent / "data")
-    assert_one_line_error(script(*line), 1, "30 held-out pictures are too few")
+    assert_one_line_error(script(*line), 1, "of held-out pictures there are 30, too few")
     shutil.copytree(pictures / "train", tmp_path / "others")
     process = script(*line, "--heldOut", tmp_path / "others")
     assert process.returncode == 0, process.stderr

@@ -111,7 +111,7 @@ def test_files_of_different_runs_are_not_mixed(finished, tmp_path):
         path.write_bytes(exit_file.content(weights, header))
     with pytest.raises(ValueError, match="another run or epoch"):
         saved.load(paths)
-    with pytest.raises(ValueError, match="renamed"):
+    with pytest.raises(ValueError, match=r"holds exit 5; name it exit-5\.safetensors"):
         saved.load({9: paths[5].rename(tmp_path / "exit-9.safetensors")})
 
 
@@ -151,9 +151,9 @@ def test_mistakes_of_main_py(finished, tmp_path):
     assert_one_line_error(script("main.py", "--resume", folder, "--save", tmp_path), 2, "leave that out")
     (tmp_path / folder.name).mkdir()
     shutil.copy(folder / "exit-5.safetensors", tmp_path / folder.name)
-    for resume in ([], ["--resume"]):
+    for resume, told in (([], "holds a run without latest.pt, which"), (["--resume"], "has no latest.pt, so its run")):
         without = script("main.py", *SMALL, "--save", tmp_path, *resume)
-        assert_one_line_error(without, 1, "holds a run without latest.pt, which cannot go on")
+        assert_one_line_error(without, 1, f"{told} cannot go on")
     contradiction = script("main.py", *SMALL, "--nEpochs", "2", "--save", save, "--resume", "--LR", "0.3")
     assert_one_line_error(contradiction, 1, "LR is 0.3, was 0.1")
 

@@ -362,7 +362,9 @@ def test_memory_that_does_not_suffice_for_a_step_is_one_line_and_the_run_can_go_
 
 def test_more_epochs_change_the_learning_rate_and_say_so(run_copy, capsys):
     save, _ = run_copy
-    with pytest.raises(UserError, match=r"nEpochs is 3, was 2 \(more epochs are for --schedule step or cosine"):
+    with pytest.raises(
+        UserError, match=r"nEpochs is 3, was 2; leave them out \(more epochs are for --schedule step or cosine"
+    ):
         resume(save, "--nEpochs", "3")  # one-cycle
     options = [*SMALL, "--schedule", "cosine", "--save", str(save / "cosine"), "--trainSize", "64"]
     main.main([*options, "--nEpochs", "1"])
