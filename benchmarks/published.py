@@ -10,7 +10,7 @@ trained are from the logs of pytorch-cifar-models. Their multiply-adds are count
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -102,8 +102,10 @@ def draw(path: Path) -> None:
     others in grey. Where they are crowded, they are also drawn larger."""
     figure, trained = Figure(figsize=(11, 7.5), dpi=120, layout="constrained"), here()
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
+        single = last_exits(SINGLE[data], CLASSES[data]).values()
         paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
-        plot(axes, data, trained[data], paper)
+        near = {name: point for name, point in paper.items() if point.fits(data)}
+        plot(axes, trained[data], single, near)
         exits = [(name, point) for name, points in trained[data].items() for point in points]
         outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
         for text in ("not shown:", *outside):
@@ -114,20 +116,21 @@ def draw(path: Path) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), frameon=False, fontsize="small")
         place, costs, errors = CROWDED[data]
         larger = axes.inset_axes(place, xlim=costs, ylim=errors)
-        plot(larger, data, trained[data], paper)
+        plot(larger, trained[data], single, near)
         larger.tick_params(labelsize="small")
         axes.indicate_inset_zoom(larger)
     FigureCanvasAgg(figure).print_png(str(path))
 
 
-def plot(axes: Axes, data: str, trained: Mapping[str, Sequence[Point]], paper: Mapping[str, Point]) -> None:
-    """What there is of a data set, as error against multiply-adds."""
-    single = last_exits(SINGLE[data], CLASSES[data]).values()
+def plot(
+    axes: Axes, trained: Mapping[str, Sequence[Point]], single: Iterable[Point], paper: Mapping[str, Point]
+) -> None:
+    """The exits of networks that were trained here, networks with a single exit, and the paper's last exits, as error
+    against multiply-adds."""
     axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
     for name, points in trained.items():
         axes.plot(*zip(*points, strict=True), "o-", label=f"{name}, trained here")
-    near = {name: point for name, point in paper.items() if point.fits(data)}
-    for (name, point), marker in zip(near.items(), cycle(MARKERS), strict=False):
+    for (name, point), marker in zip(paper.items(), cycle(MARKERS), strict=False):
         axes.plot(*point, marker, color="0.2", markersize=9, fillstyle="none", label=f"{name}, 400 epochs")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.grid(alpha=0.3)

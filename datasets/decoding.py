@@ -100,7 +100,7 @@ def damage_told(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):  # asked first: it names the file, whose name may be of memory
             reason = f"it does not begin like {', '.join(KINDS[:-1])} or {KINDS[-1]}"
         elif is_shortage(error):
             raise

@@ -117,6 +117,11 @@ class Program:
                 names.setdefault(as_text(of[option.name]), []).append(name)
         return "; ".join([default, *(f"{', '.join(alike)}: {value}" for value, alike in names.items())])
 
+    @property
+    def by_name(self) -> dict[str, Option]:
+        """The options that are given by their names, by these in lower case."""
+        return {option.name.lower(): option for option in self.options if not option.positional}
+
     def nearest(self, name: str) -> Option | None:
         """The option whose name is most like this one; None where none is like it."""
         options = {option.name.lower(): option for option in self.options}
@@ -169,8 +174,7 @@ class Program:
     def _spelled(self, argv: Sequence[str]) -> Iterator[str]:
         """The arguments with every option in its own spelling, and every home by its path: `-batchSize=256` becomes
         `--batchsize=256`, `--save=~/runs`, which shells leave as it is, `--save=/home/ann/runs`."""
-        names = ["help", *(option.name for option in self.options if not option.positional)]
-        known = {name.lower(): f"--{name}" for name in names}
+        known = {"help": "--help", **{name: f"--{option.name}" for name, option in self.by_name.items()}}
         may_be_alone = {f"--{option.name}" for option in self.options if option.alone is not None}
         alone = None  # such an option, if the argument before this one is it
         for argument in argv:

@@ -76,8 +76,7 @@ def _found(content: Any, program: Program, recorded: bool) -> dict[str, Any]:
     """What is in a file, under the names of options, which may be written in any case."""
     if not isinstance(content, dict):
         raise UserError(f"it holds no options by name, but {printable(content, 40)}")
-    known = {option.name.lower(): option for option in program.options if not option.positional}
-    found: dict[str, Any] = {}
+    known, found = program.by_name, {}
     for name, value in content.items():
         option = known.get(name.lower())
         if option is None:

@@ -27,12 +27,20 @@ class UsageError(UserError):
     status = 2
 
 
-class Ended(BaseException):
-    """A signal ends the process; what it has begun to write is taken away on the way out."""
+class Stopped(BaseException):
+    """Work was stopped by a signal; `status`, 128 + its number, is what the process is to end with.
+
+    Like KeyboardInterrupt it is no `Exception`: it may be raised anywhere, and is no failure of what it breaks off.
+    """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
+        super().__init__(signal.Signals(number).name)
         self.status = 128 + number
+
+
+def signals(*names: str) -> list[signal.Signals]:
+    """Those of these signals that the system has."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 # How a shortage of memory is told: by PyTorch, its libraries (cuDNN by finding no way to convolve that has room), the
@@ -41,7 +49,7 @@ SHORTAGES = re.compile(
     "(?i)out of memory|not enough memory|allocate memory|bad_alloc|alloc(ation)?_failed|map segment|start new thread"
     "|ENOMEM|CUBLAS_STATUS_NOT_INITIALIZED|returned NULL without setting an exception|unable to find an engine"
 )
-ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # some have one of them
+ENDING = signals("SIGTERM", "SIGHUP")
 ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n 4096), or lower --nThreads",
     errno.ENFILE: "the whole machine has too many files open; end other programs",
@@ -103,7 +111,7 @@ def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[Non
     output.make_lasting(outlives_output)
     advice = "end other programs, or give fewer pictures or a smaller network"
     try:
-        ending = nullcontext() if outlives_output else _raising_ended()
+        ending = nullcontext() if outlives_output else _ending()
         with ending, memory_for(f"in {program}", advice), _flushing():
             yield
     except output.Unread:  # its reader, such as `head`, has seen enough
@@ -118,8 +126,8 @@ def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[Non
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process without a word
         _stop(program, "interrupted", 130)
-    except Ended as error:
-        _stop(program, error, error.status)
+    except Stopped as error:
+        _stop(program, f"ended by {error}", error.status)
 
 
 @contextmanager
@@ -136,12 +144,13 @@ def _flushing() -> Iterator[None]:
 
 
 @contextmanager
-def _raising_ended() -> Iterator[None]:
-    """While open, signals that would end the process raise Ended, each once: the second one ends it without a word."""
+def _ending() -> Iterator[None]:
+    """While open, signals that would end the process raise Stopped, so that files that are half written are taken away
+    on the way out; each does so once, the second one ends it without a word."""
 
     def end(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise Ended(number)
+        raise Stopped(number)
 
     numbers = [number for number in ENDING if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores SIGHUP
     for number in numbers:

@@ -13,22 +13,11 @@ from types import FrameType
 from typing import TypeVar
 
 from system import world
+from system.errors import Stopped, signals
 
 Item = TypeVar("Item")
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # not every system has all of them
 AGAIN = 1.0  # seconds; a SIGINT that comes later is a second Ctrl-C
-SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
-
-
-class Stopped(BaseException):
-    """Work was stopped by a signal; `status`, 128 + its number, is what the process is to end with.
-
-    Like KeyboardInterrupt it is no `Exception`: it may be raised anywhere, and is no failure of what it breaks off.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.status = 128 + number
+SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 class Stop:

@@ -30,9 +30,9 @@ from reports import page, scalars, tables
 from reports.progress import Progress
 from system import arithmetic, devices, files, processors, strict, world
 from system.arithmetic import CompilerFailed
-from system.errors import UserError, is_shortage, memory_for, out_of_memory, reason
+from system.errors import Stopped, UserError, is_shortage, memory_for, out_of_memory, reason
 from system.output import quoted, tell
-from system.stopping import Stop, Stopped, stoppable
+from system.stopping import Stop, stoppable
 from system.workers import WorkerDied
 from training import folders, introduction, setup
 from training.display import Display

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from system.stopping import Stopped, stoppable
+from system.errors import Stopped
+from system.stopping import stoppable
 
 
 def send(number=signal.SIGTERM):

@@ -16,7 +16,8 @@ from datasets.transforms import Augmentation
 from models import multiexit
 from models.metrics import Sums
 from system.arithmetic import DTYPES
-from system.stopping import Stopped, stoppable
+from system.errors import Stopped
+from system.stopping import stoppable
 from training.plan import Plan
 from training.trainer import Trainer
 
