@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FORKS
 
 from benchmarks import clusters, scaling, timing
+from programs import FORKS
 
 NEEDS = {"fuzz": "atheris"}  # packages that are not required anywhere
 MODULES = sorted(path.stem for path in Path(clusters.__file__).parent.glob("*.py"))

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, EXITS, FOLDER, NAME, SMALL, assert_one_line_error, script, write_pictures
 from safetensors.torch import load_file
 
 import calibrate
 import main
 import test as program
 from datasets import catalog, digits, splits
+from examples import CPU, write_pictures
 from formats import exit_file
 from inference import asking, early_exit, evaluation, latency, policies, routing, saved
 from inference.latency import Latency
 from models import names
+from programs import assert_one_line_error, script
 from reports import adaptive
+from runs import EXITS, FOLDER, NAME, SMALL
 from system import arithmetic
 from system.errors import UserError
 

@@ -4,11 +4,12 @@ import re
 from functools import partial
 
 import pytest
-from conftest import SMALL, exit_files, flipped, resume
 from safetensors.torch import load_file
 
 import main
+from examples import flipped
 from formats import exit_file, log_file
+from runs import SMALL, exit_files, resume
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow

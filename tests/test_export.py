@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NAME, PROJECT, assert_one_line_error, script
 
 import export
 import predict
 from datasets import digits
 from inference import asking, comparison, early_exit, exported, saved
+from programs import PROJECT, assert_one_line_error, script
+from runs import NAME
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow

@@ -7,14 +7,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import EXITS, NAME, PROJECT, assert_one_line_error, early_answers, script
 from PIL import Image
 
 import export
 import predict
 from datasets.decoding import decode_one
+from examples import early_answers
 from inference import asking, conditional, policies
 from inference.policies import Policy
+from programs import PROJECT, assert_one_line_error, script
+from runs import EXITS, NAME
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, begin, last_state, logged, write_pictures
 
+from examples import write_pictures
 from formats import exit_file
+from programs import PROJECT, begin
+from runs import FOLDER, last_state, logged
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from conftest import PROJECT, tracked
+from programs import PROJECT, tracked
 
 FLOORS = (  # from the ground up; a file imports from its own floor and from those below
     ("system",),

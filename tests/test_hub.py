@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, write_pictures
 from PIL import Image
 
 from datasets import digits
+from examples import write_pictures
 from inference import saved
+from programs import PROJECT
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, last_state, logged, script, stopped
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,6 +18,8 @@ from datasets.sizing import Sizing
 from formats import exit_file
 from inference import exported, saved
 from models import metrics, names, networks
+from programs import PROJECT, assert_one_line_error, script
+from runs import exit_files, last_state, logged, stopped
 from system.errors import UserError
 from training.trainer import Trainer
 

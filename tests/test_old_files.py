@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
-from conftest import PROJECT, logged, script, write_pictures
 
 import main
 import opts
+from examples import write_pictures
 from formats import exit_file, log_file
 from models import names
+from programs import PROJECT, script
+from runs import logged
 from system.errors import UserError
 from training import folders
 

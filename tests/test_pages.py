@@ -5,9 +5,10 @@ import shlex
 import shutil
 
 import pytest
-from conftest import PROJECT, tracked, write_pictures
 
 import opts
+from examples import write_pictures
+from programs import PROJECT, tracked
 
 PAGES = tracked("*.md")
 PROGRAMS = (opts.MAIN, opts.TEST, opts.PLOT, opts.PREDICT, opts.CALIBRATE, opts.EXPORT)

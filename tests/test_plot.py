@@ -6,11 +6,11 @@ import statistics
 import sys
 
 import pytest
-from conftest import assert_one_line_error, script
 from PIL import Image
 
 import plot
 from formats import log_file
+from programs import assert_one_line_error, script
 from reports import plots, tables
 from system.errors import UserError
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NAME, PROJECT, assert_one_line_error, script
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,6 +18,8 @@ import predict
 from datasets import digits
 from formats import exit_file
 from inference import prediction
+from programs import PROJECT, assert_one_line_error, script
+from runs import NAME
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow

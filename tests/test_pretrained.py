@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, script
 
 from benchmarks import published
 from formats import exit_file
 from inference import policies, saved
 from models import names
 from models.networks import cost
+from programs import PROJECT, script
 from reports import page
 from reports.tables import amount, exit_errors
 

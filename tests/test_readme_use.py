@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, tracked, write_pictures
 from PIL import Image
+
+from examples import write_pictures
+from programs import PROJECT, tracked
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import EXITS, NAME, PROJECT, SMALL, assert_one_line_error, script
 from safetensors.torch import load_file, save_file
 
 from datasets import digits
 from formats import exit_file
 from inference import saved
 from models.networks import build
+from programs import PROJECT, assert_one_line_error, script
+from runs import EXITS, NAME, SMALL
 
 pytestmark = pytest.mark.slow
 

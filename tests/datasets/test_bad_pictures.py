@@ -9,11 +9,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, bomb, script, write_pictures
 from PIL import Image, ImageOps
 
 from datasets import decoding, folder
 from datasets.sizing import Sizing
+from examples import bomb, write_pictures
+from programs import assert_one_line_error, script
 from system.errors import UserError
 
 GREY = np.arange(1024, dtype=np.uint16).reshape(32, 32)

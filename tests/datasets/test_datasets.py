@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import PROJECT, Trap, together
 from scipy.io import savemat
 
 import opts
 from datasets import catalog, digits, download, splits
 from datasets.sizing import USUAL
 from datasets.transforms import Normalise
+from examples import Trap
+from programs import PROJECT, together
 from system.errors import UserError
 from training import setup
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import flipped, write_pictures
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from datasets import cache, catalog, decoding, folder, splits
 from datasets.sizing import USUAL
+from examples import flipped, write_pictures
 from system import processors
 from system.errors import UserError
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_pictures
 
 from datasets import catalog, identity, splits
+from examples import write_pictures
 
 CLASSES = {"cat": 4, "dog": 6}
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import write_pictures
 from PIL import Image, ImageOps
 
 from datasets import catalog, folder, splits
@@ -13,6 +12,7 @@ from datasets.decoding import as_pixels
 from datasets.loaders import AugmentedBatches, Step
 from datasets.sizing import PADDINGS, Margin, Sizing
 from datasets.transforms import Augmentation, padded
+from examples import write_pictures
 from system.errors import UserError
 
 

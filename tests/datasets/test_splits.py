@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, script, write_pictures
 
 from datasets import catalog, splits
 from datasets.pictures import balanced_order
+from examples import write_pictures
+from programs import assert_one_line_error, script
 from system.errors import UserError
 
 

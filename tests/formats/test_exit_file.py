@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, assert_one_line_error, flipped, script
 from PIL import Image
 from safetensors.torch import load_file, save
 
 import checkpoints
 import main
+from examples import flipped
 from formats import exit_file
 from inference import saved
+from programs import assert_one_line_error, script
+from runs import SMALL
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Trap, assert_one_line_error, exit_files, flipped, last_state, resume, script
 
 import checkpoints
+from examples import Trap, flipped
 from formats import state_file
+from programs import assert_one_line_error, script
+from runs import exit_files, last_state, resume
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow

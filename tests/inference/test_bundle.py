@@ -11,12 +11,13 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import CPU, EXITS, NAME, bomb, early_answers
 from PIL import Image
 
 from datasets import sizing
 from datasets.decoding import decode_one
+from examples import CPU, bomb, early_answers
 from inference import exported, policies, routing, saved
+from runs import EXITS, NAME
 from system.errors import UserError
 from system.machine import Machine
 

@@ -5,11 +5,12 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from conftest import EXITS, MACS, network, synthetic
 
+from examples import MACS, network, synthetic
 from inference import calibration, early_exit
 from inference.calibration import Answered, Family, Goal
 from inference.early_exit import NEVER, Rule
+from runs import EXITS
 from system.errors import UserError
 
 

@@ -7,7 +7,6 @@ import time
 
 import pytest
 import torch
-from conftest import CPU, EXITS, NAME, PROJECT, assert_one_line_error, network, script, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
@@ -15,12 +14,15 @@ from sklearn.metrics import roc_auc_score
 import opts
 import test as program
 from datasets import digits
+from examples import CPU, network, write_pictures
 from formats import exit_file
 from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
 from inference.latency import latencies, throughputs, timed_batch_size
 from models import metrics
+from programs import PROJECT, assert_one_line_error, script
 from reports import card_plots, cards
+from runs import EXITS, NAME
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow

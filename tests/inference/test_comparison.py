@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from conftest import EXITS, early_answers, logits_of
 
 import export
+from examples import early_answers, logits_of
 from inference import comparison
 from inference.early_exit import Rule
+from runs import EXITS
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import EXITS, NAME, PROJECT, early_answers
+
+from examples import early_answers
+from programs import PROJECT
+from runs import EXITS, NAME
 
 pytestmark = pytest.mark.slow
 

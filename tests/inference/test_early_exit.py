@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from conftest import CPU, EXITS, network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets import digits
+from examples import CPU, network
 from inference import asking, early_exit, latency, routing, saved
 from inference.calibration import Answered
 from inference.early_exit import NEVER, Rule
 from models import names, networks
 from reports import adaptive
 from reports.adaptive import Contender
+from runs import EXITS
 from system import arithmetic
 from system.machine import Machine
 

@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CPU, FOLDER, NORMALISE, SMALL, exit_files, last_state, logged, network, script, stopped
 
 import main
 from datasets import digits
 from datasets.pictures import balanced_order
+from examples import CPU, NORMALISE, network
 from formats import exit_file, log_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
+from programs import script
 from reports import tables
+from runs import FOLDER, SMALL, exit_files, last_state, logged, stopped
 from training.run import Run
 from training.trainer import Trainer
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Trap
 from torch import nn
 
+from examples import Trap
 from inference import archive, exported, saved
 from models import names, networks
 from system.errors import UserError

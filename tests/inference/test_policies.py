@@ -5,8 +5,8 @@ import os
 
 import pytest
 import torch
-from conftest import MACS, network, synthetic
 
+from examples import MACS, network, synthetic
 from inference import calibration, policies
 from inference.calibration import Goal
 from models.folding import folded
@@ -15,7 +15,7 @@ from system.errors import UserError
 
 @pytest.fixture
 def written(tmp_path):
-    """A policy for `conftest.network()`, and the file that it is written in."""
+    """A policy for `examples.network()`, and the file that it is written in."""
     held, path = synthetic(500), tmp_path / "policy.json"
     policy = calibration.make_policy(Goal("maxErrorIncrease", 2, 0.9), held, network(), MACS, MACS)
     path.write_bytes(policies.as_json(policy))

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, assert_one_line_error, deprived, script
 from safetensors.torch import load_file
 
 from formats import exit_file
 from inference import saved
+from programs import PROJECT, assert_one_line_error, deprived, script
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import CPU, network
 from torch import nn
 
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation, Normalise
+from examples import CPU, network
 from inference.evaluation import evaluate, ready
 from models.metrics import Sums
 from models.multiexit import MultiExit, Trunk

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ import main
 import opts
 from models import exits, names
 from options.values import number
+from programs import PROJECT
 from system.errors import UsageError, UserError
 
 BAD = {

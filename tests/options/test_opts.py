@@ -4,14 +4,15 @@ import json
 import re
 
 import pytest
-from conftest import PROJECT, write_pictures
 
 import opts
 from datasets import catalog
 from datasets.catalog import NAMES
+from examples import write_pictures
 from models import names
 from options import stored
 from options.recipes import BY_DATASET, MEANT_FOR, RECIPES
+from programs import PROJECT
 from system.errors import UsageError, UserError
 
 PARSERS = {

@@ -5,12 +5,14 @@ import os
 import shutil
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, logged, script, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import opts
+from examples import write_pictures
 from options import stored
+from programs import PROJECT, assert_one_line_error, script
+from runs import FOLDER, SMALL, exit_files, logged
 from system.errors import UsageError, UserError
 
 

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
 
+from programs import PROJECT
 from reports import cards
 from reports.cards import Card, ExitCard, as_text, pareto
 

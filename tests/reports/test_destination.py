@@ -1,9 +1,9 @@
 """What reports take the place of, and what they do not."""
 
 import pytest
-from conftest import PROJECT, assert_one_line_error, script
 from PIL import Image
 
+from programs import PROJECT, assert_one_line_error, script
 from reports import destination
 from system.errors import UserError
 

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SMALL, exit_files, script
 from PIL import Image
 from safetensors.torch import load_file
 
 import opts
 from datasets import digits
 from formats import exit_file
+from programs import PROJECT, script
 from reports import page
+from runs import SMALL, exit_files
 
 
 def test_the_page_of_a_run_is_made_from_its_exit_files_alone(finished, tmp_path):

@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, exit_files, logged, points, stopped
 
 import main
 from formats import log_file
+from programs import PROJECT, assert_one_line_error
 from reports import scalars
 from reports.scalars import Scalars, tag
+from runs import FOLDER, SMALL, exit_files, logged, points, stopped
 from system.errors import UserError
 from training.run import Run
 

@@ -8,14 +8,16 @@ import sys
 
 import pytest
 import torch
-from conftest import FOLDER, PROJECT, SMALL, last_state, needs_compiler, script
 
 import checkpoints
 import main
 import opts
 from datasets import digits
+from examples import needs_compiler
 from formats import exit_file
 from inference import asking, saved
+from programs import PROJECT, script
+from runs import FOLDER, SMALL, last_state
 from system import arithmetic
 from system.errors import UsageError
 from system.machine import Machine

@@ -5,8 +5,9 @@ import threading
 
 import pytest
 import torch
-from conftest import network, together
 
+from examples import network
+from programs import together
 from system import devices, world
 from system.errors import UserError
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, write_pictures
 
+from examples import write_pictures
+from programs import PROJECT
 from system import files
 from system.errors import UserError, failures_as, is_shortage, memory_for, one_line_errors
 

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, deprived, script
 
 import main
+from programs import PROJECT, deprived, script
 from system import files, lock
 from system.errors import UserError
 from system.files import temporary_folder

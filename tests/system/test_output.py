@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, script, write_pictures
 
+from examples import write_pictures
+from programs import PROJECT, script
+from runs import FOLDER, SMALL
 from system.errors import UserError
 from system.output import printable, quoted
 

@@ -6,10 +6,11 @@ import sys
 import time
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, exit_files, logged, script
 
 import main
+from programs import PROJECT, script
 from reports import progress
+from runs import FOLDER, SMALL, exit_files, logged
 from system import containers, processors
 
 

@@ -12,8 +12,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from conftest import PROJECT, signal_during
 
+from programs import PROJECT, signal_during
 from system.workers import WorkerDied, Workers, crew
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import together
 from torch.distributed import HashStore
 
+from programs import together
 from system import rollcall, world
 
 

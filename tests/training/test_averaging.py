@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, network
 
 from datasets import catalog, splits
 from datasets.transforms import Augmentation
+from examples import CPU, NORMALISE, network
 from training.averaging import Average
 from training.evaluator import Evaluator
 from training.plan import Plan

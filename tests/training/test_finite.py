@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import FOLDER, SMALL, last_state, network
 
 import main
+from examples import network
 from formats import exit_file
+from runs import FOLDER, SMALL, last_state
 from training.evaluator import Evaluator
 from training.finite import FiniteWatch, NotFinite
 from training.plan import Plan

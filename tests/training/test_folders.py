@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FOLDER, PROJECT, SMALL, assert_one_line_error, deprived, script, start, write_pictures
 
 import main
+from examples import write_pictures
+from programs import PROJECT, assert_one_line_error, deprived, script
+from runs import FOLDER, SMALL, start
 from system.errors import UsageError, UserError
 from system.lock import locked
 

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from conftest import CPU, SMALL, exit_files, last_state, script, stopped, uninterrupted_run
 from safetensors.torch import load_file
 
 import main
 from datasets import digits
+from examples import CPU
 from formats import exit_file, log_file
 from inference import asking, evaluation, saved
+from programs import script
+from runs import SMALL, exit_files, last_state, stopped, uninterrupted_run
 from training.run import Run
 from training.trainer import Trainer
 

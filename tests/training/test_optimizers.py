@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, network
 from torch.nn import functional as F
 
+from examples import CPU, NORMALISE, network
 from training.muon import RATE, Muon, orthogonalised
 from training.optimizers import Optimization
 from training.trainer import Trainer

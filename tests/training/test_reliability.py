@@ -15,27 +15,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import (
-    FOLDER,
-    PROJECT,
-    SMALL,
-    FailingAt,
-    begin,
-    children,
-    exit_files,
-    last_state,
-    resume,
-    script,
-    start,
-    stopped,
-    write_pictures,
-)
 
 import main
 from benchmarks.soak import soak
 from datasets import splits
+from examples import FailingAt, write_pictures
 from formats import state_file
+from programs import PROJECT, begin, children, script
 from reports import plots
+from runs import FOLDER, SMALL, exit_files, last_state, resume, start, stopped
 from system import arithmetic, stopping
 from system.errors import UserError
 from system.workers import WorkerDied

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, together
 
 import opts
 from datasets import catalog, splits
 from datasets.transforms import Augmentation
+from examples import CPU, NORMALISE
 from models import names
 from models.losses import Objective
+from programs import together
+from runs import SMALL
 from system import arithmetic
 from training import setup
 from training.muon import Muon

@@ -8,11 +8,13 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
-from conftest import PROJECT, assert_one_line_error, exit_files, last_state, script, write_pictures
 
 import checkpoints
 import main
+from examples import write_pictures
 from formats import exit_file, log_file, state_file
+from programs import PROJECT, assert_one_line_error, script
+from runs import exit_files, last_state
 from system.errors import UserError
 
 pytestmark = pytest.mark.slow

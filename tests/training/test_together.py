@@ -6,16 +6,17 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, NORMALISE, needs_compiler, network, together
 from torch import nn
 
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation
+from examples import CPU, NORMALISE, needs_compiler, network
 from inference import evaluation
 from models.losses import Objective
 from models.metrics import Sums
 from models.norm import BatchNorm, over_all_processes
+from programs import together
 from system import world
 from training.optimizers import Optimization
 from training.plan import Plan

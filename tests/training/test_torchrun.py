@@ -12,25 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import (
-    PROJECT,
-    FailingAt,
-    begin,
-    children,
-    epochs_saved,
-    exit_files,
-    last_state,
-    logged,
-    points,
-    script,
-    stopped,
-    together,
-    wait_for_epochs,
-)
 
 import main
 from datasets import catalog, identity, splits
+from examples import FailingAt
 from formats import exit_file
+from programs import PROJECT, begin, children, script, together
+from runs import epochs_saved, exit_files, last_state, logged, points, stopped, wait_for_epochs
 from system import arithmetic, world
 from system.errors import UserError
 from system.workers import WorkerDied

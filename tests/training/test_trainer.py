@@ -6,15 +6,17 @@ import signal
 
 import pytest
 import torch
-from conftest import CPU, NORMALISE, SMALL, last_state, needs_compiler, network, signal_during
 from safetensors.torch import load_file
 
 import main
 from datasets import digits
 from datasets.loaders import training_batches
 from datasets.transforms import Augmentation
+from examples import CPU, NORMALISE, needs_compiler, network
 from models import multiexit
 from models.metrics import Sums
+from programs import signal_during
+from runs import SMALL, last_state
 from system.arithmetic import DTYPES
 from system.errors import Stopped
 from system.stopping import stoppable

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL, exit_files, logged, stopped, uninterrupted_run
 
 import checkpoints
 import main
 from formats import exit_file, log_file
+from runs import SMALL, exit_files, logged, stopped, uninterrupted_run
 from training import run
 from training.run import Run
 from training.schedules import LearningRate
