@@ -3,6 +3,7 @@
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx   # for onnxruntime, in any language
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.pt2    # for torch.export.load
 python export.py CIFAR10 path/to/run --to small.onnx --half         # weights in 16 bits
+python export.py CIFAR10 path/to/run --to small/exit-26.safetensors --half      # for this program, in half the bytes
 python export.py CIFAR10 AuxResNet-56-5 --policy policy.json --to model.onnx    # all exits in a file that stops early
 python export.py CIFAR10 AuxResNet-56-5 --policy policy.json --bundle DIR       # a file for each segment, and a router
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datasets.pictures import Pictures
     from inference.classifier import Answers
     from inference.comparison import Comparison
+    from inference.early_exit import Rule
     from inference.policies import Policy
     from inference.saved import SavedModel
 
@@ -43,13 +45,13 @@ def main(argv: Sequence[str]) -> None:
     (files.check_new_folder if options.bundle else files.check_target)(target)
 
     # These import PyTorch, which --help and mistakes need not wait for.
-    from inference import asking, comparison, conditional, early_exit, exported, latency, policies, routing, saved
-    from system.devices import CPU
-    from system.machine import Machine
+    from inference import asking, comparison, conditional, early_exit, exported, latency, policies, saved
 
-    if options.bundle or target.suffix != ".pt2":
+    if options.bundle or target.suffix == ".onnx":
         exported.require_packages(target)
     model = saved.find(options.model, folder, saved.LEARNT if options.policy else options.exit, options.save)
+    if target.suffix == names.EXIT_SUFFIX:
+        check_exit_file(target, *model.files)
     policy = policies.find(Path(options.policy), model) if options.policy else None
     if policy and not options.bundle and len(policy.positions) > conditional.MOST_EXITS:
         raise UserError(
@@ -62,9 +64,28 @@ def main(argv: Sequence[str]) -> None:
     compared = comparison.compare(model, rule, answers, asking.under_a_bar(pictures))
     check(compared, options, target)
     (files.write_folder if options.bundle else files.write)(target, content)
-    own, some = routing.answers(model, rule, Machine([CPU], "float")), pictures.sample(TIMED).images
+    own, some = answers_of(model, rule), pictures.sample(TIMED).images
     times = [latency.of(taken).mean for taken in latency.in_turns([own, answers], some.split(1), latency.WARM_UP)]
     print(report(options, target, list(model.files.values()), rule.positions, compared, times))
+
+
+def check_exit_file(target: Path, position: int) -> None:
+    """Raise UserError where an exit file of this position would have another's name, or take the place of a file."""
+    from formats import exit_file
+
+    if exit_file.position_of(target) != position:
+        raise UserError(f"--to {target}: the exit is {position}; give a folder and exit-{position}.safetensors")
+    if target.exists():
+        raise UserError(f"{target} is there already, and no exit file is replaced by another; give another folder")
+
+
+def answers_of(model: "SavedModel", rule: "Rule") -> "Answers":
+    """What exits answer to pictures that leave by a rule, on the CPU, with batch norms folded, as in `predict.py`."""
+    from inference import routing
+    from system.devices import CPU
+    from system.machine import Machine
+
+    return routing.answers(model, rule, Machine([CPU], "float"))
 
 
 def made(
@@ -72,8 +93,11 @@ def made(
 ) -> "tuple[bytes | dict[str, bytes], Answers]":
     """What the options ask for: the content of a file, or of each file of a folder by its name; and what that answers
     to pictures."""
-    from inference import bundle, conditional, exported
+    from inference import bundle, conditional, early_exit, exported, saved
 
+    if target.suffix == names.EXIT_SUFFIX:
+        content, small = saved.halved(model)
+        return content, answers_of(small, early_exit.only(*small.files))
     if options.bundle:
         content = bundle.write(model, policy, options.half)
         return content, bundle.answers(content)

@@ -89,7 +89,7 @@ OPTIONS = (
                "calibrate.py; it is looked for in the run's folder, too", "FILE"),
         Option("to", values.exported,
                Default("model.onnx, without --bundle", lambda others: None if others["bundle"] else "model.onnx"),
-               "file to write, .onnx or .pt2", "FILE"),
+               "file to write: .onnx, .pt2, or with --half an exit file, exit-P.safetensors", "FILE"),
         Option("bundle", values.new_folder, Default("none"), "with --policy: folder to make, with an ONNX file for "
                "each segment and a run.py that sends batches of pictures through them", "DIR"),
         Option("check", number(int, 0, 10**7), Default("all"), "compare on N test pictures; 0: on noise, which needs "

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -94,6 +95,17 @@ def content(weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
     return _sealed(save(tensors, {**metadata, "header": json.dumps(header)}))
 
 
+def narrowed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of an exit in about half the bytes: those of convolutions and linear layers, which are nearly all, in
+    16 bits. `read_weights` widens them."""
+    return {name: tensor.half() if _may_be_narrow(tensor) else tensor for name, tensor in weights.items()}
+
+
+def _may_be_narrow(tensor: Tensor) -> bool:
+    """Whether a tensor may be kept in 16 bits. Batch norms divide by theirs, and biases are few."""
+    return tensor.dtype == torch.float32 and tensor.ndim > 1
+
+
 def _sealed(model: bytes) -> bytes:
     """A safetensors file with a checksum, and with its description in alphabetical order: the library writes metadata
     in any order, but the same model is to be the same bytes. The format: the description's length in 8 bytes, JSON
@@ -164,8 +176,8 @@ def written_by(path: Path) -> str:
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in an exit file, which must have the names, shapes and types of `expected` (tensors without memory);
-    UserError, before any memory is taken for them, where they have not."""
+    """The weights in an exit file, which must have the names, shapes and types of `expected` (tensors without memory),
+    those that are kept in 16 bits widened; UserError, before any memory is taken for them, where they have not."""
     with _damage_told(path), _opened(path) as file:
         names = set(file.keys())
         if odd := sorted(names ^ expected.keys()):
@@ -179,8 +191,10 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         # Copies, because what is given lies in the file itself, into which others may write.
         weights = {name: file.get_tensor(name).clone() for name in expected}
     for name, tensor in expected.items():
-        if weights[name].dtype != tensor.dtype:
-            raise UserError(f"{path}: {name} is of type {weights[name].dtype}, not {tensor.dtype}")
+        kept, legal = weights[name].dtype, (tensor.dtype, *[torch.float16] * _may_be_narrow(tensor))
+        if kept not in legal:
+            raise UserError(f"{path}: {name} is of type {kept}, not {' or '.join(map(str, legal))}")
+        weights[name] = weights[name].to(tensor.dtype)
     if odd := odd_values(weights):
         raise UserError(f"{path} is damaged: {odd}; copy or train it anew")
     return weights

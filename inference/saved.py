@@ -194,6 +194,16 @@ def _configuration(path: Path, header: dict[str, Any]) -> names.Configuration:
     return configuration
 
 
+def halved(model: SavedModel) -> tuple[bytes, SavedModel]:
+    """The model of one exit as the content of an exit file with weights in 16 bits, and the model that this holds."""
+    [position] = model.files
+    whole = model.network.exit_state(position)
+    narrow = exit_file.narrowed(whole)
+    rounded = {name: tensor.to(whole[name].dtype) for name, tensor in narrow.items()}
+    network = from_state(model.configuration, len(model.header["classes"]), [position], rounded)
+    return exit_file.content(narrow, model.header), replace(model, network=network)
+
+
 def standalone(model: SavedModel, *positions: int) -> SavedModel:
     """The model of one or some of the exits by themselves, shallow to deep; its header stays that of the deepest."""
     if positions == tuple(model.files):  # it is that already

@@ -10,7 +10,8 @@ from models import exits as exit_rules
 from system.errors import UsageError
 
 MAX_WIDEN = 100
-EXIT_GLOB = "exit-*.safetensors"  # what the exit files in a run's folder are called
+EXIT_SUFFIX = ".safetensors"
+EXIT_GLOB = f"exit-*{EXIT_SUFFIX}"  # what the exit files in a run's folder are called
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those that the glob finds are exit files
 NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
     "depth": "depth",
@@ -131,7 +132,7 @@ def exit_files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob(EXIT_GLOB) if EXIT_NAME.fullmatch(path.name))
 
 
-def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str | None:
+def folder_called(dataset: str, model: str, files: str = EXIT_SUFFIX) -> str | None:
     """The folder of the run that a user means by `model`: a network's name, or what `run_folder` makes of it, with the
     data set in front or without.
 
@@ -139,7 +140,7 @@ def folder_called(dataset: str, model: str, files: str = ".safetensors") -> str 
     exit files in it. Raises UsageError where it is neither; `files` are the endings that it then says files may have.
     """
     path = Path(model)
-    if path.suffix == ".safetensors" or any(exit_files(path)):
+    if path.suffix == EXIT_SUFFIX or any(exit_files(path)):
         return None
     bare = re.sub(f"^{re.escape(dataset)}-", "", model, flags=re.IGNORECASE)  # a data set may be called ResNet
     name, rest = _FOLDER.fullmatch(bare if LIKE_A_NAME.fullmatch(bare) else model).group("name", "rest")

@@ -194,6 +194,8 @@ def exporting(options: argparse.Namespace) -> None:
             raise UsageError("--policy excludes --int8, which is for single exits; give one, or --half")
         if options.to and not options.to.endswith(".onnx"):
             raise UsageError(f"--policy is for .onnx files and for --bundle, --to is {options.to}; give another file")
+    if options.to and options.to.endswith(names.EXIT_SUFFIX) and not options.half:
+        raise UsageError(f"--to {options.to} is for --half; without it that file would be the exit's own; add --half")
     if options.int8 and (options.half or not options.to.endswith(".onnx")):
         raise UsageError(
             f"--int8 is for .onnx files without --half; --to is {options.to}, --half is {as_text(options.half)}; "

@@ -9,13 +9,14 @@ from typing import Any
 
 from datasets.catalog import ENDINGS, NAMES
 from datasets.sizing import SIDES
+from models.names import EXIT_NAME, EXIT_SUFFIX
 from system.files import is_folder
 
 GOALS = ("budgetMACs", "budgetMs", "maxErrorIncrease")  # what a policy may be for
 PROTOCOLS = THRESHOLD, MSDNET = "threshold", "msdnet"  # by which thresholds may be chosen
 ALL, ENSEMBLE = "all", "ensemble"  # in place of the position of an exit
-EXPORTED = (".onnx", ".pt2")  # endings of files that export.py writes
-MODELS = (".safetensors", ".pt", *EXPORTED)
+EXPORTED = (".onnx", ".pt2")  # endings of files of export.py that run without this program
+MODELS = (EXIT_SUFFIX, ".pt", *EXPORTED)
 
 
 def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
@@ -165,8 +166,9 @@ def answer_file(path: str) -> str:
 
 def exported(text: str) -> str:
     """The name of a file that export.py can write."""
-    if Path(text).suffix not in EXPORTED or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither the name of a .onnx nor of a .pt2 file")
+    if "\0" in text or not (Path(text).suffix in EXPORTED or EXIT_NAME.fullmatch(Path(text).name)):
+        legal = "the name of a .onnx, a .pt2 or an exit-<position>.safetensors file"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {legal}")
     return text
 
 

@@ -119,6 +119,27 @@ def test_half_keeps_the_weights_in_16_bits(finished, tmp_path, suffix, capsys):
     assert "100 test pictures" in capsys.readouterr().out
 
 
+def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tmp_path, capsys):
+    """Its kernels are rounded, the rest of its weights and its header are those of the whole one; nothing replaces a
+    trained exit."""
+    target, of_run = tmp_path / "exit-14.safetensors", finished[1] / "exit-14.safetensors"
+    run(finished, "--to", target, "--half")
+    after = capsys.readouterr().out.splitlines()[3].split()[3]
+    assert 0.45 < target.stat().st_size / of_run.stat().st_size < 0.7
+    small, whole = (saved.load({14: path}) for path in (target, of_run))
+    assert small.header == whole.header
+    for name, weight in whole.network.state_dict().items():
+        rounded = weight.half().float() if weight.ndim > 1 else weight
+        assert torch.equal(small.network.state_dict()[name], rounded), name
+    process = script("test.py", "DIGITS", target)
+    assert (process.returncode, process.stdout) == (0, f"error {after}\n"), process.stderr
+    for path in (target, of_run):
+        before = path.read_bytes()
+        with pytest.raises(UserError, match="is there already, and no exit file is replaced by another"):
+            run(finished, "--to", path, "--half")
+        assert path.read_bytes() == before
+
+
 def test_int8_tells_its_cost(finished, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     run(finished, "--to", tmp_path / "small.onnx", "--int8", "--exit", 14)
@@ -188,7 +209,10 @@ def test_a_probability_that_is_no_number_is_a_difference(finished):
 
 
 MISTAKES = [
-    (["DIGITS", NAME, "--to", "model.bin"], UsageError, "'model.bin' is neither the name of a .onnx nor of a .pt2"),
+    (["DIGITS", NAME, "--to", "model.bin"], UsageError, "'model.bin' is not the name of a .onnx, a .pt2 or an exit-"),
+    (["DIGITS", NAME, "--half", "--to", "model.safetensors"], UsageError, "'model.safetensors' is not the name of a"),
+    (["DIGITS", NAME, "--to", "exit-14.safetensors"], UsageError, "would be the exit's own; add --half"),
+    (["DIGITS", NAME, "--half", "--to", "exit-5.safetensors"], UserError, "the exit is 14; .* exit-14.safetensors"),
     (["DIGITS", NAME, "--exit", "all"], UsageError, "--exit"),
     (["DIGITS", NAME, "--int8", "--to", "a.pt2"], UsageError, "--int8 is for .onnx files"),
     (["DIGITS", NAME, "--int8", "--half"], UsageError, "--int8 is for .onnx files without --half"),
@@ -222,7 +246,7 @@ def test_what_is_not_compared_on_pictures_needs_none(finished, tmp_path):
 def test_a_mistake_is_one_line(tmp_path):
     assert_one_line_error(script("export.py", "DIGITS", NAME, "--to", "a.bin"), 2, "export.py: error: ", "a.bin")
     process = script("export.py", "DIGITS", NAME, "--to", tmp_path, "--save", tmp_path)
-    assert_one_line_error(process, 2, "neither the name of a .onnx")
+    assert_one_line_error(process, 2, "is not the name of a .onnx")
 
 
 def test_missing_packages_are_named_and_nothing_else_needs_them(finished, tmp_path):

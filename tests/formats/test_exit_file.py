@@ -47,7 +47,7 @@ def lies(header, tensors):
     deeper = {**header, "network": deep, "name": "AuxResNet-1796-2/100"}
     wild = {name: torch.full_like(tensor, -1) for name, tensor in tensors.items() if name.endswith("running_var")}
     renamed = {f"x{name}": tensor for name, tensor in tensors.items()}
-    fewer = dict(list(tensors.items())[1:])
+    fewer, stem = dict(list(tensors.items())[1:]), tensors["stem.weight"]
     return {
         "a million classes": ({**header, "classes": list(map(str, range(10**6)))}, tensors, "header has more"),
         "no class": ({**header, "classes": []}, tensors, "classes"),
@@ -80,13 +80,14 @@ def lies(header, tensors):
         "half a character": ({**header, "classes": [f"\ud800{n}" for n in range(10)]}, tensors, "that can be written"),
         "another name": ({**header, "name": "AuxResNet-56-5"}, tensors, "calls it AuxResNet-56-5"),
         "a name that is none": ({**header, "name": 3}, tensors, "name is not a text"),
-        "weights that are not finite": (header, {**tensors, "stem.weight": tensors["stem.weight"] / 0}, "not finite"),
+        "weights that are not finite": (header, {**tensors, "stem.weight": stem / 0}, "not finite"),
         "variances below 0": (header, {**tensors, **wild}, "running_var is below 0"),
         "a missing tensor": (header, fewer, "lacks"),
         "an extra tensor": (header, {**tensors, "more": torch.zeros(1)}, "has more"),
         "other names": (header, renamed, "it (has|lacks)"),
         "other shapes": (header, {**tensors, "stem.weight": torch.zeros(16, 3, 5, 5)}, "shape"),
         "other types": (header, {name: t.half() for name, t in tensors.items()}, "type"),
+        "other 16 bits": (header, {**tensors, "stem.weight": stem.bfloat16()}, "not torch.float32 or torch.float16"),
         "a header without end": ({**header, "more": "x" * (9 << 20)}, tensors, "more than"),
     }  # fmt: skip
 
