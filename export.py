@@ -1,14 +1,15 @@
-"""Write one exit, or a whole network that pictures leave early, as files that run without this program.
+"""Write one exit, or a whole network that pictures leave early, to be run without this program; or an exit file in 16
+bits.
 
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx   # for onnxruntime, in any language
 python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.pt2    # for torch.export.load
 python export.py CIFAR10 path/to/run --to small.onnx --half         # weights in 16 bits
-python export.py CIFAR10 path/to/run --to small/exit-26.safetensors --half      # for this program, in half the bytes
+python export.py CIFAR10 path/to/run --to small/exit-26.safetensors --half      # an exit file of half the bytes
 python export.py CIFAR10 AuxResNet-56-5 --policy policy.json --to model.onnx    # all exits in a file that stops early
 python export.py CIFAR10 AuxResNet-56-5 --policy policy.json --bundle DIR       # a file for each segment, and a router
 
-Pictures go in as N×side×side×3 bytes, probabilities of the classes come out; normalisation is inside. The files are
-asked about the test pictures and are put in their place only if they answer as the exits do.
+What runs without this program takes N×side×side×3 bytes and gives probabilities; normalisation is inside. All files are
+asked about the test pictures, and put in their place only if they answer as the exits do.
 """
 
 import sys

@@ -288,7 +288,7 @@ CALIBRATE = _program(
 )
 EXPORT = _program(
     "export.py",
-    "Write one exit, or a whole network and its policy, as files that run without this program.",
+    "Write one exit, or a whole network and its policy, to be run without this program; or an exit file in 16 bits.",
     "Example: python export.py CIFAR10 AuxResNet-56-5 --exit 45 --to model.onnx",
     rules.exporting,
 )
