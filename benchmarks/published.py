@@ -23,7 +23,6 @@ from matplotlib.ticker import EngFormatter
 from formats import exit_file
 from models import names
 from models.networks import cost
-from options.declaration import as_text
 
 PROJECT = Path(__file__).parent.parent
 PAPER = {
@@ -41,7 +40,7 @@ SHOWN = {"CIFAR10": (5, 12), "CIFAR100": (26, 33)}  # percent; what has no place
 COSTS = (2e7, 1.4e8)  # multiply-adds
 CROWDED = {  # what is drawn larger: where in the panel (left, bottom, width, height, from 0 to 1), and of which range
     "CIFAR10": ((0.54, 0.56, 0.45, 0.42), (9.2e7, 1.3e8), (5.4, 6.5)),
-    "CIFAR100": ((0.54, 0.56, 0.45, 0.42), (9.2e7, 1.3e8), (26.4, 28.8)),
+    "CIFAR100": ((0.54, 0.6, 0.45, 0.39), (9.2e7, 1.3e8), (26.4, 29.6)),
 }
 
 
@@ -84,10 +83,14 @@ def here() -> dict[str, dict[str, list[Point]]]:
         network, classes = names.from_fields(header["network"]), len(header["classes"])
         points = [Point(cost(network, classes, position, SIDE).macs, error) for position, error in errors.items()]
         weights = header["options"]["exitWeights"]
-        weighted = "" if weights == "sum" else f", exit weights {as_text(weights)}"
+        weighted = "" if weights == "sum" else f", exit weights {_in_short(weights)}"
         held = f", {count:,} pictures held out" if (count := header["options"]["valSize"]) else ""
         found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}{held}"] = points
     return found
+
+
+def _in_short(weights: str | Sequence[float]) -> str:
+    return weights if isinstance(weights, str) else f"{weights[0]:g} to {weights[-1]:g}"
 
 
 def test_errors(folder: Path) -> dict[int, float]:
