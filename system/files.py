@@ -1,6 +1,6 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step. No
-link takes the place of a file that is written, so nothing else is; their folder may be given by a link. And files that
-are read: regular ones only, because a pipe would be waited for."""
+"""Files that are whole or not there: written beside their place, brought to the disk, and moved there in one step. A
+link in that place is replaced, not followed; only the folder may be given by a link. And files that are read: regular
+ones only, because a pipe would be waited for."""
 
 import errno
 import math
@@ -17,7 +17,6 @@ from pathlib import Path
 from system.errors import UserError
 
 TEMPORARY, ENDING = ".auxresnet-", ".tmp"  # of the names of files on their way
-OLDER = (".latest.pt.tmp", ".opt.json.tmp", ".log.csv.tmp", ".curves.png.tmp", ".README.md.tmp")  # their names before
 PASSING = (errno.ESTALE, errno.EBUSY, errno.EAGAIN, errno.EINTR)  # what a network file system may say and take back
 PAUSES = (0.1, 0.5, 1.0, None)  # seconds between attempts
 NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of what a file system cannot do at all
@@ -123,7 +122,7 @@ def _temporary(path: Path) -> Path:
 def sweep(folder: Path, before: float = math.inf) -> None:
     """Remove what writes that were cut off have left in a folder, if they did so `before` a time of its file system:
     where others write, too, a young file may still be on its way."""
-    for left in [*folder.glob(f"{TEMPORARY}*{ENDING}"), *(folder / name for name in OLDER)]:
+    for left in folder.glob(f"{TEMPORARY}*{ENDING}"):
         with suppress(OSError):
             if left.lstat().st_mtime < before:
                 left.unlink()

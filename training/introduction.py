@@ -38,7 +38,7 @@ def where(folder: Path, state: State, plan: Plan, resumed: bool) -> str:
     """The folder, and from where a resumed run goes on."""
     if not resumed:
         return f"folder: {folder}/"
-    within = f" and {state.step} of {plan.steps} steps" if state.step else ""
+    within = f" and {state.steps_done} of {plan.steps} steps" if state.steps_done else ""
     return f"folder: {folder}/ (resumed after epoch {state.epochs_done}{within})"
 
 
@@ -48,7 +48,7 @@ def extension(options: argparse.Namespace, before: argparse.Namespace, state: St
         return None
     rate = setup.learning_rate(options)
     plans = (replace(plan, epochs=before.nEpochs), plan)
-    old, new = (rate(one.progress(state.epochs_done, state.step)) for one in plans)
+    old, new = (rate(one.progress(state.epochs_done, state.steps_done)) for one in plans)
     return (
         f"nEpochs raised from {before.nEpochs} to {options.nEpochs}: from here on the learning rate is that of the "
         f"longer schedule, {new:.4g} where it was {old:.4g}"

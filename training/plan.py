@@ -45,19 +45,13 @@ class Plan:
         """The side in pixels of the pictures of a step, both counted from 0."""
         return schedules.side(self.progress(epoch, index), self.first_side, self.side)
 
-    def after(self, epochs: int, steps: int = 0, taken: int | None = None) -> Iterator[Step]:
-        """The steps that are left after so many whole epochs and `steps` steps of the next one, which took the first
-        `taken` pictures of their epoch; None: as many as in this plan. (Older versions divided the last pictures of an
-        epoch otherwise.)"""
-        taken = self.pictures_after(steps) if taken is None else taken
-        if steps == self.steps:
-            epochs, steps, taken = epochs + 1, 0, 0
+    def after(self, epochs: int, steps: int = 0) -> Iterator[Step]:
+        """The steps that are left after so many whole epochs and `steps` steps of the next one."""
         for epoch in range(epochs, self.epochs):
             order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.pictures)
             for index in range(steps, self.steps):
-                upto = self.pictures_after(index + 1)
-                batch, taken = order[taken:upto], upto
+                batch = order[self.pictures_after(index) : self.pictures_after(index + 1)]
                 own, places = world.own(batch), world.own(range(len(batch)))
                 side = self.side_at(epoch, index)
                 yield Step(epoch, index, self.progress(epoch, index), side, own, places, len(batch))
-            steps = taken = 0
+            steps = 0

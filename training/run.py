@@ -177,7 +177,7 @@ class Run:
         self._introduce()
         self.state.clock.start()
         self.files.write(stored.FILE, strict.dumps(vars(self.options)))
-        if not self.state.log and not self.state.step:
+        if not self.state.log and not self.state.steps_done:
             self.save_state()
         self._mend_exits()
         if self.state.log:
@@ -202,7 +202,7 @@ class Run:
         state = self.state
         return training_batches(
             self.data.train,
-            self.plan.after(state.epochs_done, state.step, state.sums.pictures),
+            self.plan.after(state.epochs_done, state.steps_done),
             seed=self.options.manualSeed,
             workers=self.options.nThreads,
             augmentation=self.augmentation,
@@ -212,10 +212,10 @@ class Run:
     def train(self, epoch: int) -> Result:
         """Train one epoch (counted from 0), or what a resumed run has left of it."""
         self.progress.epoch(epoch, "training")
-        left = islice(self.stop.awaiting(self.batches), self.plan.steps - self.state.step)
+        left = islice(self.stop.awaiting(self.batches), self.plan.steps - self.state.steps_done)
         with self.state.clock.on("training"):
             for step in self.trainer.steps(left, self.state.sums):
-                self.state.step = step.index + 1
+                self.state.steps_done = step.index + 1
                 self.progress.step(step.whole, self._result)
                 if self.agreement.due():
                     self.stop.check()
@@ -320,7 +320,7 @@ class Run:
         epoch, write all of them anew: the training state has the weights, the log the errors. The weights of an earlier
         epoch that did best are in no other file; then the user is only told."""
         state, name, kept = self.state, self.data.evaluated_name, self.state.kept_epoch()
-        current = kept == state.epochs_done and not state.step  # the state has the weights of that epoch
+        current = kept == state.epochs_done and not state.steps_done  # the state has the weights of that epoch
         if not kept or not (current or self.data.validates):
             return
         damage = world.broadcast(partial(self.files.damage, kept))

@@ -65,5 +65,5 @@ def side(progress: float, first: int, full: int) -> int:
     """The side of the pictures in pixels after a part `progress` of all steps: from `first` to `full` in steps of 8
     over the first half of the training, `full` from there on."""
     smaller = range(first, full, SIDE_STEP)
-    stage = int(progress / SMALL_PART * len(smaller))
-    return smaller[stage] if stage < len(smaller) else full
+    index = int(progress / SMALL_PART * len(smaller))
+    return smaller[index] if index < len(smaller) else full

@@ -30,8 +30,8 @@ class State:
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Nothing of the next epoch is done yet."""
-        self.step = 0  # steps done in this epoch
+        """Begin to count the steps, sums and seconds of another epoch."""
+        self.steps_done = 0  # of this epoch
         self.sums = Sums(len(self.trainer.network.exits), self.trainer.device)
         self.clock = Clock()
 
@@ -60,7 +60,7 @@ class State:
             "random": torch.get_rng_state(),
             "random_cuda": devices.generators(self.trainer.devices),
             "log": self.log,
-            "step": self.step,
+            "step": self.steps_done,
             "sums": self.sums.state(),
             "seconds": self.clock.seconds(),
         }
@@ -74,7 +74,7 @@ class State:
             if odd := networks.odd_values(weights):
                 raise ValueError(odd)
             self.trainer.network.load_state_dict(weights)
-            self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.step)
+            self.trainer.restore(saved["training"], self.epochs_done * plan.steps + self.steps_done)
             torch.set_rng_state(like(saved["random"], torch.get_rng_state(), "random"))
             own = devices.generators(self.trainer.devices)
             if len(saved["random_cuda"]) == len(own):
@@ -85,14 +85,15 @@ class State:
         if odd := saved.keys() - {*FIELDS, *ELSEWHERE, *FORMERLY}:
             raise ValueError(f"it has {', '.join(map(str, odd))}")
         columns = log_file.columns(self.trainer.network.exits, self.evaluated_name)
-        self.log, self.step = log_file.checked(saved["log"], columns), saved["step"]
+        self.log, self.steps_done = log_file.checked(saved["log"], columns), saved["step"]
         left = plan.epochs - len(self.log)
-        if left < 0 or not is_number(self.step, 0, plan.steps if left else 0, int):
-            raise ValueError(f"it is {len(self.log)} epochs and {self.step} steps into a run of {plan.epochs} epochs")
+        if left < 0 or not is_number(self.steps_done, 0, plan.steps if left else 0, int):
+            raise ValueError(
+                f"it is {len(self.log)} epochs and {self.steps_done} steps into a run of {plan.epochs} epochs"
+            )
         self.clock = Clock.restored(saved["seconds"])
         sums = like(saved["sums"], self.sums.state(), "sums")
-        full = min(self.step * plan.batch_size, plan.pictures)  # as in older versions: the last step took what was left
         done, wrong = sums["pictures"], sums["wrong"]
-        if done not in (plan.pictures_after(self.step), full) or not ((wrong >= 0) & (wrong <= done)).all():
-            raise ValueError(f"sums are not those of {self.step} steps")
+        if done != plan.pictures_after(self.steps_done) or not ((wrong >= 0) & (wrong <= done)).all():
+            raise ValueError(f"sums are not those of {self.steps_done} steps")
         self.sums.restore(sums)

@@ -193,9 +193,8 @@ class Trainer:
     def restore(self, state: dict[str, Any], steps: int) -> None:
         """Go on from what `state` gave after so many steps. Raises KeyError, TypeError or ValueError where it is not
         what this training would have given."""
-        saved = state["optimizers"] if "optimizers" in state else [state["optimizer"]]  # one, before there was Muon
         begun = steps > 0 and not self.scaler.is_enabled()  # a scaler may have skipped all of them
-        for number, (optimizer, momenta) in enumerate(zip(self.optimizers, saved, strict=True)):
+        for number, (optimizer, momenta) in enumerate(zip(self.optimizers, state["optimizers"], strict=True)):
             optimizers.restore(optimizer, momenta, f"optimizers.{number}", begun)
         own = self.scaler.state_dict()  # empty where there is none
         scaler = like(state["scaler"], own, "scaler")
