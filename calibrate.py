@@ -19,6 +19,7 @@ from datasets import catalog
 from models import names
 from options import rules
 from reports import destination
+from reports.destination import CALIBRATED, PLOT, POLICY, SWEEP
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from inference.saved import SavedModel
     from system.machine import Machine
 
-FILES = POLICY, SWEEP, PLOT = destination.CALIBRATED
 FEWEST = 50  # held-out pictures
 TOLERANCE = 1.0  # percentage points by which 16-bit arithmetic may move an error
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
 
     model = saved.find(options.model, folder, saved.LEARNT, options.save)
     check_choice(options, model)
-    out = target(options, model.folder)
+    out = out_folder(options, model.folder)
     devices.compute_in(options.cpuThreads)
     runs_on, macs = machine.choose(options.nGPU, options.precision), model.macs_to_exits
     costs = milliseconds(model, runs_on) if options.budgetMs else macs
@@ -76,7 +76,7 @@ def check_choice(options: Namespace, model: "SavedModel") -> None:
         raise UserError(f"{model.folder}/ was trained on {trained_on}, not on {options.data}; give {trained_on}")
 
 
-def target(options: Namespace, run: Path) -> Path:
+def out_folder(options: Namespace, run: Path) -> Path:
     """The folder to write into, which is that of the run, unless the options say otherwise. Raises UserError where it
     is none, or cannot be written into."""
     out = Path(options.out or run)
@@ -86,7 +86,7 @@ def target(options: Namespace, run: Path) -> Path:
         raise UserError(
             f"--out {out} is the folder of another run, or a bundle; give another, or drop --out, to write into {run}/"
         )
-    for name in FILES:
+    for name in CALIBRATED:
         check_target(out / name)
     return out
 
@@ -169,9 +169,8 @@ def milliseconds(model: "SavedModel", runs_on: "Machine") -> list[float]:
     """How many milliseconds the standalone model of each exit takes for one picture, in the median."""
     from inference import asking, latency, saved
 
-    device = runs_on.device
-    exits = [asking.ready(saved.standalone(model, position), [device]) for position in model.files]
-    return [one.median for one in latency.latencies(exits, model.sizing.side, device, runs_on.dtype)]
+    exits = [asking.ready(saved.standalone(model, position), [runs_on.device]) for position in model.files]
+    return [one.median for one in latency.latencies(exits, model.sizing.side, runs_on)]
 
 
 def check_split(held: "Answered", model: "SavedModel") -> None:

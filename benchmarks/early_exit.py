@@ -66,7 +66,7 @@ def last_exit(images: Tensor, size: int) -> Case:
 
 def by_earlyon(policy: Policy, images: Tensor, size: int) -> Case:
     """The pictures in batches of a size, routed by earlyon."""
-    normalise, network = asking.parts(load(), ON_CPU.device)
+    normalise, network = asking.ready(load(), ON_CPU.devices)
     return each(earlyon.router(normalise, network, policy, size == 1), images, size)
 
 

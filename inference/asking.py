@@ -13,8 +13,7 @@ from inference import evaluation
 from inference.combining import Ensemble, Mirrored
 from inference.saved import SavedModel
 from models import metrics
-from models.multiexit import MultiExit
-from system.errors import UserError
+from system.errors import UserError, memory_for
 from system.machine import Machine
 from system.output import printable
 
@@ -53,7 +52,10 @@ def collect(
     Raises UserError where an exit answers with numbers that are not finite.
     """
     network = ready(model, machine.devices, mirror, ensemble)
-    logits, targets = evaluation.collect(network, under_a_bar(pictures), machine.device, machine.dtype)
+    with memory_for("while asking the network", "a shallower exit needs less, and --nGPU 0 none of a GPU's"):
+        answers = evaluation.logits_of(network, under_a_bar(pictures), machine.device, machine.dtype)
+        by_batch, targets = zip(*answers, strict=True)
+        logits, targets = [torch.cat(batches) for batches in zip(*by_batch, strict=True)], torch.cat(targets)
     told = ["the ensemble"] if ensemble else [f"exit {position}" for position in model.files]
     for name, of_exit in zip(told, logits, strict=True):
         metrics.check_finite(of_exit, name)
@@ -76,10 +78,3 @@ def ready(
     whole = evaluation.ready(model.network, model.normalise, devices)
     whole = Mirrored(whole) if mirror else whole
     return Ensemble(whole) if ensemble else whole
-
-
-def parts(model: SavedModel, device: torch.device) -> tuple[nn.Module, MultiExit]:
-    """What normalises N×side×side×3 uint8 pictures, and the network, made fast for evaluation, that can be run on them
-    exit by exit; both on a device."""
-    normalise, network = evaluation.ready(model.network, model.normalise, [device])
-    return normalise, network

@@ -21,11 +21,11 @@ def measure(
 ) -> Card:
     """The card of a model: how well it answers, from the logits of each exit, N×classes, and the N targets of all test
     pictures of `data`; how fast it is, on the first device."""
-    device, dtype = machine.device, machine.dtype
+    device = machine.device
     answers = [quality(z, targets) for z in logits]
     costs = [_cost(model, position, mirror) for position in model.files]
     optimal = pareto([(c["macs"], a["error_percent"]) for c, a in zip(costs, answers, strict=True)])
-    speeds = _speeds([saved.standalone(model, position) for position in model.files], device, dtype, mirror)
+    speeds = _speeds([saved.standalone(model, position) for position in model.files], machine, mirror)
     return Card(
         network=model.header["name"],
         data=data,
@@ -64,13 +64,11 @@ def _cost(model: SavedModel, position: int, mirror: bool) -> dict[str, Any]:
     }
 
 
-def _speeds(
-    alone: Sequence[SavedModel], device: torch.device, dtype: torch.dtype | None, mirror: bool
-) -> list[dict[str, float]]:
+def _speeds(alone: Sequence[SavedModel], machine: Machine, mirror: bool) -> list[dict[str, float]]:
     """The fields of each exit's card that are times, of its standalone model; the exits take turns."""
-    models, side = [asking.ready(model, [device], mirror) for model in alone], alone[0].sizing.side
-    one_by_one = latency.latencies(models, side, device, dtype)
-    in_batches = latency.throughputs(models, side, device, dtype)
+    models, side = [asking.ready(model, [machine.device], mirror) for model in alone], alone[0].sizing.side
+    one_by_one = latency.latencies(models, side, machine)
+    in_batches = latency.throughputs(models, side, machine)
     return [
         {"latency_median_ms": one.median, "latency_p95_ms": one.p95, "pictures_per_second": rate}
         for one, rate in zip(one_by_one, in_batches, strict=True)

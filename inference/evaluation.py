@@ -14,7 +14,6 @@ from models.multiexit import MultiExit
 from system import world
 from system.arithmetic import autocast
 from system.devices import place
-from system.errors import memory_for
 
 BATCH = 250
 
@@ -88,16 +87,3 @@ def evaluate(
     for logits, targets in logits_of(model, batches, device, dtype):
         sums.add(multiway_loss(logits, targets, weights)[0], logits, targets)
     return sums.total().result()
-
-
-def collect(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> tuple[list[Tensor], Tensor]:
-    """The logits of each exit, each N×classes, and the N targets of all pictures, on the device, for what has to see
-    them together; the arguments are those of `logits_of`."""
-    with memory_for("while asking the network", "a shallower exit needs less, and --nGPU 0 none of a GPU's"):
-        logits, targets = zip(*logits_of(model, batches, device, dtype), strict=True)
-        return [torch.cat(batch) for batch in zip(*logits, strict=True)], torch.cat(targets)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.evaluation import batch_size
-from system.arithmetic import autocast
+from system.machine import Machine
 
 PASSES = 60  # of one picture; 95 % of them are 57
 WARM_UP = 20  # passes: the processor's clock rises, memory is found, GPU kernels are chosen
@@ -22,7 +22,7 @@ Asked = Callable[[Tensor], object]  # about N×side×side×3 uint8 pictures on t
 
 
 class Latency(NamedTuple):
-    """Milliseconds from the bytes of one picture to the host's logits: their mean, their median, and what 95 of 100
+    """Milliseconds from the bytes of one picture to an answer on the host: their mean, their median, and what 95 of 100
     pictures stay below."""
 
     mean: float
@@ -50,21 +50,17 @@ def in_turns(contenders: Sequence[Asked], inputs: Sequence[Tensor], warm_up: int
     return [taken[-len(inputs) :] for taken in seconds]
 
 
-def latencies(
-    models: Sequence[nn.Module], side: int, device: torch.device, dtype: torch.dtype | None = None
-) -> list[Latency]:
-    """The latency of each of some models that take 1×side×side×3 uint8 and compute in `dtype` (None: float32), over
-    `PASSES` in which they take turns."""
-    return [of(taken) for taken in _seconds(models, (1, side, side, 3), WARM_UP, PASSES, device, dtype)]
+def latencies(models: Sequence[nn.Module], side: int, machine: Machine) -> list[Latency]:
+    """The latency of each of some models that take 1×side×side×3 uint8, on the machine's first device, over `PASSES` in
+    which they take turns."""
+    return [of(taken) for taken in _seconds(models, (1, side, side, 3), WARM_UP, PASSES, machine)]
 
 
-def throughputs(
-    models: Sequence[nn.Module], side: int, device: torch.device, dtype: torch.dtype | None = None
-) -> list[float]:
+def throughputs(models: Sequence[nn.Module], side: int, machine: Machine) -> list[float]:
     """The pictures per second of each of some models in batches of `BATCH`, or of fewer if they are large, from their
-    bytes to the host's logits; the median of some batches, in which they take turns."""
+    bytes to logits on the host; the median of some batches, in which they take turns."""
     shape = (timed_batch_size(side), side, side, 3)
-    seconds = _seconds(models, shape, BATCH_WARM_UP, BATCH_PASSES, device, dtype)
+    seconds = _seconds(models, shape, BATCH_WARM_UP, BATCH_PASSES, machine)
     return [shape[0] / statistics.median(taken) for taken in seconds]
 
 
@@ -76,19 +72,14 @@ def timed_batch_size(side: int) -> int:
 
 @torch.inference_mode()
 def _seconds(
-    models: Sequence[nn.Module],
-    shape: tuple[int, ...],
-    warm_up: int,
-    passes: int,
-    device: torch.device,
-    dtype: torch.dtype | None,
+    models: Sequence[nn.Module], shape: tuple[int, ...], warm_up: int, passes: int, machine: Machine
 ) -> list[list[float]]:
     """The seconds that each model takes for each of `passes` over pictures of this shape, after some that are not
     counted."""
 
     def ask(model: nn.Module, pictures: Tensor) -> None:
-        with autocast(device, dtype):
-            model(pictures.to(device))[-1].cpu()  # waits for the device
+        with machine.autocast():
+            model(pictures.to(machine.device))[-1].cpu()  # waits for the device
 
     asked = [partial(ask, model) for model in models]
     return in_turns(asked, [torch.zeros(shape, dtype=torch.uint8)] * passes, warm_up)

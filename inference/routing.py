@@ -42,7 +42,7 @@ def router(model: SavedModel, rule: Rule, machine: Machine, compiled: bool = Fal
 
 def answers(model: SavedModel, rule: Rule, machine: Machine) -> Answers:
     """What N×side×side×3 uint8 pictures that leave by a rule are told, on the machine's first device."""
-    normalise, network = asking.parts(model, machine.device)
+    normalise, network = asking.ready(model, [machine.device])
 
     @torch.inference_mode()
     def ask(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,10 +72,10 @@ def _networks(model: SavedModel, device: torch.device, compiled: bool) -> tuple[
     Only the latter is compiled, because the way into compiled code takes longer than it saves for one picture. Segments
     and heads are compiled each by itself, for any size of a batch from two on, and no code is made for one picture.
     """
-    normalise, network = asking.parts(model, device)
+    normalise, network = asking.ready(model, [device])
     if not compiled:
         return normalise, network, network
-    _, several = asking.parts(model, device)
+    _, several = asking.ready(model, [device])
     parts = [*several.segments, *several.heads.values()]
     torch._dynamo.config.recompile_limit += GRAPHS * len(parts)  # parts of all networks share it
     for part in parts:

@@ -14,9 +14,9 @@ import calibrate
 import main
 import test as program
 from datasets import catalog, digits, splits
-from examples import CPU, write_pictures
+from examples import ON_CPU, write_pictures
 from formats import exit_file
-from inference import asking, early_exit, evaluation, latency, policies, routing, saved
+from inference import asking, early_exit, latency, policies, routing, saved
 from inference.latency import Latency
 from models import names
 from programs import assert_one_line_error, script
@@ -75,7 +75,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     held = splits.held_out(catalog.find("DIGITS", Path()), 300)
     assert held.images.equal(data.evaluated.images)
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
-    logits, targets = evaluation.collect(asking.ready(model, CPU), held.batches(250), CPU[0])
+    logits, targets = asking.collect(model, held, ON_CPU)
     policy = policies.read(folder / "policy.json")
     figures = early_exit.simulate(logits, policy).figures(targets, model.macs_to_exits)
     assert figures == {name: getattr(policy, name) for name in figures}
@@ -95,7 +95,7 @@ def test_test_py_routes_by_a_policy(calibrated):
     assert "against exit 14, the policy is" in process.stdout
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
     pictures = digits.load(None, "test")
-    logits, targets = evaluation.collect(asking.ready(model, CPU), pictures.batches(128), CPU[0])
+    logits, targets = asking.collect(model, pictures, ON_CPU)
     simulated = early_exit.simulate(logits, policies.read(folder / "policy.json"))
     wrong = (simulated.classes != targets).sum().item()
     assert abs(float(first.split()[1]) - 100 * wrong / 360) < 0.3  # one picture may lie within rounding of a threshold

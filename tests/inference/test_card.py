@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 import opts
 import test as program
 from datasets import digits
-from examples import CPU, network, write_pictures
+from examples import CPU, ON_CPU, network, write_pictures
 from formats import exit_file
 from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
@@ -146,13 +146,14 @@ def test_a_mirrored_model_averages_the_logits_of_both_sides():
     assert both.exp().sum(1) == pytest.approx(torch.ones(5))
 
 
-def test_logits_are_collected_in_the_order_of_the_pictures():
+def test_logits_come_in_the_order_of_the_pictures():
     model = evaluation.ready(network(), torch.nn.Identity(), CPU)
     batches = [(torch.randn(n, 3, 32, 32), torch.arange(n)) for n in (4, 4, 3)]
-    logits, targets = evaluation.collect(model, batches, CPU[0])
-    assert targets.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2]
+    by_batch, targets = zip(*evaluation.logits_of(model, batches, CPU[0]), strict=True)
+    assert [count.tolist() for count in targets] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2]]
     with torch.inference_mode():
-        assert logits[1].equal(torch.cat([model(images)[1] for images, _ in batches]))
+        assert all(found[1].equal(model(images)[1]) for found, (images, _) in zip(by_batch, batches, strict=True))
+    logits, targets = map(torch.cat, zip(*by_batch, strict=True)), torch.cat(targets)
     errors = evaluation.evaluate(model, batches, (1.0,) * 3, CPU[0]).errors
     assert errors == tuple(metrics.top_error(z, targets) for z in logits)
 
@@ -174,8 +175,8 @@ def test_times_are_measured(monkeypatch):
             return [torch.zeros(len(images), 10)]
 
     models = [Slow(4), Slow(5)]
-    assert latencies(models, 32, CPU[0]) == [pytest.approx((time,) * 3) for time in (4, 5)]
-    assert throughputs(models, 32, CPU[0]) == pytest.approx([250, 200])
+    assert latencies(models, 32, ON_CPU) == [pytest.approx((time,) * 3) for time in (4, 5)]
+    assert throughputs(models, 32, ON_CPU) == pytest.approx([250, 200])
     assert sizes == {1, 128}
     assert [timed_batch_size(side) for side in (32, 64, 224)] == [128, 32, 16]
 

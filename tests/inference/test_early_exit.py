@@ -21,7 +21,7 @@ from system.machine import Machine
 def trained(validated):
     """The network of a small trained run, the normalised test pictures of DIGITS, the logits of each exit, targets."""
     model = saved.load({p: validated[1] / f"exit-{p}.safetensors" for p in EXITS})
-    normalise, quick = asking.parts(model, *CPU)
+    normalise, quick = asking.ready(model, CPU)
     pictures = digits.load(None, "test")
     with torch.inference_mode():
         images = normalise(pictures.images)

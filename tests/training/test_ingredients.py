@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 
 import main
 from datasets import digits
-from examples import CPU
+from examples import ON_CPU
 from formats import exit_file, log_file
-from inference import asking, evaluation, saved
+from inference import asking, saved
 from programs import script
 from runs import SMALL, exit_files, last_state, stopped, uninterrupted_run
 from training.run import Run
@@ -52,7 +52,7 @@ def test_a_run_with_exits_that_learn_nothing_resumes_to_the_same_bits(weights, o
 def test_the_test_loss_is_that_of_plain_targets_without_a_teacher(uninterrupted):
     """Whatever the training makes smaller, so that runs of all recipes compare."""
     model = saved.load({p: uninterrupted / FOLDER / f"exit-{p}.safetensors" for p in (5, 9, 14)})
-    logits, targets = evaluation.collect(asking.ready(model, CPU), digits.load(None, "test").batches(128), CPU[0])
+    logits, targets = asking.collect(model, digits.load(None, "test"), ON_CPU)
     losses = [torch.nn.functional.cross_entropy(z, targets).item() for z in logits]
     assert log_file.read(uninterrupted / FOLDER)[-1]["test_loss"] == pytest.approx(sum(losses), rel=1e-4)
 
