@@ -48,8 +48,7 @@ class RunFiles:
 
     @world.first_only
     def write(self, name: str, content: bytes) -> None:
-        """Write one of the other files. The log has the rows of all epochs each time, so that none is missing or there
-        twice after a resume."""
+        """Write a file that is neither a training state nor an exit's: options, log, curves, page."""
         self._write(self.folder / name, content)
 
     @world.first_only
@@ -86,7 +85,7 @@ class RunFiles:
 
     @world.first_only
     def write_errors(self, network: MultiExit, errors: Sequence[float]) -> None:
-        """Write the models that `read_exits` gave anew, with other errors in their headers."""
+        """Write the exit files once more, from the network of `read_exits`, with other errors in their headers."""
         header = exit_file.read_header(next(iter(self.exits.values())))
         self.write_exits(network, header, errors)
 

@@ -75,7 +75,7 @@ def check_exit_file(target: Path, position: int) -> None:
     from formats import exit_file
 
     if exit_file.position_of(target) != position:
-        raise UserError(f"--to {target}: the exit is {position}; give a folder and exit-{position}.safetensors")
+        raise UserError(f"--to {target}: the exit is {position}; give a folder and {names.exit_name(position)}")
     if target.exists():
         raise UserError(f"{target} is there already, and no exit file is replaced by another; give another folder")
 
@@ -94,7 +94,7 @@ def made(
 ) -> "tuple[bytes | dict[str, bytes], Answers]":
     """What the options ask for: the content of a file, or of each file of a folder by its name; and what that answers
     to pictures."""
-    from inference import bundle, conditional, early_exit, exported, saved
+    from inference import bundle, conditional, early_exit, exported, exporting, saved
 
     if target.suffix == names.EXIT_SUFFIX:
         content, small = saved.halved(model)
@@ -105,13 +105,13 @@ def made(
     if policy:
         content = conditional.write(model, policy, options.half)
     elif options.int8:
-        with exported.packages():
+        with exporting.packages():
             from inference import quantised  # imports onnx
 
         images = quantised.training_pictures(model, options.data, Path(options.dataDir))
-        content = quantised.int8(exported.write(model, target.suffix), images)
+        content = quantised.int8(exporting.write(model, target.suffix), images)
     else:
-        content = exported.write(model, target.suffix, options.half)
+        content = exporting.write(model, target.suffix, options.half)
     return content, exported.runnable(content, target).answers
 
 

@@ -325,7 +325,7 @@ def _of_file(path: Path, given: Mapping[str, Any], goes_on: bool) -> dict[str, A
     do not follow from others, so that the command line can change those others."""
     if not goes_on:
         return stored.given(path, MAIN, given, stated)
-    told = stored.given(path, MAIN, given, dict)
+    told = stored.given(path, MAIN, given, dict)  # `dict` keeps all of them
     return {name: value for name, value in told.items() if name != "save" or not stored.is_record(path)}
 
 

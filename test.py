@@ -75,7 +75,7 @@ def chosen_policy(options: Namespace, model: "SavedModel") -> "Policy | None":
     belong to the network is named on standard error, and left out."""
     from inference import policies, saved
 
-    file = Path(options.policy) if options.policy else model.folder / policies.FILE
+    file = Path(options.policy) if options.policy else model.folder / destination.POLICY
     drawn = options.exit == ALL and options.plot and not options.mirror and file.exists()
     if not options.policy and not drawn:
         return None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.early_exit import BATCH, ON_CPU, RUN, TURN, each, fitted, halves, load
 from benchmarks.timing import Case, interleaved, machine
-from inference import bundle, conditional, exported, routing, saved
+from inference import bundle, conditional, exported, exporting, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import table
@@ -33,7 +33,7 @@ def write(folder: Path, model: SavedModel, policy: Policy) -> None:
         (folder / BUNDLE / name).write_bytes(content)
     for position in policy.positions:
         alone = saved.load({position: model.files[position]})
-        (folder / OWN.format(position)).write_bytes(exported.write(alone, ".onnx"))
+        (folder / OWN.format(position)).write_bytes(exporting.write(alone, ".onnx"))
 
 
 def case(path: Path, images: Tensor, size: int) -> Case:

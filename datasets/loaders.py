@@ -13,11 +13,14 @@ from datasets.pictures import Pictures
 from datasets.transforms import Augmentation, augment, shrink
 from system.workers import crew
 
-# Streams of random numbers are told apart by what follows the seed of the run (a number that is missing counts as 0):
-# [epoch, 0] is the order of an epoch (training/plan.py), [epoch, index + 1] how the pictures of a step are varied; in
-# place of an epoch, of which no run has as many, there may be these two, and SHARES in training/mixing.py, where the
-# first step and the measured statistics share a stream. (Dropout of several processes, `world.draw_apart`, has a
-# generator of another kind.)
+# Streams of random numbers are told apart by what follows the seed of the run; a number that is missing counts as 0:
+#   [epoch, 0]              the order of an epoch                  training/plan.py
+#   [epoch, index + 1]      how the pictures of a step are varied
+#   [FLIPS]                 which pictures are mirrored first
+#   [SAMPLE]                how `varied_sample` varies its own
+#   [SHARES, epoch, index]  mixup (those of statistics: [SHARES])  training/mixing.py
+# FLIPS, SAMPLE and SHARES stand in place of an epoch, and no run has as many. (What several processes draw on their
+# own, `world.draw_apart`, is of generators of another kind.)
 FLIPS, SAMPLE = 2**32 - 1, 2**32 - 2
 
 

@@ -130,7 +130,7 @@ def held_out(found: Found, val_size: int) -> Pictures:
     return _read(found, split, balanced_order(split.targets)[-val_size:]).without_margin()
 
 
-def some(found: Found, count: int) -> Pictures:
+def some_for_training(found: Found, count: int) -> Pictures:
     """Of the order of the training pictures in which `for_training` takes them, the first `count`, or as many as there
     are; no others are read.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from datasets.sizing import FITS, LEGAL_SIDES, SIDES
 from models.exits import MAX_DEPTH
-from models.names import EXIT_NAME, exit_files
+from models.names import EXIT_NAME, exit_files, exit_name
 from models.networks import odd_values
 from system import strict
 from system.errors import UserError, failures_as
@@ -85,7 +85,7 @@ def check_classes(classes: Sequence[str]) -> None:
 
 def path_in(folder: Path, position: int) -> Path:
     """The file of one exit's standalone model."""
-    return folder / f"exit-{position}.safetensors"
+    return folder / exit_name(position)
 
 
 def content(weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:

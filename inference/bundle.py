@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from inference import exported, policies
+from inference import exported, exporting, policies
 from inference.classifier import Answers, card_of
 from inference.exported import INPUT
 from inference.policies import Policy
 from inference.saved import SavedModel
 from models.folding import folded
+from reports.destination import POLICY
 from system import files, strict
 
 LOGITS = "logits"
@@ -35,27 +36,27 @@ class ToNextExit(nn.Module):
 
 
 def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
-    """The files of a bundle by name; `half` as for `exported.write`."""
+    """The files of a bundle by name; `half` as for `exporting.write`."""
     contents, x, taken = {}, exported.black(model.sizing, 2), INPUT
     for position, (segment, head) in zip(policy.positions, folded(model.network).by_exit(), strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
         first = [] if contents else [model.normalise]
         part = ToNextExit(nn.Sequential(*first, segment), head, last)
         if half:
-            exported.halve(part)
-        program, outputs = exported.program(part, x, any_number=True), [LOGITS] if last else [LOGITS, left]
+            exporting.halve(part)
+        program, outputs = exporting.program(part, x, any_number=True), [LOGITS] if last else [LOGITS, left]
         text = json.dumps({"model": policy.model, "position": position})
-        contents[f"segment-{position}.onnx"] = exported.as_onnx(program, [taken], outputs, text)
+        contents[f"segment-{position}.onnx"] = exporting.as_onnx(program, [taken], outputs, text)
         with torch.no_grad():
             x, taken = part(x)[-1], left
     about = {**card_of(model.header), "model": policy.model, "files": list(contents)}
     contents["card.json"] = strict.dumps(about)
-    return {**contents, policies.FILE: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
+    return {**contents, POLICY: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 
 
 def answers(contents: Mapping[str, bytes]) -> Answers:
     """What the router of a bundle says about N pictures, from the contents of its files."""
-    with exported.packages(), files.temporary_folder() as folder:
+    with exporting.packages(), files.temporary_folder() as folder:
         from inference.bundle_run import Router  # imports onnxruntime
 
         for name, content in contents.items():

@@ -226,9 +226,9 @@ def make_policy(goal: Goal, held: Answered, network: MultiExit, macs: Sequence[i
 
 
 def sweep(held: Answered, policy: Policy, macs: Sequence[int]) -> list[dict[str, float | None]]:
-    """A row for each exit alone, then one for each of `POINTS` thresholds in place of the policy's, from the cheapest
-    to the dearest; for a policy of MSDNet's protocol then one for each of as many ratios of its shares. Errors are in
-    percent, `macs` for one picture on average.
+    """A row for each exit alone, then one for each of up to `POINTS` thresholds in place of the policy's, from the
+    cheapest to the dearest; for a policy of MSDNet's protocol then one for each of as many ratios of its shares. Errors
+    are in percent, `macs` for one picture on average.
 
     `mixture` is the error for the same multiply-adds of sending pictures to the two neighbouring exits at random, and
     `oracle` that of a policy which knows what is true (see `oracle`).

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from inference import exported
+from inference import exported, exporting
 from inference.classifier import POLICY, card_of
 from inference.early_exit import Rule
 from inference.exported import INPUT, OUTPUT, POSITION
@@ -51,10 +51,10 @@ class Conditional(nn.Module):
 
 
 def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
-    """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exported.write`."""
+    """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exporting.write`."""
     network = Conditional(folded(model.network), model.normalise, policy)
     if half:
-        exported.halve(network)
+        exporting.halve(network)
     text = json.dumps({**card_of(model.header), POLICY: asdict(policy)})
-    traced = exported.program(network, exported.black(model.sizing, 1), any_number=False)
-    return exported.as_onnx(traced, [INPUT], [OUTPUT, POSITION], text)
+    traced = exporting.program(network, exported.black(model.sizing, 1), any_number=False)
+    return exporting.as_onnx(traced, [INPUT], [OUTPUT, POSITION], text)

@@ -1,4 +1,4 @@
-"""One exit as a file that runs without this program: a .pt2 of torch.export, or an ONNX file.
+"""Files that run without this program: one exit as a .pt2 of torch.export or as an ONNX file; read, and run.
 
 Both take N×side×side×3 uint8 pictures, any N, and give N×classes probabilities; normalisation is inside, batch norms
 are folded. Both hold a card, as JSON under the name `CARD`: network, data set, classes, size of the input,
@@ -7,31 +7,26 @@ by one, and is read here, too.
 """
 
 import io
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor
 from torch.export.passes import move_to_device_pass
-from torch.nn.utils import parametrize
 
 from datasets.sizing import Sizing
 from formats.exit_file import HEADER_FIELDS, UNSAID
 from inference import archive
-from inference.classifier import POLICY, Classifier, Model, card_of
-from inference.saved import SavedModel
-from models.folding import folded
+from inference.classifier import POLICY, Model
 from system import devices, files, strict
 from system.devices import CPU
-from system.errors import UserError, failures_as, reason
+from system.errors import UserError, failures_as
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
@@ -48,80 +43,16 @@ def require_packages(path: Path, names: Sequence[str] = PACKAGES) -> None:
         raise UserError(f"{path}: ONNX needs {', '.join(missing)}; pip install -r requirements-export.txt")
 
 
-def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
-    """The last exit of a saved model as the content of a `.pt2` or `.onnx` file; with `half` its weights are kept in 16
-    bits, which halves the file, and widened to 32 when it runs."""
-    classifier = Classifier(folded(model.network), model.normalise, card_of(model.header))
-    if half:
-        halve(classifier)
-    text = json.dumps(classifier.card)
-    traced = program(classifier, black(model.sizing, 2), any_number=True)
-    return _as_pt2(traced, text) if suffix == ".pt2" else as_onnx(traced, [INPUT], [OUTPUT], text)
-
-
 def black(sizing: Sizing, count: int) -> Tensor:
     """So many pictures of a size, all of them black."""
     return torch.zeros(count, sizing.side, sizing.side, 3, dtype=torch.uint8)
-
-
-class _Widened(nn.Module):
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight.float()
-
-
-def halve(module: nn.Module) -> None:
-    """Keep the weights of convolutions and linear layers in 16 bits, in place; nearly all of a network is in them."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.weight = nn.Parameter(layer.weight.half(), requires_grad=False)
-            parametrize.register_parametrization(layer, "weight", _Widened(), unsafe=True)  # unsafe: of another type
-
-
-def program(module: nn.Module, example: Tensor, any_number: bool) -> ExportedProgram:
-    """A module of one input as a graph of operators, without a trace of where it was made. With `any_number` it takes
-    batches of any size; the example is then one of two or more, because 1 would be taken for a constant."""
-    shapes = ({0: Dim("N", min=1)},) if any_number else None
-    with torch.no_grad():
-        traced = torch.export.export(module.eval(), (example,), dynamic_shapes=shapes)
-    for node in traced.graph.nodes:
-        for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):  # paths of the machine, classes
-            node.meta.pop(name, None)
-    return traced
-
-
-def _as_pt2(program: ExportedProgram, text: str) -> bytes:
-    program.example_inputs = None  # they would be pickled
-    content = io.BytesIO()
-    with quiet():
-        torch.export.save(program, content, extra_files={CARD: text})
-    return content.getvalue()
-
-
-def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], text: str) -> bytes:
-    """A program as the content of an ONNX file, with these names for what goes in and comes out, and the text of a card
-    in its metadata."""
-    with quiet(), packages():
-        import onnx_ir
-
-        model = torch.onnx.export(
-            program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
-        ).model
-        for value in list(model.graph.initializers.values()):  # weights, all of them in the outermost graph
-            graphs = {use.node.graph for use in value.uses()}
-            if len(graphs) == 1 and model.graph not in graphs:  # runtimes optimise no branch around foreign weights
-                model.graph.initializers.pop(value.name)
-                graphs.pop().register_initializer(value)
-        for node in model.graph.all_nodes():
-            node.metadata_props.clear()  # names of files and classes of the exporter
-        model.metadata_props[CARD] = text
-        return onnx_ir.to_proto(model).SerializeToString()
 
 
 def read(path: Path, position: int | None, gpus: int | None) -> Model:
     """The classifier in a .pt2 or .onnx file. `position` is what exit it has to be (None: whichever it is), `gpus` as
     for `devices.choose`; ONNX files run on the CPU.
 
-    Raises UserError where the file is not one of `write`.
+    Raises UserError where the file is not one of `export.py`.
     """
     if path.suffix == ".onnx":
         require_packages(path, ("onnxruntime",))
@@ -219,17 +150,6 @@ def _card(text: str, path: Path) -> dict[str, Any]:
             "what pictures; export it anew, or run the run.py beside it"
         )
     return found
-
-
-def packages() -> AbstractContextManager[None]:
-    """While open, what the packages fail at that write ONNX files, whose versions may not fit together, is told in one
-    line. Raises UserError."""
-    return failures_as(
-        lambda error: (
-            f"no ONNX file could be made: {type(error).__name__}: {reason(error)}; versions of its packages "
-            "that fit together may help: pip install -U -r requirements-export.txt"
-        )
-    )
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from system.errors import UserError
 from system.output import printable
 from system.strict import is_number
 
-FILE = "policy.json"
 FORMAT, FORMAT_VERSION = "auxresnet-policy", 3  # version 1 had no protocol, version 2 another word for one
 MAX_BYTES = 1 << 20
 

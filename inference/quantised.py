@@ -11,7 +11,8 @@ from torch import Tensor
 
 from datasets import catalog, splits
 from inference import asking, evaluation
-from inference.exported import INPUT, packages, quiet
+from inference.exported import INPUT, quiet
+from inference.exporting import packages
 from inference.saved import SavedModel
 from system import files
 
@@ -20,7 +21,7 @@ PICTURES, BATCH = 512, 64
 
 def training_pictures(model: SavedModel, data: str, root: Path) -> Tensor:
     """Training pictures of all classes to measure ranges on, `PICTURES` or as many as there are, N×side×side×3."""
-    found = splits.some(catalog.find(data, root, extra=False, sizing=model.sizing), PICTURES)
+    found = splits.some_for_training(catalog.find(data, root, extra=False, sizing=model.sizing), PICTURES)
     asking.check_same_classes(model, found, data)
     return found.images
 

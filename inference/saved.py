@@ -169,7 +169,7 @@ def _load(files: dict[int, Path]) -> SavedModel:
     for position, path in files.items():
         header = exit_file.read_header(path)
         if header["position"] != position:
-            raise UserError(f"{path} holds exit {header['position']}; name it exit-{header['position']}.safetensors")
+            raise UserError(f"{path} holds exit {header['position']}; name it {names.exit_name(header['position'])}")
         configuration = _configuration(path, header)
         tensors = exit_file.read_weights(path, layout(configuration, len(header["classes"]), position))
         if any(name in weights and not torch.equal(weights[name], tensor) for name, tensor in tensors.items()):
@@ -205,7 +205,8 @@ def halved(model: SavedModel) -> tuple[bytes, SavedModel]:
 
 
 def standalone(model: SavedModel, *positions: int) -> SavedModel:
-    """The model of one or some of the exits by themselves, shallow to deep; its header stays that of the deepest."""
+    """The model of one or some of the exits by themselves, shallow to deep. Its header stays that of `model`: position
+    and error in it are not those of these exits."""
     if positions == tuple(model.files):  # it is that already
         return model
     state = {name: tensor for position in positions for name, tensor in model.network.exit_state(position).items()}

@@ -86,8 +86,7 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
     """
     confidence, right = _confidence(logits, targets)
     index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)  # bin m is ((m - 1) / bins, m / bins]
-    gaps = torch.zeros(bins, dtype=torch.float64, device=logits.device)
-    gaps.index_add_(0, index, right.double() - confidence)
+    gaps = torch.bincount(index, right.double() - confidence, minlength=bins)
     return 100 * gaps.abs().sum().item() / len(targets)
 
 

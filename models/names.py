@@ -11,7 +11,7 @@ from system.errors import UsageError
 
 MAX_WIDEN = 100
 EXIT_SUFFIX = ".safetensors"
-EXIT_GLOB = f"exit-*{EXIT_SUFFIX}"  # what the exit files in a run's folder are called
+EXIT_GLOB = f"exit-*{EXIT_SUFFIX}"  # what the exit files in a run's folder are called, by `exit_name`
 EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those that the glob finds are exit files
 NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
     "depth": "depth",
@@ -49,9 +49,9 @@ class Configuration:
     def name(self) -> str:
         """The published form, such as `AuxResNet-26-2/10`; dropout shows without its rate, exits by their number."""
         plain = len(self.exits) == 1
-        stem = f"ResNet-{self.depth}" if plain else f"AuxResNet-{self.depth}-{len(self.exits)}"
+        base = f"ResNet-{self.depth}" if plain else f"AuxResNet-{self.depth}-{len(self.exits)}"
         widen = f"/{self.widen}" if self.widen > 1 else ""
-        return stem + widen + ("-dropout" if self.dropout else "")
+        return base + widen + ("-dropout" if self.dropout else "")
 
 
 def configure(
@@ -125,6 +125,11 @@ def run_folder(dataset: str, configuration: Configuration) -> str:
     if configuration.shortcut != usual.shortcut:
         parts += ["shortcut", configuration.shortcut]
     return "-".join(parts)
+
+
+def exit_name(position: int) -> str:
+    """What the file of an exit is called."""
+    return f"exit-{position}{EXIT_SUFFIX}"
 
 
 def exit_files(folder: Path) -> Iterator[Path]:

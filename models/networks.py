@@ -1,6 +1,6 @@
 """Networks by their configuration: built, laid out without memory, rebuilt from saved weights, and what they cost.
 
-A new trunk is one file beside `preresnet.py`, its form of name in `names.py`, and its place in `build`.
+What a new trunk takes is in `docs/extending.md`.
 """
 
 import itertools

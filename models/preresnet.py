@@ -30,6 +30,7 @@ class PadShortcut(nn.Module):
         self.stride, self.extra = stride, extra
 
     def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W -> N×(C + extra)×H/stride×W/stride."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
 

@@ -1,7 +1,7 @@
 """What options may not be together, though each of them is legal alone, by program.
 
-Each raises UsageError, which names the options, what they are, and what to give instead. (Those called `against_…` give
-what to say, or None.)
+Each check raises UsageError, which names the options, what they are, and what to give instead. (Those called
+`against_…` give what to say, or None.)
 """
 
 import argparse

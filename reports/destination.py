@@ -7,14 +7,14 @@ from models.names import EXIT_GLOB
 from system import files
 from system.errors import UserError
 
-CALIBRATED = ("policy.json", "adaptive.csv", "adaptive.png")  # what calibrate.py leaves
+CALIBRATED = POLICY, SWEEP, PLOT = "policy.json", "adaptive.csv", "adaptive.png"  # what calibrate.py leaves
 # Files that would be missed; the folder of a run, even before its first test, or of a bundle, is known by others in it.
 KEPT = {
     "a record of the run": (
         ("opt.json", "log.csv", "README.md", "curves.png", *CALIBRATED),
         (EXIT_GLOB, "opt.json", "latest.pt"),
     ),
-    "a part of the bundle": (("card.json", "policy.json", "run.py"), ("segment-*.onnx",)),
+    "a part of the bundle": (("card.json", POLICY, "run.py"), ("segment-*.onnx",)),
 }
 PLOTTED = b"Matplotlib"  # among the first bytes of every plot
 

@@ -69,8 +69,8 @@ def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configur
     lines = []
     for position, header in headers.items():
         price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
-        file = exit_file.path_in(Path(), position).name
-        cells = (position, f"{price.parameters:,}", f"{price.macs:,}", percent(header["error"]), file)
+        error, file = percent(header["error"]), names.exit_name(position)
+        cells = (position, f"{price.parameters:,}", f"{price.macs:,}", error, file)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"
     return "\n".join([title, "|---:|---:|---:|---:|---|", *lines])

@@ -149,7 +149,7 @@ def empty(title: str, xlabel: str, size: tuple[float, float]) -> "tuple[Figure, 
 
 
 def against_macs(title: str, xlabel: str) -> "tuple[Figure, Axes]":
-    """The same for errors against multiply-adds."""
+    """A figure and its axes, empty, for errors against multiply-adds."""
     from matplotlib.ticker import EngFormatter
 
     figure, axes = empty(title, xlabel, (8.0, 5.0))

@@ -12,7 +12,7 @@ from system.errors import UserError, reason
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-LEARNT = re.compile(r"(?P<pictures>train|test|validation)_(?P<what>loss|error)(?P<exit>_\d+)?")
+COLUMN = re.compile(r"(?P<pictures>train|test|validation)_(?P<what>loss|error)(?P<exit>_\d+)?")
 NEVER = 10**9  # seconds between the writer's own looks at whether something is to be written; it is told
 
 
@@ -26,8 +26,8 @@ def require_package() -> None:
 
 def tag(column: str) -> str:
     """What a column of the log is called in TensorBoard: `test_error_19` → `error/test_19`."""
-    if learnt := LEARNT.fullmatch(column):
-        return f"{learnt['what']}/{learnt['pictures']}{learnt['exit'] or ''}"
+    if found := COLUMN.fullmatch(column):
+        return f"{found['what']}/{found['pictures']}{found['exit'] or ''}"
     what, _, part = column.partition("_")
     return f"seconds/{part or 'all'}" if what == "seconds" else column
 

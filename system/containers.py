@@ -8,8 +8,8 @@ OWN = Path("/proc/self/cgroup")
 
 
 def groups(controller: str) -> Iterator[Path]:
-    """The groups that this process is in, from the innermost out: those of version 2, and those of version 1 that
-    limit this. Not every one of them is there; a container sees those within itself."""
+    """The groups that this process is in, from the innermost out: those of version 2, and of version 1 those of this
+    controller. Not every one of them is there; a container sees those within itself."""
     try:
         lines = [line.split(":", 2) for line in OWN.read_text().splitlines()]
     except OSError:

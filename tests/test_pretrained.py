@@ -13,7 +13,7 @@ from inference import policies, saved
 from models import names
 from models.networks import cost
 from programs import PROJECT, script
-from reports import page
+from reports import destination, page
 from reports.tables import amount, exit_errors
 
 FOLDERS = published.runs()
@@ -56,14 +56,14 @@ def test_no_path_of_a_machine_is_in_them(folder):
         assert not [value for value in options.values() if isinstance(value, str) and value.startswith(("/", "~"))]
 
 
-POLICIES = [folder for folder in FOLDERS if (folder / policies.FILE).exists()]
+POLICIES = [folder for folder in FOLDERS if (folder / destination.POLICY).exists()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", POLICIES, ids=lambda folder: str(folder.relative_to(PROJECT)))
 def test_a_policy_is_at_hand_for_pictures_to_leave_early(folder):
-    assert "/" not in policies.read(folder / policies.FILE).dataset
-    given = ("--policy", policies.FILE, "--format", "csv", "--nGPU", "0")
+    assert "/" not in policies.read(folder / destination.POLICY).dataset
+    given = ("--policy", destination.POLICY, "--format", "csv", "--nGPU", "0")
     process = script("predict.py", folder, PROJECT / "docs" / "results.png", *given)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout.rpartition(",")[2]) in exit_file.files_in(folder)

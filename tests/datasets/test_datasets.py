@@ -122,10 +122,10 @@ def test_svhn_has_its_extra_pictures_unless_told(extra, count, tmp_path, monkeyp
 def test_some_training_pictures_are_the_first_that_are_trained_on(tmp_path, monkeypatch):
     make_svhn(tmp_path, monkeypatch)
     trained = splits.for_training(catalog.find("SVHN", tmp_path), None, 2).train.images
-    assert splits.some(catalog.find("SVHN", tmp_path), 3).images.equal(trained[:3])
-    assert len(splits.some(catalog.find("SVHN", tmp_path), 500)) == 10
+    assert splits.some_for_training(catalog.find("SVHN", tmp_path), 3).images.equal(trained[:3])
+    assert len(splits.some_for_training(catalog.find("SVHN", tmp_path), 500)) == 10
     (tmp_path / "extra_32x32.mat").unlink()
-    assert len(splits.some(catalog.find("SVHN", tmp_path, False), 500)) == 5
+    assert len(splits.some_for_training(catalog.find("SVHN", tmp_path, False), 500)) == 5
 
 
 def without_network(monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from examples import Trap
-from inference import archive, exported, saved
+from inference import archive, exported, exporting, saved
 from models import names, networks
 from system.errors import UserError
 
@@ -25,7 +25,7 @@ MODEL = archive.PROGRAM
 
 @pytest.fixture(scope="module")
 def content(finished):
-    return exported.write(saved.load({5: finished[1] / "exit-5.safetensors"}), ".pt2")
+    return exporting.write(saved.load({5: finished[1] / "exit-5.safetensors"}), ".pt2")
 
 
 def changed(content, edit, compression=zipfile.ZIP_STORED):
@@ -211,14 +211,14 @@ NETWORKS = [
 def test_networks_of_every_kind_are_read(finished, network, half, tmp_path):
     model = saved.load({5: finished[1] / "exit-5.safetensors"})
     model = replace(model, network=networks.build(network, 10))
-    assert exported.runnable(exported.write(model, ".pt2", half), tmp_path / "a.pt2").classes == tuple("0123456789")
+    assert exported.runnable(exporting.write(model, ".pt2", half), tmp_path / "a.pt2").classes == tuple("0123456789")
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_mutated_files_are_read_or_refused_by_name(finished, suffix, tmp_path, capfd):
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")
-    whole = exported.write(saved.load({5: finished[1] / "exit-5.safetensors"}), suffix)
+    whole = exporting.write(saved.load({5: finished[1] / "exit-5.safetensors"}), suffix)
     rng = np.random.default_rng(0)
     for index in range(60):
         mutant = bytearray(whole)
@@ -236,7 +236,7 @@ def test_mutated_files_are_read_or_refused_by_name(finished, suffix, tmp_path, c
 
 def saved_program(module, example, **extra):
     buffer = io.BytesIO()
-    program = exported.program(module, example, any_number=False)
+    program = exporting.program(module, example, any_number=False)
     program.example_inputs = None
     torch.export.save(program, buffer, extra_files={name: json.dumps(value) for name, value in extra.items()})
     return buffer.getvalue()
@@ -260,7 +260,7 @@ def test_packages_that_do_not_fit_together_are_told(monkeypatch):
     pytest.importorskip("onnx_ir")
     monkeypatch.setattr(torch.onnx, "export", broken)
     with pytest.raises(UserError, match=r"no ONNX file .*AttributeError: module 'ml_dtypes' .*: pip install -U -r req"):
-        exported.as_onnx(None, [], [], "")
+        exporting.as_onnx(None, [], [], "")
 
 
 def test_a_program_of_something_else_is_named(tmp_path):
