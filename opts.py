@@ -276,7 +276,7 @@ PLOT = _program(
 PREDICT = _program(
     "predict.py",
     "Tell the classes of pictures.",
-    "Example: python predict.py AuxResNet-56-5 cat.png",
+    "Example: python predict.py CIFAR10-AuxResNet-56-5 cat.png",
     rules.predicting,
 )
 CALIBRATE = _program(
