@@ -98,12 +98,13 @@ def content(weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
 def narrowed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an exit in about half the bytes: those of convolutions and linear layers, which are nearly all, in
     16 bits. `read_weights` widens them."""
-    return {name: tensor.half() if _may_be_narrow(tensor) else tensor for name, tensor in weights.items()}
+    return {name: tensor.to(_kept_as(tensor)[-1]) for name, tensor in weights.items()}
 
 
-def _may_be_narrow(tensor: Tensor) -> bool:
-    """Whether a tensor may be kept in 16 bits. Batch norms divide by theirs, and biases are few."""
-    return tensor.dtype == torch.float32 and tensor.ndim > 1
+def _kept_as(tensor: Tensor) -> tuple[torch.dtype, ...]:
+    """The types in which a tensor of a network may be kept, the smallest last. Biases and what batch norms have are few
+    numbers, which stay as they are."""
+    return (tensor.dtype, torch.float16) if tensor.dtype == torch.float32 and tensor.ndim > 1 else (tensor.dtype,)
 
 
 def _sealed(model: bytes) -> bytes:
@@ -191,7 +192,7 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         # Copies, because what is given lies in the file itself, into which others may write.
         weights = {name: file.get_tensor(name).clone() for name in expected}
     for name, tensor in expected.items():
-        kept, legal = weights[name].dtype, (tensor.dtype, *[torch.float16] * _may_be_narrow(tensor))
+        kept, legal = weights[name].dtype, _kept_as(tensor)
         if kept not in legal:
             raise UserError(f"{path}: {name} is of type {kept}, not {' or '.join(map(str, legal))}")
         weights[name] = weights[name].to(tensor.dtype)

@@ -257,7 +257,7 @@ class Run:
         row = log_file.row(epoch, exits, trained, name, result, rate, len(self.data.train), state.clock.seconds())
         state.log.append(row)
         state.begin_epoch()  # what follows takes time of the next one
-        self.files.write(log_file.FILE, tables.as_csv(state.log))
+        self.files.write(log_file.FILE, tables.as_csv(state.log))  # all rows: none is missing, or there twice
         self.save_state()
         if evaluated and state.kept_epoch() == state.epochs_done:
             self.files.write_exits(evaluated.network, self._header(), result.errors)
