@@ -93,7 +93,7 @@ def test_rows_that_name_a_network_and_its_epochs_have_its_error():
         header = exit_file.read_header(next(iter(exit_file.files_in(folder).values())))
         network, epochs = [header["dataset"].replace("CIFAR", "CIFAR-"), header["name"]], header["options"]["nEpochs"]
         of_it = [row for row in told if row[:2] == network and str(epochs) in row]
-        assert of_it or header["name"] == "AuxResNet-26-2", folder  # which has tables of its own
+        assert of_it or header["name"] in ("AuxResNet-26-2", "ResNet-26"), folder  # which have tables of their own
         *_, last = published.test_errors(folder).values()
         assert all(f"{last:.2f}" in row for row in of_it), of_it
 
