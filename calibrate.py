@@ -19,7 +19,6 @@ from datasets import catalog
 from models import names
 from options import rules
 from reports import destination
-from reports.destination import CALIBRATED, PLOT, POLICY, SWEEP
 from system.errors import UserError, one_line_errors
 from system.files import check_target, real, write
 
@@ -54,14 +53,14 @@ def main(argv: Sequence[str]) -> None:
     policy = calibration.make_policy(goal, held, model.network, macs, costs)
     rows = calibration.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
-    write(out / POLICY, policies.as_json(policy))
-    write(out / SWEEP, tables.as_csv(rows))
+    write(out / destination.POLICY, policies.as_json(policy))
+    write(out / destination.SWEEP, tables.as_csv(rows))
     try:
-        write(out / PLOT, adaptive.draw(title, rows, policy.macs, policy.error))
+        write(out / destination.PLOT, adaptive.draw(title, rows, policy.macs, policy.error))
     finally:  # the policy is there, too, where it cannot be drawn
         print(adaptive.describe(rows, policy.temperatures, policy.thresholds, policy.histogram))
         print(f"\n{adaptive.verdict(rows, policy.macs, policy.error, policy.pictures, policy.dataset)}")
-    print(f"written: {POLICY}, {SWEEP} and {PLOT} in {out}/")
+    print(f"written: {destination.POLICY}, {destination.SWEEP} and {destination.PLOT} in {out}/")
 
 
 def check_choice(options: Namespace, model: "SavedModel") -> None:
@@ -86,7 +85,7 @@ def out_folder(options: Namespace, run: Path) -> Path:
         raise UserError(
             f"--out {out} is the folder of another run, or a bundle; give another, or drop --out, to write into {run}/"
         )
-    for name in CALIBRATED:
+    for name in destination.CALIBRATED:
         check_target(out / name)
     return out
 

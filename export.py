@@ -83,10 +83,9 @@ def check_exit_file(target: Path, position: int) -> None:
 def answers_of(model: "SavedModel", rule: "Rule") -> "Answers":
     """What exits answer to pictures that leave by a rule, on the CPU, with batch norms folded, as in `predict.py`."""
     from inference import routing
-    from system.devices import CPU
-    from system.machine import Machine
+    from system.machine import ON_CPU
 
-    return routing.answers(model, rule, Machine([CPU], "float"))
+    return routing.answers(model, rule, ON_CPU)
 
 
 def made(

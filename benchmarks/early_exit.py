@@ -26,11 +26,9 @@ from inference import asking, calibration, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import amount, table
-from system import devices
-from system.machine import Machine
+from system.machine import ON_CPU
 
 RUN = Path(__file__).parent.parent / "pretrained" / "CIFAR10-AuxResNet-56-5"
-ON_CPU = Machine(devices.choose(0), "float")
 BATCH = 128
 TURN = {BATCH: 512, 1: 100}  # pictures that one turn of a case takes, by the size of their batches
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.early_exit import ON_CPU, RUN, halves, load
+from benchmarks.early_exit import RUN, halves, load
 from datasets.pictures import Pictures
 from formats import exit_file
 from inference import asking, calibration, early_exit
@@ -25,6 +25,7 @@ from inference.early_exit import Rule
 from models import metrics
 from options.values import PROTOCOLS
 from reports.tables import amount, table
+from system.machine import ON_CPU
 
 BUDGETS = (40e6, 50e6, 60e6, 80e6, 100e6)  # multiply-adds for one picture
 

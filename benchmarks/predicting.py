@@ -20,8 +20,7 @@ from benchmarks.timing import Case, interleaved, machine, timed
 from datasets.sizing import Sizing
 from formats import exit_file
 from inference import prediction, saved
-from system.devices import CPU
-from system.machine import Machine
+from system.machine import ON_CPU
 
 PICTURES = 2000
 
@@ -37,7 +36,7 @@ def written(folder: Path, side: int) -> list[str]:
 
 def case(what: str, exit: Path, paths: list[str]) -> Case:
     """`reading` the files, `classifying` the same pictures in memory, or `both`, as predict.py does it."""
-    model = prediction.of_saved(saved.load({exit_file.position_of(exit): exit}), Machine([CPU], "float"))
+    model = prediction.of_saved(saved.load({exit_file.position_of(exit): exit}), ON_CPU)
     images = [torch.from_numpy(np.stack(pictures)) for _, pictures in prediction.decoded_ahead(paths, model.sizing)]
     work = {
         "reading": lambda: list(prediction.decoded_ahead(paths, model.sizing)),

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.early_exit import BATCH, ON_CPU, RUN, TURN, each, fitted, halves, load
+from benchmarks.early_exit import BATCH, RUN, TURN, each, fitted, halves, load
 from benchmarks.timing import Case, interleaved, machine
 from inference import bundle, conditional, exported, exporting, routing, saved
 from inference.policies import Policy
 from inference.saved import SavedModel
 from reports.tables import table
+from system.machine import ON_CPU
 
 ONE, BUNDLE, OWN = "network.onnx", "bundle", "exit-{}.onnx"
 

@@ -26,7 +26,7 @@ from models import names
 from models.multiexit import MultiExit
 from models.networks import build
 from system.devices import CPU
-from system.machine import Machine
+from system.machine import ON_CPU
 
 PICTURES = 10_000
 
@@ -93,7 +93,7 @@ def main() -> None:
     print("\none picture at a time, each exit's model by itself:")
     models = standalone(name)
     quick = [evaluation.ready(model, Normalise(MEAN, STD), [CPU]) for model in models]
-    for model, one in zip(models, latencies(quick, SIDE, Machine([CPU], "float")), strict=True):
+    for model, one in zip(models, latencies(quick, SIDE, ON_CPU), strict=True):
         print(f"exit {model.exits[0]:4}  {one.median:6.2f} ms")
 
 

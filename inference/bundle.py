@@ -14,7 +14,7 @@ from inference.exported import INPUT
 from inference.policies import Policy
 from inference.saved import SavedModel
 from models.folding import folded
-from reports.destination import POLICY
+from reports import destination
 from system import files, strict
 
 LOGITS = "logits"
@@ -51,7 +51,7 @@ def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
             x, taken = part(x)[-1], left
     about = {**card_of(model.header), "model": policy.model, "files": list(contents)}
     contents["card.json"] = strict.dumps(about)
-    return {**contents, POLICY: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
+    return {**contents, destination.POLICY: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 
 
 def answers(contents: Mapping[str, bytes]) -> Answers:

@@ -30,6 +30,9 @@ class Machine(NamedTuple):
         return arithmetic.autocast(self.device, self.dtype)
 
 
+ON_CPU = Machine([devices.CPU], "float")
+
+
 def choose(count: int | None, precision: str) -> Machine:
     """The machine for `--nGPU count` and `--precision precision`. Where it does not compute that natively, it says so
     on standard error. Raises UserError as `devices.choose` does."""

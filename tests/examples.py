@@ -15,10 +15,8 @@ from inference import early_exit
 from inference.calibration import Answered
 from models import names, networks
 from runs import NAME
-from system.machine import Machine
 
 CPU = [torch.device("cpu")]
-ON_CPU = Machine(CPU, "float")
 MACS = [10, 25, 40]  # to three exits, in no unit
 NORMALISE = Normalise((128.0,) * 3, (64.0,) * 3)
 

@@ -14,7 +14,7 @@ import calibrate
 import main
 import test as program
 from datasets import catalog, digits, splits
-from examples import ON_CPU, write_pictures
+from examples import write_pictures
 from formats import exit_file
 from inference import asking, early_exit, latency, policies, routing, saved
 from inference.latency import Latency
@@ -24,6 +24,7 @@ from reports import adaptive
 from runs import EXITS, FOLDER, NAME, SMALL
 from system import arithmetic
 from system.errors import UserError
+from system.machine import ON_CPU
 
 pytestmark = pytest.mark.slow
 

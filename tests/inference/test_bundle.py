@@ -15,11 +15,11 @@ from PIL import Image
 
 from datasets import sizing
 from datasets.decoding import decode_one
-from examples import CPU, bomb, early_answers
+from examples import bomb, early_answers
 from inference import exported, policies, routing, saved
 from runs import EXITS, NAME
 from system.errors import UserError
-from system.machine import Machine
+from system.machine import ON_CPU
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def test_a_bundle_routes_batches_without_this_program(early_files, early_model, 
     process = stranger(early_files[1], *paths)
     assert (process.returncode, process.stderr) == (0, "")
     rows = [re.fullmatch(r"(.+)  (\d) (\d\.\d{4})  exit (\d+)", line).groups() for line in process.stdout.splitlines()]
-    routed = routing.router(early_model, early_policy[0], Machine(CPU, "float"))(images)
+    routed = routing.router(early_model, early_policy[0], ON_CPU)(images)
     probabilities, positions = early_answers(early_model, early_policy[0], images)
     assert [row[0] for row in rows] == [str(path) for path in paths]
     assert [int(row[1]) for row in rows] == routed.classes.tolist()

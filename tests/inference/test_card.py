@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 import opts
 import test as program
 from datasets import digits
-from examples import CPU, ON_CPU, network, write_pictures
+from examples import CPU, network, write_pictures
 from formats import exit_file
 from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
@@ -24,6 +24,7 @@ from programs import PROJECT, assert_one_line_error, script
 from reports import card_plots, cards
 from runs import EXITS, NAME
 from system.errors import UsageError, UserError
+from system.machine import ON_CPU
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from reports import adaptive
 from reports.adaptive import Contender
 from runs import EXITS
 from system import arithmetic
-from system.machine import Machine
+from system.machine import ON_CPU, Machine
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_compiled_code_routes_alike_and_is_not_made_anew_for_each_size(validated
     counters = torch._dynamo.utils.counters
     counters.clear()
     with torch._dynamo.config.patch(recompile_limit=8):  # routing raises it; pytest's own patch would leave it hidden
-        assert all(exact(model, Machine(CPU, "float"), True, (360, 128, 7, 5, 2, 1)))
+        assert all(exact(model, ON_CPU, True, (360, 128, 7, 5, 2, 1)))
     assert counters["stats"]["unique_graphs"] <= 3 * len(EXITS)  # two of a segment, one of a head
 
 

@@ -6,11 +6,11 @@ from safetensors.torch import load_file
 
 import main
 from datasets import digits
-from examples import ON_CPU
 from formats import exit_file, log_file
 from inference import asking, saved
 from programs import script
 from runs import SMALL, exit_files, last_state, stopped, uninterrupted_run
+from system.machine import ON_CPU
 from training.run import Run
 from training.trainer import Trainer
 
