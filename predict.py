@@ -2,7 +2,7 @@
 
 python predict.py CIFAR10-AuxResNet-56-5 cat.png dog.jpg pictures/   # by the last exit: cat.png  cat 0.9871
 python predict.py CIFAR10-AuxResNet-56-5 cat.png --exit 45 --top 3   # by another exit, the three likeliest classes
-python predict.py AuxResNet-26-2 cat.png --policy policy.json      # by the first sure one: cat.png  cat 0.9871  exit 19
+python predict.py CIFAR10-AuxResNet-26-2 cat.png --policy policy.json    # by the first sure one: exit 19
 python predict.py path/to/run pictures/ --format csv --out classes.csv
 find / -name '*.jpg' | python predict.py model.onnx -        # by a file of export.py; the pictures are those of a list
 """

@@ -104,11 +104,13 @@ def draw(path: Path) -> None:
     """A panel for each data set: lines through the exits of networks that were trained here; those of the paper and of
     others in grey. Where they are crowded, they are also drawn larger."""
     figure, trained = Figure(figsize=(11, 7.5), dpi=120, layout="constrained"), here()
+    everywhere = dict.fromkeys(name for networks in trained.values() for name in networks)
+    colours = {name: f"C{number}" for number, name in enumerate(everywhere)}  # the same in both panels
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         single = last_exits(SINGLE[data], CLASSES[data]).values()
         paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
         near = {name: point for name, point in paper.items() if point.fits(data)}
-        plot(axes, trained[data], single, near)
+        plot(axes, trained[data], colours, single, near)
         exits = [(name, point) for name, points in trained[data].items() for point in points]
         outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
         for text in ("not shown:", *outside):
@@ -119,20 +121,24 @@ def draw(path: Path) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), frameon=False, fontsize="small")
         place, costs, errors = CROWDED[data]
         larger = axes.inset_axes(place, xlim=costs, ylim=errors)
-        plot(larger, trained[data], single, near)
+        plot(larger, trained[data], colours, single, near)
         larger.tick_params(labelsize="small")
         axes.indicate_inset_zoom(larger)
     FigureCanvasAgg(figure).print_png(str(path))
 
 
 def plot(
-    axes: Axes, trained: Mapping[str, Sequence[Point]], single: Iterable[Point], paper: Mapping[str, Point]
+    axes: Axes,
+    trained: Mapping[str, Sequence[Point]],
+    colours: Mapping[str, str],
+    single: Iterable[Point],
+    paper: Mapping[str, Point],
 ) -> None:
     """The exits of networks that were trained here, networks with a single exit, and the paper's last exits, as error
     against multiply-adds."""
     axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
     for name, points in trained.items():
-        axes.plot(*zip(*points, strict=True), "o-", label=f"{name}, trained here")
+        axes.plot(*zip(*points, strict=True), "o-", color=colours[name], label=f"{name}, trained here")
     for (name, point), marker in zip(paper.items(), cycle(MARKERS), strict=False):
         axes.plot(*point, marker, color="0.2", markersize=9, fillstyle="none", label=f"{name}, 400 epochs")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))

@@ -83,7 +83,10 @@ def _kept(header: Mapping[str, Any], configuration: Configuration, options: Mapp
     if header["errorOn"] == "test":
         return f"{after}, the last."
     held_out = options.get("valSize") or 0
-    return f"{after}, which did best on {held_out:,} held-out training pictures; the errors are those on these."
+    return (
+        f"{after}, which did best on {held_out:,} held-out training pictures; the table has the errors on these, "
+        "`test.py` tells those on test pictures."
+    )
 
 
 def _shared(shares: int) -> str:
