@@ -44,6 +44,12 @@ def nothing_is_left_running():
             process.wait()
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """What a program finds in the current folder, or leaves there, is no other test's."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A finished run on DIGITS: the folder given as --save, the run's own folder, and what training printed."""

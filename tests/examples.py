@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from datasets.transforms import Normalise
-from inference import early_exit
+from formats import exit_file
+from inference import early_exit, saved
 from inference.calibration import Answered
 from models import names, networks
 from runs import NAME
@@ -99,6 +100,12 @@ needs_compiler = pytest.mark.skipif(
 def logits_of(model, images):
     """Those of each exit, by the network as it was trained."""
     return model.network(model.normalise(images))
+
+
+def answers_of(folder, images, position):
+    """N×classes probabilities of an exit of a run, by its weights alone."""
+    model = saved.load({position: exit_file.path_in(folder, position)})
+    return logits_of(model, images)[-1].softmax(1)
 
 
 def early_answers(model, rule, images):

@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import re
 import runpy
 import shutil
 import signal
@@ -26,12 +27,13 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "sklearn.datasets", "safetensors.torch", "matplotlib"])
 
 
-def script(name, *arguments, cwd=PROJECT):
-    """Run a script of the project as a user does; returns the finished process with its output as text."""
+def script(name, *arguments, cwd=None):
+    """Run a script of the project as a user does, in this folder (None: the test's own); returns the finished process
+    with its output as text."""
     argv = [str(PROJECT / name), *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, stream) for stream in ("stdout", "stderr")]
-        process = FORKS.Process(target=run_script, args=(argv, str(cwd), streams))
+        process = FORKS.Process(target=run_script, args=(argv, str(cwd or Path.cwd()), streams))
         process.start()
         process.join(300)
         if process.exitcode is None:
@@ -61,6 +63,15 @@ def assert_one_line_error(process, status, *words):
     assert process.stdout == ""
     for word in words:
         assert word in lines[0]
+
+
+def rows_of(text):
+    """The rows of the first table that a program printed: the cells of each by their titles."""
+    lines = text.splitlines()
+    rule = next(number for number, line in enumerate(lines) if re.fullmatch(r"-+(  -+)*", line))
+    columns = [match.span() for match in re.finditer("-+", lines[rule])]
+    titles, *rows = ([line[a:b].strip() for a, b in columns] for line in lines[rule - 1 :] if line != lines[rule])
+    return [dict(zip(titles, row, strict=True)) for row in itertools.takewhile(any, rows)]
 
 
 def tracked(*patterns):
@@ -110,14 +121,21 @@ def together(count, work, *arguments, joined=True):
         for process in late:
             process.kill()
         assert not late
-        return [pickle.loads(answer.read_bytes()) for answer in answers]
+        found = [pickle.loads(answer.read_bytes()) for answer in answers]
+        for failure in (one for one in found if isinstance(one, Exception)):
+            raise failure
+        return found
 
 
 def join(environment, answer, work, arguments, joined):
     """In a new process: take part in what `together` does, as torchrun would have it."""
     os.environ.update({name: str(value) for name, value in environment.items()}, TORCHELASTIC_RUN_ID="tests")
-    with world.joined() if joined else nullcontext():
-        answer.write_bytes(pickle.dumps(work(*arguments)))
+    try:
+        with world.joined() if joined else nullcontext():
+            found = work(*arguments)
+    except Exception as error:
+        found = error
+    answer.write_bytes(pickle.dumps(found))
 
 
 def deprived(command):

@@ -8,19 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import export
 import predict
-from datasets import digits
+from examples import answers_of
+from formats import exit_file
 from inference import asking, comparison, early_exit, exported, exporting, saved
-from programs import PROJECT, assert_one_line_error, script
+from models import metrics
+from programs import PROJECT, assert_one_line_error, rows_of, script
 from runs import NAME
 from system.errors import UsageError, UserError
 
 pytestmark = pytest.mark.slow
 
 KINDS = (".pt2", ".onnx")
-PICTURES = digits.load(Path(), "test").images[:7]
+COUNT = 7  # pictures
 ALONE = {
     ".pt2": """
 import io, json, sys, torch
@@ -49,23 +52,16 @@ def made(request, finished, tmp_path_factory):
     return target, process.stdout
 
 
-def expected(folder, images, position=5):
-    model = saved.load({position: folder / f"exit-{position}.safetensors"})
-    with torch.inference_mode():
-        return model.network(model.normalise(images))[-1].softmax(1)
-
-
 def test_it_says_what_it_made(made, finished):
     target, printed = made
-    header = saved.load({5: finished[1] / "exit-5.safetensors"}).header
-    rows = [line.split() for line in printed.splitlines()[2:4]]
-    assert [Path(row[0]).name for row in rows] == ["exit-5.safetensors", target.name]
-    assert float(rows[1][1]) == pytest.approx(target.stat().st_size / 1e6, abs=0.01)
-    assert [row[3] for row in rows] == [f"{header['error']:.2f}"] * 2
+    header, rows = exit_file.read_header(finished[1] / "exit-5.safetensors"), rows_of(printed)
+    assert [Path(row["file"]).name for row in rows] == ["exit-5.safetensors", target.name]
+    assert float(rows[1]["MB"]) == pytest.approx(target.stat().st_size / 1e6, abs=0.01)
+    assert [row["error"] for row in rows] == [f"{header['error']:.2f} %"] * 2
     assert printed.splitlines()[-1].startswith("360 test pictures: probabilities differ by at most ")
 
 
-def test_it_runs_without_this_program(made, finished, tmp_path):
+def test_it_runs_without_this_program(made, finished, tested, tmp_path):
     """In a process that cannot find the project, for one picture and for seven; the card is in it."""
     code = ALONE[made[0].suffix] + (
         "images = torch.load('images.pt')\n"
@@ -73,19 +69,20 @@ def test_it_runs_without_this_program(made, finished, tmp_path):
         "print(notes['AuxResNet'])\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('models', 'inference')]\n"
     )
-    torch.save(PICTURES, tmp_path / "images.pt")
+    images = tested.images[:COUNT]
+    torch.save(images, tmp_path / "images.pt")
     process = subprocess.run(
         [sys.executable, "-c", code, made[0]], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     seven, one = torch.load(tmp_path / "answers.pt")
-    torch.testing.assert_close(seven, expected(finished[1], PICTURES), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seven, answers_of(finished[1], images, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(one, seven[:1], atol=1e-5, rtol=0)
     card = json.loads(process.stdout)
     assert (card["name"], card["dataset"], card["position"]) == (NAME, "DIGITS", 5)
     assert card["classes"] == [str(digit) for digit in range(10)]
     assert len(card["mean"]) == len(card["std"]) == 3
     assert card["program"].startswith("AuxResNet ")
-    assert 0 <= card["error"] <= 100
+    assert card["error"] == exit_file.read_header(finished[1] / "exit-5.safetensors")["error"]
 
 
 def test_nothing_of_the_machine_is_in_it(made):
@@ -96,10 +93,12 @@ def test_nothing_of_the_machine_is_in_it(made):
 
 def test_predict_takes_it(made, finished, capsys):
     plot = str(PROJECT / "docs" / "tradeoff.png")
-    predict.main([str(made[0]), plot, "--exit", "5", "--nGPU", "0"])
-    by_file = capsys.readouterr().out
-    predict.main([NAME, plot, "--exit", "5", "--nGPU", "0", "--save", str(finished[0])])
-    assert by_file == capsys.readouterr().out
+    told = []
+    for model in ([str(made[0])], [NAME, "--save", str(finished[0])]):
+        predict.main([*model, plot, "--exit", "5", "--nGPU", "0", "--format", "json", "--top", "10"])
+        (answer,) = json.loads(capsys.readouterr().out)
+        told.append({found["class"]: found["probability"] for found in answer["classes"]})
+    assert told[0] == pytest.approx(told[1], abs=1e-4)
     with pytest.raises(UserError, match=r"--exit 14: .* is exit 5; leave it out"):
         predict.main([str(made[0]), plot, "--exit", "14", "--nGPU", "0"])
 
@@ -119,12 +118,12 @@ def test_half_keeps_the_weights_in_16_bits(finished, tmp_path, suffix, capsys):
     assert "100 test pictures" in capsys.readouterr().out
 
 
-def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tmp_path, capsys):
+def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tested, tmp_path, capsys):
     """Its kernels are rounded, the rest of its weights and its header are those of the whole one; nothing replaces a
     trained exit."""
     target, of_run = tmp_path / "exit-14.safetensors", finished[1] / "exit-14.safetensors"
     run(finished, "--to", target, "--half")
-    after = capsys.readouterr().out.splitlines()[3].split()[3]
+    after = rows_of(capsys.readouterr().out)[1]["error"].removesuffix(" %")
     assert 0.45 < target.stat().st_size / of_run.stat().st_size < 0.7
     small, whole = (saved.load({14: path}) for path in (target, of_run))
     assert small.header == whole.header
@@ -133,6 +132,12 @@ def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tmp_path, cap
         assert torch.equal(small.network.state_dict()[name], rounded), name
     process = script("test.py", "DIGITS", target)
     assert (process.returncode, process.stdout) == (0, f"error {after}\n"), process.stderr
+    image = tested.images[0].numpy()
+    Image.fromarray(image).save("digit.png")
+    predict.main([str(target), "digit.png", "--nGPU", "0"])
+    hub = torch.hub.load(str(PROJECT), "auxresnet", name=str(target), source="local")
+    ((name, probability),) = hub.predict(image)
+    assert capsys.readouterr().out == f"digit.png  {name} {probability:.4f}\n"
     for path in (target, of_run):
         before = path.read_bytes()
         with pytest.raises(UserError, match="is there already, and no exit file is replaced by another"):
@@ -140,14 +145,16 @@ def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tmp_path, cap
         assert path.read_bytes() == before
 
 
-def test_int8_tells_its_cost(finished, tmp_path, capsys):
+def test_int8_tells_its_cost(finished, tested, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     run(finished, "--to", tmp_path / "small.onnx", "--int8", "--exit", 14)
-    before, after = (float(line.split()[3]) for line in capsys.readouterr().out.splitlines()[2:4])
-    assert after <= before + export.INT8_COST
+    after = rows_of(capsys.readouterr().out)[1]["error"]
+    model = exported.read(tmp_path / "small.onnx", 14, None)
+    probabilities, _ = model.answers(tested.images)
+    assert after == f"{metrics.top_error(probabilities, tested.targets):.2f} %"
     whole, small = (path.stat().st_size for path in (finished[1] / "exit-14.safetensors", tmp_path / "small.onnx"))
     assert small < whole
-    assert exported.read(tmp_path / "small.onnx", 14, None).card["dataset"] == "DIGITS"
+    assert model.card["dataset"] == "DIGITS"
 
 
 def test_noise_will_do_where_there_are_no_data(finished, tmp_path, capsys, monkeypatch):
@@ -201,9 +208,9 @@ def nothing(images):
     return torch.full((len(images), 10), torch.nan), torch.full((len(images),), 5)
 
 
-def test_a_probability_that_is_no_number_is_a_difference(finished):
+def test_a_probability_that_is_no_number_is_a_difference(finished, tested):
     model = saved.load({5: finished[1] / "exit-5.safetensors"})
-    batches = [(PICTURES, torch.zeros(7))] * 2
+    batches = [(tested.images[:COUNT], torch.zeros(COUNT))] * 2
     difference = comparison.compare(model, early_exit.only(5), nothing, batches).difference
     assert difference != difference
 

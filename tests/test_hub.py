@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ import torch
 from PIL import Image
 
 from datasets import digits
-from examples import write_pictures
-from inference import saved
+from examples import answers_of, write_pictures
 from programs import PROJECT
 
 pytestmark = pytest.mark.slow
@@ -54,9 +52,8 @@ print(json.dumps([found, model.classes, model.card["position"]]))
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hub-pictures")
-    images = digits.load(Path(), "test").images[:4]
+def pictures(tested, tmp_path_factory):
+    folder, images = tmp_path_factory.mktemp("hub-pictures"), tested.images[:4]
     for index, image in enumerate(images):
         Image.fromarray(image.numpy()).save(folder / f"{index}.png")
     return [folder / f"{index}.png" for index in range(4)], images
@@ -64,12 +61,6 @@ def pictures(tmp_path_factory):
 
 def load(**arguments):
     return torch.hub.load(str(PROJECT), "auxresnet", source="local", **arguments)
-
-
-def expected(folder, images, position):
-    model = saved.load({position: folder / f"exit-{position}.safetensors"})
-    with torch.inference_mode():
-        return model.network(model.normalise(images))[-1].softmax(1)
 
 
 def test_among_modules_of_the_same_names(finished, pictures, tmp_path):
@@ -81,7 +72,7 @@ def test_among_modules_of_the_same_names(finished, pictures, tmp_path):
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     found, classes, position = json.loads(process.stdout)
-    probabilities, indices = expected(finished[1], pictures[1], 5).max(1)
+    probabilities, indices = answers_of(finished[1], pictures[1], 5).max(1)
     assert [name for name, _ in found] == [str(index) for index in indices.tolist()]
     assert [value for _, value in found] == pytest.approx(probabilities.tolist(), abs=1e-4)
     assert (classes, position) == ([str(digit) for digit in range(10)], 5)
@@ -100,7 +91,7 @@ def test_every_form_of_a_picture(finished, pictures):
     assert [name for name, _ in alone] == [name for name, _ in model.predict(paths)]
     large = np.zeros((70, 50, 3), np.uint8)
     assert model.preprocess(large).shape == (1, 32, 32, 3)
-    torch.testing.assert_close(model(as_one), expected(finished[1], images, 14))
+    torch.testing.assert_close(model(as_one), answers_of(finished[1], images, 14))
 
 
 def test_predicting_leaves_a_training_network_as_it_is(finished, pictures):
@@ -117,10 +108,22 @@ def test_predicting_leaves_a_training_network_as_it_is(finished, pictures):
 def test_a_fresh_network_has_the_classes_of_the_data_set():
     model = load(dataset="digits", name="AuxResNet-14-3", exit=9, pretrained=False)
     assert model.classes == tuple("0123456789")
+    assert (model.card["mean"], model.card["std"]) == digits.load(None, "train").statistics()
     assert model.training
     assert model.card["dataset"] == "DIGITS"
     assert model.network.exits == (9,)
     assert len(model.predict(np.zeros((8, 8, 3), np.uint8))) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "mean", "std"),
+    [("CIFAR10", (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)), ("pets", (0, 0, 0), (255, 255, 255))],
+)
+def test_a_fresh_network_for_other_classes_normalises_as_its_data_set_does(dataset, mean, std):
+    model = load(dataset=dataset, name="ResNet-8", classes=7, pretrained=False)
+    white = torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)
+    assert model.normalise(white).flatten().tolist() == pytest.approx(((255 - np.array(mean)) / std).tolist())
+    assert (model.card["mean"], model.card["std"]) == (mean, std)
 
 
 def test_the_whole_network_answers_as_its_exits_do(finished, pictures):
@@ -128,8 +131,8 @@ def test_the_whole_network_answers_as_its_exits_do(finished, pictures):
     images = model.preprocess(pictures[0][0])
     assert model.network.exits == (5, 9, 14)
     for position, logits in zip(model.network.exits, model.network(model.normalise(images)), strict=True):
-        torch.testing.assert_close(logits.softmax(1), expected(finished[1], images, position))
-    torch.testing.assert_close(model(images), expected(finished[1], images, 14))
+        torch.testing.assert_close(logits.softmax(1), answers_of(finished[1], images, position))
+    torch.testing.assert_close(model(images), answers_of(finished[1], images, 14))
     assert model.card["position"] == 14
 
 

@@ -7,8 +7,9 @@ import pytest
 
 import main
 import opts
-from examples import write_pictures
+from examples import logits_of, write_pictures
 from formats import exit_file, log_file
+from inference import saved
 from models import names
 from programs import PROJECT, script
 from runs import logged
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.slow
 FIXTURES = PROJECT / "tests" / "fixtures"
 FOLDER = "DIGITS-AuxResNet-8-2"
 ERRORS = {5: 90.0, 8: 85.8333}  # percent, as that version printed them
+LOGITS = {  # of the first test picture; errors near 90 % say little
+    5: [-0.218, 0.400, 0.088, 0.059, 0.133, 0.028, 0.022, 0.187, -0.084, -0.084],
+    8: [-0.412, 0.144, -0.173, -0.152, -0.323, 0.081, -0.182, 0.078, -0.204, -0.359],
+}
 
 
 @pytest.fixture(params=["finished", "interrupted"])
@@ -30,13 +35,15 @@ def old(request, tmp_path):
 
 
 @pytest.mark.parametrize("position", ERRORS)
-def test_old_exit_files_are_tested(position):
-    process = script("test.py", "DIGITS", FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors")
+def test_old_exit_files_are_tested(position, tested):
+    path = FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors"
+    process = script("test.py", "DIGITS", path)
     assert process.returncode == 0, process.stderr
     # Another processor may round otherwise: that turns one or two of the 360 pictures.
     assert abs(float(process.stdout.split()[1]) - ERRORS[position]) < 1
-    header = exit_file.read_header(FIXTURES / "finished" / FOLDER / f"exit-{position}.safetensors")
-    assert header["error"] == pytest.approx(ERRORS[position], abs=0.001)
+    assert exit_file.read_header(path)["error"] == pytest.approx(ERRORS[position], abs=0.001)
+    (logits,) = logits_of(saved.load({position: path}), tested.images[:1])
+    assert logits[0].tolist() == pytest.approx(LOGITS[position], abs=1e-3)
 
 
 @pytest.mark.parametrize("old", ["interrupted"], indirect=True)

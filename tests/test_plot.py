@@ -10,7 +10,7 @@ from PIL import Image
 
 import plot
 from formats import log_file
-from programs import assert_one_line_error, script
+from programs import assert_one_line_error, rows_of, script
 from reports import plots, tables
 from system.errors import UserError
 
@@ -47,12 +47,7 @@ def printed(tmp_path, capsys):
         text = capsys.readouterr().out
         assert "None" not in text
         assert text.splitlines()[-1] == f"plot: {tmp_path / 'all.png'}"
-        titles, dashes, *lines = text.splitlines()[:-2]
-        ends, start = [], 0
-        for dash in dashes.split("  "):
-            ends.append((start, start + len(dash)))
-            start += len(dash) + 2
-        return [{titles[a:b].strip(): line[a:b].strip() for a, b in ends} for line in lines]
+        return rows_of(text)
 
     return draw
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import predict
-from datasets import digits
+from examples import answers_of
 from formats import exit_file
 from inference import prediction
 from programs import PROJECT, assert_one_line_error, script
@@ -25,17 +25,17 @@ from system.errors import UsageError, UserError
 pytestmark = pytest.mark.slow
 
 COUNT = 12
-PICTURES = digits.load(Path(), "test")
+CLASSES = tuple("0123456789")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tested, tmp_path_factory):
     """The first test pictures of DIGITS as PNG files, some of them in a folder below."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "below").mkdir()
     for index in range(COUNT):
         place = folder / "below" if index < 3 else folder
-        Image.fromarray(PICTURES.images[index].numpy()).save(place / f"{index:02}.png")
+        Image.fromarray(tested.images[index].numpy()).save(place / f"{index:02}.png")
     (folder / "notes.txt").write_text("no picture")
     return folder
 
@@ -52,19 +52,10 @@ def told(finished, capsys):
     return run
 
 
-def expected(folder, position=14, count=COUNT):
-    """The probabilities of the first pictures, N×10, from the exit file itself."""
-    from inference import saved
-
-    model = saved.load({position: folder / f"exit-{position}.safetensors"})
-    with torch.inference_mode():
-        return model.network(model.normalise(PICTURES.images[:count]))[-1].softmax(1)
-
-
 @pytest.mark.parametrize("position", [5, 14])
-def test_the_classes_are_those_of_the_exit_file(told, finished, pictures, position):
+def test_the_classes_are_those_of_the_exit_file(told, finished, tested, pictures, position):
     rows = csv.DictReader(io.StringIO(told(NAME, pictures, "--exit", position, "--top", 3, "--format", "csv")))
-    probabilities, classes = expected(finished[1], position).topk(3)
+    probabilities, classes = answers_of(finished[1], tested.images[:COUNT], position).topk(3)
     for row in rows:
         index, rank = int(Path(row["path"]).stem), int(row["rank"]) - 1
         assert row["class"] == str(int(classes[index, rank]))
@@ -79,7 +70,7 @@ def test_text_has_a_line_for_each_picture_in_order(told, pictures):
     below = [str(pictures / "below" / f"{index:02}.png") for index in range(3)]
     assert [line.split("  ")[0] for line in lines] == [*first, *above, *below]
     name, probability = lines[0].split("  ")[1].split()
-    assert name in PICTURES.classes
+    assert name in CLASSES
     assert 0.1 <= float(probability) <= 1
 
 
@@ -90,7 +81,7 @@ def test_json_is_one_array(told, pictures):
         values = [found["probability"] for found in answer["classes"]]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1, abs=1e-4)
-        assert {found["class"] for found in answer["classes"]} == set(PICTURES.classes)
+        assert {found["class"] for found in answer["classes"]} == set(CLASSES)
 
 
 def test_a_model_is_named_in_every_way(told, finished, pictures):

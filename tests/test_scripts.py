@@ -1,4 +1,4 @@
-"""Both scripts as a user runs them: what they print, what they leave, and what they say to mistakes."""
+"""The programs as a user runs them: what they print, what they leave, and what they say to mistakes."""
 
 import csv
 import json
@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from datasets import digits
-from formats import exit_file
+from formats import exit_file, log_file
 from inference import saved
 from models.networks import build
-from programs import PROJECT, assert_one_line_error, script
+from programs import PROJECT, assert_one_line_error, rows_of, script
 from runs import EXITS, NAME, SMALL
 
 pytestmark = pytest.mark.slow
@@ -38,6 +37,13 @@ def test_a_run_leaves_its_files(finished):
     assert "\r" not in output
 
 
+def test_a_run_learns(validated):
+    """After four epochs it knows most pictures that it has not seen; by chance it would know a tenth."""
+    last = log_file.read(validated[1])[-1]
+    assert last["validation_error_9"] < 60
+    assert last["validation_error_14"] < 30
+
+
 def test_exit_files_carry_what_is_needed_to_rebuild_and_judge_them(finished):
     _, folder, _ = finished
     for position in EXITS:
@@ -53,26 +59,25 @@ def test_exit_files_carry_what_is_needed_to_rebuild_and_judge_them(finished):
 
 def test_test_py_prints_what_training_printed(finished):
     save, folder, output = finished
-    table = {line.split()[0]: line for line in output.splitlines() if line.strip()}
+    shallowest, _, deepest = rows_of(output)
     last = script("test.py", "digits", NAME, "--save", save)
-    assert last.stdout == f"error {table['14'].split()[5]}\n"
     assert last.returncode == 0
+    assert last.stdout == f"error {deepest['test error'].removesuffix(' %')}\n"
     shallow = script("test.py", "DIGITS", NAME, "--save", save, "--exit", "5")
     by_path = script("test.py", "DIGITS", folder / "exit-5.safetensors")
-    assert shallow.stdout == by_path.stdout == f"error {table['5'].split()[5]}\n"
+    assert shallow.stdout == by_path.stdout == f"error {shallowest['test error'].removesuffix(' %')}\n"
 
 
 def test_exit_all_has_the_numbers_of_training(finished):
     save, folder, output = finished
-    subject, place, _, _, _, *rows = script(
-        "test.py", "DIGITS", NAME, "--save", save, "--exit", "all"
-    ).stdout.splitlines()
+    printed = script("test.py", "DIGITS", NAME, "--save", save, "--exit", "all").stdout
+    subject, place, *_ = printed.splitlines()
     assert subject.startswith(f"{NAME} on DIGITS: 360 test pictures; timed on CPU, ")
     assert place == f"folder: {folder}/"
-    cells = [row.split() for row in rows]  # numbers and their units apart
-    trained = [row.split() for row in output[output.index("exit  parameters") :].splitlines()[2:]]
-    assert [row[:3] + row[5:9] for row in cells] == [row[:7] for row in trained]
-    assert [row[-1] for row in cells] == [Path(row[-1]).name for row in trained]
+    for found, trained in zip(rows_of(printed), rows_of(output), strict=True):
+        titles = {"exit": "exit", "parameters": "parameters", "MACs": "multiply-adds", "error": "test error"}
+        assert {titles[title]: found[title] for title in titles} == {name: trained[name] for name in titles.values()}
+        assert found["file"] == Path(trained["file"]).name
 
 
 def test_an_exit_is_read_from_its_own_file_alone(finished, tmp_path):
@@ -86,7 +91,7 @@ def test_an_exit_is_read_from_its_own_file_alone(finished, tmp_path):
     assert_one_line_error(broken, 1, "exit-14.safetensors")
 
 
-def test_exit_files_give_the_bits_of_the_whole_network(finished):
+def test_exit_files_give_the_bits_of_the_whole_network(finished, tested):
     _, folder, _ = finished
     files = exit_file.files_in(folder)
     state = torch.load(folder / "latest.pt", weights_only=True)
@@ -94,7 +99,7 @@ def test_exit_files_give_the_bits_of_the_whole_network(finished):
     network = build(model.configuration, 10)
     network.load_state_dict(state["network"])
     network.eval()
-    images = model.normalise(digits.load(None, "test").images)
+    images = model.normalise(tested.images)
     with torch.inference_mode():
         expected = network(images)
         assert all(a.equal(b) for a, b in zip(model.network(images), expected, strict=True))

@@ -1,5 +1,6 @@
 """Whole trainings under torchrun: one process speaks, all stop together, and what is lost is taken up again."""
 
+import io
 import itertools
 import os
 import re
@@ -8,16 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import main
 from datasets import catalog, identity, splits
-from examples import FailingAt
+from examples import FailingAt, logits_of
 from formats import exit_file
-from programs import PROJECT, begin, children, script, together
+from inference import saved
+from models.metrics import top_error
+from programs import PROJECT, begin, children, rows_of, script, together
 from runs import epochs_saved, exit_files, last_state, logged, points, stopped, wait_for_epochs
 from system import arithmetic, world
 from system.errors import UserError
@@ -59,6 +62,28 @@ def test_a_host_with_other_pictures_is_told_so():
 
 def trained(save, *options):
     main.main([*OPTIONS, "--save", str(save), *options])
+
+
+def told(save, *options):
+    """The same; what it prints."""
+    with redirect_stdout(io.StringIO()) as printed:
+        trained(save, *options)
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("precision", ["float", "bf16"])
+def test_several_processes_keep_the_epoch_that_does_best_on_held_out_pictures(precision, tested, tmp_path):
+    """And test it, with the errors that one process finds."""
+    line = ["--valSize", "60", "--nEpochs", "3", "--precision", precision]
+    printed, others = together(2, told, tmp_path, *line, joined=False)
+    assert others == ""
+    held_out = splits.held_out(catalog.find("DIGITS", Path()), 60)
+    for row in rows_of(printed):
+        path = Path(row["file"])
+        model, header = saved.load({int(row["exit"]): path}), exit_file.read_header(path)
+        found = [top_error(logits_of(model, of.images)[0], of.targets) for of in (held_out, tested)]
+        assert header["error"] == pytest.approx(found[0])
+        assert [row["validation error"], row["test error"]] == [f"{error:.2f} %" for error in found]
 
 
 def ranks(launcher):
