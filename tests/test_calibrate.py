@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from safetensors.torch import load_file
 import calibrate
 import main
 import test as program
-from datasets import catalog, digits, splits
-from examples import write_pictures
+from datasets import catalog, splits
+from examples import answers_of, logits_of, write_pictures
 from formats import exit_file
 from inference import asking, early_exit, latency, policies, routing, saved
+from inference.calibration import Answered
 from inference.latency import Latency
-from models import names
+from models import metrics, names
 from programs import assert_one_line_error, script
 from reports import adaptive
 from runs import EXITS, FOLDER, NAME, SMALL
@@ -83,7 +85,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     assert 100 * (logits[-1].argmax(1) != targets).float().mean().item() == pytest.approx(model.header["error"])
 
 
-def test_test_py_routes_by_a_policy(calibrated):
+def test_test_py_routes_by_a_policy(calibrated, tested):
     save, folder, _ = calibrated
     process = script("test.py", "DIGITS", NAME, "--save", save, "--policy", "policy.json", "--nGPU", "0")
     assert process.returncode == 0, process.stderr
@@ -95,8 +97,7 @@ def test_test_py_routes_by_a_policy(calibrated):
     assert float(policy.split()[1]) == float(first.split()[1])
     assert "against exit 14, the policy is" in process.stdout
     model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
-    pictures = digits.load(None, "test")
-    logits, targets = asking.collect(model, pictures, ON_CPU)
+    logits, targets = asking.collect(model, tested, ON_CPU)
     simulated = early_exit.simulate(logits, policies.read(folder / "policy.json"))
     wrong = (simulated.classes != targets).sum().item()
     assert abs(float(first.split()[1]) - 100 * wrong / 360) < 0.3  # one picture may lie within rounding of a threshold
@@ -181,6 +182,39 @@ def test_early_exit_is_drawn_beside_the_exits(calibrated, tmp_path):
     assert plot.read_bytes() != drawn[0]
 
 
+@pytest.mark.parametrize(("threshold", "beside"), [(0.0, ["exit 14", "exit 5"]), (early_exit.NEVER, ["exit 14"])])
+def test_a_policy_is_compared_with_the_cheapest_exit_that_errs_no_more(threshold, beside, calibrated, tested):
+    folder = calibrated[1]
+    model, policy = saved.load(exit_file.files_in(folder)), policies.read(folder / "policy.json")
+    extreme = replace(policy, thresholds=(threshold, threshold, 0.0))
+    (found, *others), histogram = routing.compare(model, extreme, tested, ON_CPU)
+    assert [other.name for other in others] == beside
+    assert (found.error, found.macs) == (others[-1].error, pytest.approx(others[-1].macs))
+    assert max(histogram) == 360
+    for contender in others:
+        position = int(contender.name.removeprefix("exit "))
+        answers = answers_of(folder, tested.images, position)
+        assert contender.error == pytest.approx(metrics.top_error(answers, tested.targets))
+
+
+@pytest.mark.parametrize("protocol", ["threshold", "msdnet"])
+def test_early_exit_is_drawn_where_it_is(protocol, calibrated, tested):
+    """The policy where its pictures leave; the curve from the first exit to the last, through what it would give."""
+    folder = calibrated[1]
+    model = saved.load(exit_file.files_in(folder))
+    policy = replace(policies.read(folder / "policy.json"), protocol=protocol)
+    logits, macs = logits_of(model, tested.images), model.macs_to_exits
+    point, curve = program.early_exit_places(model, policy, Answered(logits, tested.targets, "DIGITS"))
+    figures = early_exit.simulate(logits, policy).figures(tested.targets, macs)
+    assert (point.macs, point.error) == (figures["macs"], figures["error"])
+    assert protocol.removeprefix("msdnet") in curve.label
+    first, last = (metrics.top_error(logits[exit], tested.targets) for exit in (0, -1))
+    costs, errors = zip(*curve.places, strict=True)
+    assert list(costs) == sorted(costs)
+    assert (costs[0], costs[-1]) == pytest.approx((macs[0], macs[-1]), rel=0.02)
+    assert (errors[0], errors[-1]) == pytest.approx((first, last), abs=1)
+
+
 def test_pictures_of_ones_own(finished, tmp_path):
     save, _, _ = finished
     counts = {str(digit): 6 for digit in range(10)}
@@ -188,25 +222,14 @@ def test_pictures_of_ones_own(finished, tmp_path):
     (tmp_path / "other" / "val").mkdir(parents=True)
     shutil.copytree(tmp_path / "mine", tmp_path / "other" / "val", dirs_exist_ok=True)
     written = []
+    line = ("DIGITS", NAME, "--save", save, "--budgetMACs", "15M", "--out", tmp_path, "--heldOut")
     for folder in ("mine", "other"):
-        line = (
-            "DIGITS",
-            NAME,
-            "--save",
-            save,
-            "--budgetMACs",
-            "15M",
-            "--heldOut",
-            tmp_path / folder,
-            "--out",
-            tmp_path,
-        )
-        assert script("calibrate.py", *line).returncode == 0
+        assert script("calibrate.py", *line, tmp_path / folder).returncode == 0
         written.append(json.loads((tmp_path / "policy.json").read_text()))
     assert [policy.pop("dataset") for policy in written] == ["mine", "other"]
     assert written[0] == written[1]
     shutil.rmtree(tmp_path / "mine" / "3")
-    odd = script("calibrate.py", *line[:-3], tmp_path / "mine", "--out", tmp_path)
+    odd = script("calibrate.py", *line, tmp_path / "mine")
     told = "mine has 9 classes (0, 1, 2, …), the model was trained on DIGITS with 10 classes (3, 0, 1, …)"
     assert_one_line_error(odd, 1, told, "give DIGITS, or pictures of the same classes")
 
@@ -259,7 +282,11 @@ def test_mistakes_of_calibrate_py(calibrated, finished, tmp_path):
     shutil.copy(folder / "exit-9.safetensors", alone)
     refused(1, "exit-9.safetensors is one exit only", line=("DIGITS", alone, *budget))
     refused(1, "exit-9.safetensors is one exit only", line=("DIGITS", folder / "exit-9.safetensors", *budget))
-    for size, words in (("60", "without held-out pictures"), (5000, "the run held 5,000 out: they are others")):
+    not_a_number = "60"  # a text counts for nothing
+    for size, words in (
+        (not_a_number, "without held-out pictures"),
+        (5000, "the run held 5,000 out: they are others"),
+    ):
         for path in exit_file.files_in(folder).values():
             header = exit_file.read_header(path)
             header["options"]["valSize"] = size
@@ -302,20 +329,38 @@ def test_another_data_set_than_that_of_the_run_is_refused_before_it_is_downloade
 
 def test_other_pictures_than_those_held_out_are_noticed(validated, tmp_path):
     """A folder that stands in for the data set has other pictures than the run held out."""
-    save, _ = validated
     write_pictures(tmp_path / "digits" / "train", {str(digit): 40 for digit in range(10)})
-    line = ("DIGITS", NAME, "--save", save, "--dataDir", tmp_path, "--out", tmp_path, "--budgetMACs", "20M")
+    line = ("DIGITS", validated[1], "--dataDir", tmp_path, "--out", tmp_path, "--budgetMACs", "20M")
     assert_one_line_error(
         script("calibrate.py", *line), 1, "not the pictures that were held out: DIGITS has others now"
     )
-    older = tmp_path / "older"
+
+
+def test_exit_files_that_do_not_say_which_pictures_were_held_out_are_known_by_their_error(calibrated, tmp_path):
+    """Older versions wrote such."""
+    older, other = tmp_path / "older", tmp_path / "other"
     older.mkdir()
-    for path in exit_file.files_in(validated[1]).values():
+    for path in exit_file.files_in(calibrated[1]).values():
         header = exit_file.read_header(path)
         assert len(header.pop("heldOut")) == 64
         (older / path.name).write_bytes(exit_file.content(load_file(path), header))
-    line = ("DIGITS", older, "--dataDir", tmp_path, "--budgetMACs", "20M")
-    assert_one_line_error(script("calibrate.py", *line), 1, "not the pictures that were held out", "--dataDir")
+    line = ("DIGITS", older, "--budgetMACs", "20M")
+    assert script("calibrate.py", *line).returncode == 0
+    assert (older / "policy.json").read_bytes() == (calibrated[1] / "policy.json").read_bytes()
+    write_pictures(other / "digits" / "train", {str(digit): 40 for digit in range(10)})
+    refused = script("calibrate.py", *line, "--dataDir", other)
+    assert_one_line_error(refused, 1, "these are not the pictures that were held out; check --dataDir")
+
+
+def test_held_out_pictures_are_scaled_as_in_training(tmp_path):
+    """With the margin that random crops go into, though it is cut off: pixels are those of the training, to the bit."""
+    data = tmp_path / "data"
+    for split, count in (("train", 100), ("test", 10)):
+        write_pictures(data / split, {"a": count, "b": count}, size=(38, 50))  # of which the margin changes some pixels
+    line = ["--depth", "8", "--nEpochs", "1", "--valSize", "60", "--nGPU", "0", "--nThreads", "0"]
+    main.main(["--data", str(data), *line, "--padding", "reflect", "--save", str(tmp_path)])
+    calibrate.main([str(data), str(tmp_path / "data-AuxResNet-8-2"), "--budgetMACs", "9M"])
+    assert (tmp_path / "data-AuxResNet-8-2" / "policy.json").exists()
 
 
 def test_a_folder_that_has_changed_is_noticed_and_its_own_pictures_are_refused(tmp_path):
@@ -335,8 +380,8 @@ def test_a_folder_that_has_changed_is_noticed_and_its_own_pictures_are_refused(t
         calibrate.main([str(data), str(model), *map(str, budget)])
 
 
-def test_speeds_are_measured_on_few_pictures_too():
-    pictures = digits.load(None, "test").take(list(range(5)))
+def test_speeds_are_measured_on_few_pictures_too(tested):
+    pictures = tested.take(list(range(5)))
     found = routing.speeds({"one": lambda images: images.sum((1, 2, 3)), "two": lambda images: images}, pictures)
     assert all(per_second > 0 and 0 < alone.median <= alone.p95 for per_second, alone in found.values())
 
