@@ -12,6 +12,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the other tests are of the CPU, becau
 
 import pytest
 import torch
+from hypothesis import settings
 
 from datasets import digits
 from examples import logits_of
@@ -20,6 +21,9 @@ from inference.early_exit import Rule
 from inference.policies import Policy
 from programs import BEGUN, children, script
 from runs import EXITS, FOLDER, NAME, SMALL
+
+settings.register_profile("the same every time", derandomize=True, deadline=None)
+settings.load_profile("the same every time")  # `python -m benchmarks.fuzz` looks for others
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a script starts tests in the background
 

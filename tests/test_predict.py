@@ -5,8 +5,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ import predict
 from examples import answers_of
 from formats import exit_file
 from inference import prediction
-from programs import PROJECT, assert_one_line_error, script
+from programs import PROJECT, assert_one_line_error, begin, children, script
 from runs import NAME
 from system.errors import UsageError, UserError
 
@@ -202,6 +204,23 @@ def test_what_cannot_be_read_is_named_and_passed_over(finished, pictures, tmp_pa
     *named, last = process.stderr.splitlines()
     assert [Path(line.split()[1]).name for line in named] == ["broken.png", "pipe.png", "missing.png"]
     assert last == "predict.py: error: 3 of 4 pictures could not be read"
+
+
+def test_ctrl_c_ends_it_and_its_decoders_while_pictures_are_read(finished, pictures, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{pictures / '03.png'}\n" * 500_000)
+    command = [sys.executable, PROJECT / "predict.py", finished[1], "-", "--nGPU", "0", "--out", tmp_path / "out.csv"]
+    with (tmp_path / "list.txt").open() as listed:
+        process = begin(command, stdin=listed, stdout=subprocess.PIPE, start_new_session=True)
+    while not (decoders := children(process.pid)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, "")
+    assert errors.splitlines()[-1] == "predict.py: interrupted"
+    assert "Traceback" not in errors
+    assert not [decoder for decoder in decoders if Path(f"/proc/{decoder}").exists()]
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_more_pictures_than_a_batch_are_all_answered_in_order(told, pictures, monkeypatch):

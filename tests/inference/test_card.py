@@ -20,7 +20,7 @@ from inference import asking, card, evaluation, saved
 from inference.combining import Ensemble, Mirrored
 from inference.latency import latencies, throughputs, timed_batch_size
 from models import metrics
-from programs import PROJECT, assert_one_line_error, script
+from programs import PROJECT, assert_one_line_error, rows_of, script
 from reports import card_plots, cards
 from runs import EXITS, NAME
 from system.errors import UsageError, UserError
@@ -125,8 +125,9 @@ def test_an_ensemble_has_the_mean_probabilities(answers, finished):
     mean = torch.stack([z.softmax(1) for z in answers[0]]).mean(0)
     torch.testing.assert_close(logits.softmax(1), mean)
     error = 100 * (mean.argmax(1) != answers[1]).double().mean()
-    printed = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "ensemble")
-    assert printed.stdout == f"error {error:.2f}\n"
+    printed = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "ensemble", "--perClass")
+    assert printed.stdout.startswith(f"error {error:.2f}\n")
+    assert sum(float(row["error"].removesuffix(" %")) > 0 for row in rows_of(printed.stdout)) > 1
 
 
 def test_a_mirrored_model_averages_the_logits_of_both_sides():
@@ -185,14 +186,15 @@ def test_times_are_measured(monkeypatch):
 def test_classes_are_told_worst_first_under_the_error(finished, tmp_path):
     plot = tmp_path / "confusion.png"
     process = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "9", "--perClass", "--plot", plot)
-    error, empty, _, _, *rows = process.stdout.splitlines()
+    first, empty, *_ = process.stdout.splitlines()
     plain = script("test.py", "DIGITS", NAME, "--save", finished[0], "--exit", "9")
-    assert (f"{error}\n", empty) == (plain.stdout, "")
-    errors = [float(row.split()[2]) for row in rows]
+    assert (f"{first}\n", empty) == (plain.stdout, "")
+    rows = rows_of(process.stdout)
+    errors = [float(row["error"].removesuffix(" %")) for row in rows]
     assert errors == sorted(errors, reverse=True)
-    assert sorted(row.split()[0] for row in rows) == list("0123456789")
-    wrong = sum(float(row.split()[2]) / 100 * int(row.split()[1]) for row in rows)
-    assert wrong == pytest.approx(float(error.split()[1]) / 100 * 360, abs=0.1)
+    assert sorted(row["class"] for row in rows) == list("0123456789")
+    wrong = sum(error / 100 * int(row["pictures"]) for error, row in zip(errors, rows, strict=True))
+    assert wrong == pytest.approx(float(first.split()[1]) / 100 * 360, abs=0.1)
     assert Image.open(plot).width > 600
 
 

@@ -13,7 +13,7 @@ from formats import exit_file, log_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
-from programs import script
+from programs import rows_of, script
 from reports import tables
 from runs import FOLDER, SMALL, exit_files, last_state, logged, stopped
 from training.run import Run
@@ -68,8 +68,8 @@ def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
     (young / log_file.FILE).write_bytes(tables.as_csv(rows[:3]))
     both = script("plot.py", sparse / FOLDER, young, "--out", tmp_path / "p.png")
     assert both.returncode == 0, both.stderr
-    (row,) = [line.split() for line in both.stdout.splitlines() if line.split()[1:2] == ["14"]]
-    assert row[2:4] == ["2", "2"]  # two runs, both tested after the second epoch
+    last = rows_of(both.stdout)[-1]
+    assert (last["exit"], last["runs"], last["epochs"]) == ("14", "2", "2")  # both tested after the second epoch
     (young / log_file.FILE).write_bytes(tables.as_csv(rows[:1]))
     alone = script("plot.py", young, "--out", tmp_path / "p.png")
     assert alone.returncode == 0, alone.stderr
@@ -93,10 +93,10 @@ def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, cap
     monkeypatch.undo()
     folder = tmp_path / FOLDER
     assert precisions == [torch.bfloat16, torch.bfloat16, None, *([None, None] if split else [])]
-    printed = {line.split()[0]: line for line in capsys.readouterr().out.split("exit  parameters")[1].splitlines()[2:]}
+    printed = {row["exit"]: row for row in rows_of(capsys.readouterr().out)}
     for position, path in exit_file.files_in(folder).items():
         result = script("test.py", "DIGITS", path)
-        assert f"{result.stdout.split()[1]} %" in printed[str(position)]
+        assert result.stdout == f"error {printed[str(position)]['test error'].removesuffix(' %')}\n"
         header = exit_file.read_header(path)
         if split:
             assert header["epochs"] < 3

@@ -275,7 +275,7 @@ VALUES = st.recursive(
 NAMES = st.sampled_from([option.name for option in opts.MAIN.options])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=60), st.dictionaries(NAMES, VALUES, max_size=4).map(json.dumps).map(str.encode)))
 def test_any_file_is_read_or_refused(tmp_path_factory, content):
     for name in ("any.toml", "any.json"):

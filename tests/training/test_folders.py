@@ -48,7 +48,7 @@ def test_a_lock_that_is_removed_stops_no_run_but_one_of_another_does(tmp_path):
 
 
 def test_a_run_that_fails_before_it_starts_leaves_no_folder(tmp_path):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="--nGPU 99: this machine has"):
         main.main([*SMALL[:-2], "--nGPU", "99", "--save", str(tmp_path / "new")])
     assert not (tmp_path / "new" / FOLDER).exists()
 

@@ -45,15 +45,6 @@ LOSS = {"16 bits": 1e-3}  # in parts of it
 RATE = LearningRate(0.01)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As each of several processes has: another number of threads rounds otherwise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class FrozenNorm(nn.BatchNorm2d):
     """Batch norm with its statistics frozen: what a picture gives does not depend on the others."""
 
