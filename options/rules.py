@@ -1,6 +1,6 @@
 """What options may not be together, though each of them is legal alone, by program.
 
-Each check raises UsageError, which names the options, what they are, and what to give instead. (Those called
+Each check raises UsageError, which names the options, what they are, and what to give instead. (`idle` and those called
 `against_…` give what to say, or None.)
 """
 
@@ -83,6 +83,20 @@ def new_run(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if not options.distill and value != usual:
             raise UsageError(f"--{name} {value} is for --distill, which is 0; give that a weight, or leave it out")
+
+
+def idle(given: Mapping[str, Any], data: str) -> str | None:
+    """What to tell a user who has given options of a new run that change nothing with its data set; None where there
+    are none."""
+    row = catalog.row(data)
+    reasons = {
+        "svhnExtra": "" if data == "SVHN" else "it is for SVHN",
+        "padding": "" if row.pad else f"pictures of {data} are not cropped at random",
+        "alternateFlip": "" if row.flip else f"pictures of {data} are not mirrored",
+    }
+    found = {name: why for name, why in reasons.items() if why and name in given}
+    told = [f"--{name} {as_text(given[name])} changes nothing: {why}" for name, why in found.items()]
+    return "; ".join(told) or None
 
 
 def order_of_weights(given: Mapping[str, Any]) -> None:

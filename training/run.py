@@ -24,7 +24,7 @@ from formats import log_file, state_file
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
-from options import stored
+from options import rules, stored
 from options.recipes import outside_recipe
 from reports import page, scalars, tables
 from reports.progress import Progress
@@ -190,12 +190,13 @@ class Run:
             introduction.settings(options, self.chosen_by_auto),
             introduction.where(self.files.folder, state, self.plan, resumed=before is not None),
         )
-        if before:  # it keeps its recipe
-            note, unfit = introduction.extension(options, before, state, self.plan), None
+        if before:  # it keeps its options
+            note, odd = introduction.extension(options, before, state, self.plan), ()
         else:
-            note, unfit = introduction.hint(options, self.macs, device), outside_recipe(options)
+            note = introduction.hint(options, self.macs, device)
+            odd = outside_recipe(options), rules.idle(opts.stated(vars(options)), options.data)
         print("\n".join(filter(None, (*lines, note))), flush=True)
-        for warning in filter(None, (arithmetic.slow(options.precision, device), unfit, self.crowding)):
+        for warning in filter(None, (arithmetic.slow(options.precision, device), *odd, self.crowding)):
             tell(warning)
 
     def _batches(self) -> Iterator[Batch]:
