@@ -98,13 +98,14 @@ def test_rows_that_name_a_network_and_its_epochs_have_its_error():
         assert all(f"{last:.2f}" in row for row in of_it), of_it
 
 
-def test_the_first_table_is_that_of_its_network():
-    folder = PROJECT / "pretrained" / "CIFAR10-AuxResNet-56-5"
-    header = exit_file.read_header(folder / "exit-56.safetensors")
-    network = names.from_fields(header["network"])
+def test_the_first_table_is_that_of_its_networks():
+    network = names.parse("AuxResNet-56-5")
     costs = {position: cost(network, 10, position, 32) for position in network.exits}
+    folders = [PROJECT / "pretrained" / place / "CIFAR10-AuxResNet-56-5" for place in ("", "depth")]
+    alike, by_depth = map(published.test_errors, folders)
     expected = [
-        [str(position), amount(costs[position].parameters), amount(costs[position].macs), f"{error:.2f} %"]
-        for position, error in published.test_errors(folder).items()
+        [str(position), amount(price.parameters), amount(price.macs)]
+        + [f"{errors[position]:.2f} %" for errors in (alike, by_depth)]
+        for position, price in costs.items()
     ]
     assert rows("README.md")[2 : 2 + len(expected)] == expected
