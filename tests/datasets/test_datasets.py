@@ -4,8 +4,6 @@ import hashlib
 import pickle
 import re
 import socket
-import subprocess
-import sys
 import tarfile
 import time
 import urllib.request
@@ -24,15 +22,12 @@ from datasets import catalog, digits, download, splits
 from datasets.sizing import USUAL
 from datasets.transforms import Normalise
 from examples import Trap
-from programs import PROJECT, together
+from programs import together
 from system.errors import UserError
 from training import setup
 
-TORCH_FREE = "import sys, datasets.catalog; sys.exit(bool({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
 
-
-def test_the_catalog_answers_without_pytorch_and_its_loaders_are_there():
-    assert subprocess.run([sys.executable, "-c", TORCH_FREE], cwd=PROJECT).returncode == 0
+def test_the_loaders_of_the_catalog_are_there():
     assert catalog.NAMES == ("CIFAR10", "CIFAR100", "SVHN", "DIGITS")
     for source in (*catalog.SOURCES.values(), catalog.FOLDER):
         assert callable(resolve_name(source.loader))

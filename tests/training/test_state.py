@@ -241,10 +241,11 @@ def test_data_that_changed_are_noticed_and_data_that_moved_are_not(tmp_path):
     for split in ("train", "test"):
         write_pictures(pictures / split, {"cat": 8, "dog": 8}, seed=len(split))
     line = ["--depth", "8", "--nGPU", "0", "--nThreads", "0", "--schedule", "cosine", "--save", tmp_path]
-    assert script("main.py", *line, "--data", "./pets", "--nEpochs", "1", cwd=tmp_path).returncode == 0
+    assert script("main.py", *line, "--data", "./pets", "--nEpochs", "1").returncode == 0
     folder = tmp_path / "pets-AuxResNet-8-2"
     again = ("main.py", "--resume", folder, "--nEpochs", "2")
-    assert_one_line_error(script(*again), 1, "the run's pictures are no longer in ./pets", "--data")
+    elsewhere = script(*again, cwd=tmp_path.parent)
+    assert_one_line_error(elsewhere, 1, "the run's pictures are no longer in ./pets", "--data")
     pictures = pictures.rename(tmp_path / "moved")
     (pictures / "train" / "dog").rename(pictures / "train" / "wolf")
     (pictures / "test" / "dog").rename(pictures / "test" / "wolf")
