@@ -15,6 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,6 +34,8 @@ SINGLE = {  # after 200 epochs of SGD, https://github.com/chenyaofo/pytorch-cifa
     "CIFAR10": {"ResNet-20": 7.44, "ResNet-32": 6.59, "ResNet-44": 6.15, "ResNet-56": 5.79},
     "CIFAR100": {"ResNet-20": 31.52, "ResNet-32": 30.00, "ResNet-44": 28.37, "ResNet-56": 27.63},
 }
+# Full colours, then pale ones, without grey, which is for others.
+COLOURS = [colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2)) if number // 2 != 7]
 MARKERS = ("^", "D")  # of the paper's networks that are as large as those trained here
 SIDE = 32  # pixels
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
@@ -105,7 +108,7 @@ def draw(path: Path) -> None:
     others in grey. Where they are crowded, they are also drawn larger."""
     figure, trained = Figure(figsize=(11, 7.5), dpi=120, layout="constrained"), here()
     everywhere = dict.fromkeys(name for networks in trained.values() for name in networks)
-    colours = {name: f"C{number}" for number, name in enumerate(everywhere)}  # the same in both panels
+    colours = dict(zip(everywhere, COLOURS, strict=False))  # the same in both panels
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         single = last_exits(SINGLE[data], CLASSES[data]).values()
         paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
@@ -130,7 +133,7 @@ def draw(path: Path) -> None:
 def plot(
     axes: Axes,
     trained: Mapping[str, Sequence[Point]],
-    colours: Mapping[str, str],
+    colours: Mapping[str, Sequence[float]],
     single: Iterable[Point],
     paper: Mapping[str, Point],
 ) -> None:

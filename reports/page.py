@@ -84,8 +84,8 @@ def _kept(header: Mapping[str, Any], configuration: Configuration, options: Mapp
         return f"{after}, the last."
     held_out = options.get("valSize") or 0
     return (
-        f"{after}, which did best on {held_out:,} held-out training pictures; the table has the errors on these, "
-        "`test.py` tells those on test pictures."
+        f"{after}, which did best on {held_out:,} held-out training pictures, and the table has the errors on "
+        "these. `test.py` tells those on test pictures, where there are any."
     )
 
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -28,8 +29,8 @@ FORKS.set_forkserver_preload(["torch", "torchvision", "sklearn.datasets", "safet
 
 
 def script(name, *arguments, cwd=None):
-    """Run a script of the project as a user does, in this folder (None: the test's own); returns the finished process
-    with its output as text."""
+    """Run a script of the project as a user does, in this folder (None: the current one, which is the test's own);
+    returns the finished process with its output as text."""
     argv = [str(PROJECT / name), *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, stream) for stream in ("stdout", "stderr")]
@@ -66,7 +67,7 @@ def assert_one_line_error(process, status, *words):
 
 
 def rows_of(text):
-    """The rows of the first table that a program printed: the cells of each by their titles."""
+    """The rows of the first table that a program printed, to the next empty line: the cells of each by their titles."""
     lines = text.splitlines()
     rule = next(number for number, line in enumerate(lines) if re.fullmatch(r"-+(  -+)*", line))
     columns = [match.span() for match in re.finditer("-+", lines[rule])]
@@ -120,10 +121,10 @@ def together(count, work, *arguments, joined=True):
         late = [process for process in processes if process.exitcode is None]
         for process in late:
             process.kill()
+        found = [pickle.loads(answer.read_bytes()) for answer in answers if answer.exists()]
+        for failure in (one for one in found if isinstance(one, BaseException)):
+            raise failure  # for which the others may still be waiting
         assert not late
-        found = [pickle.loads(answer.read_bytes()) for answer in answers]
-        for failure in (one for one in found if isinstance(one, Exception)):
-            raise failure
         return found
 
 
@@ -133,7 +134,8 @@ def join(environment, answer, work, arguments, joined):
     try:
         with world.joined() if joined else nullcontext():
             found = work(*arguments)
-    except Exception as error:
+    except BaseException as error:
+        error.add_note(traceback.format_exc())
         found = error
     answer.write_bytes(pickle.dumps(found))
 

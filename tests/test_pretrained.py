@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import published
-from formats import exit_file
+from formats import exit_file, log_file
 from inference import policies, saved
 from models import names
 from models.networks import cost
@@ -87,15 +87,19 @@ def rows(page):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
 
-def test_rows_that_name_a_network_and_its_epochs_have_its_error():
+def test_rows_that_name_a_network_and_its_epochs_have_its_errors():
+    """That of its last exit, and one row those of all exits and the training error."""
     told = [*rows("README.md"), *rows("TRAINING.md")]
     for folder in FOLDERS:
         header = exit_file.read_header(next(iter(exit_file.files_in(folder).values())))
         network, epochs = [header["dataset"].replace("CIFAR", "CIFAR-"), header["name"]], header["options"]["nEpochs"]
         of_it = [row for row in told if row[:2] == network and str(epochs) in row]
         assert of_it or header["name"] in ("AuxResNet-26-2", "ResNet-26"), folder  # which have tables of their own
-        *_, last = published.test_errors(folder).values()
-        assert all(f"{last:.2f}" in row for row in of_it), of_it
+        errors = {position: f"{error:.2f}" for position, error in published.test_errors(folder).items()}
+        assert all(errors[max(errors)] in row for row in of_it), of_it
+        trained = log_file.read(folder)[-1][log_file.error_column("train", max(errors))]
+        whole = {*errors.values(), f"{trained:.2f}"}
+        assert not of_it or any(whole <= set(row) for row in of_it), folder
 
 
 def test_the_first_table_is_that_of_its_networks():

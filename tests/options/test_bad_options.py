@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import main
@@ -125,7 +125,6 @@ def lines(program):
     return st.tuples(st.just(program), st.builds(list.__add__, begun, st.lists(argument, max_size=6)))
 
 
-@settings(max_examples=500)
 @given(st.sampled_from(PROGRAMS).flatmap(lines))
 def test_any_command_line_is_parsed_or_refused(line):
     program, argv = line
@@ -138,7 +137,6 @@ def test_any_command_line_is_parsed_or_refused(line):
             assert opts.from_saved(json.loads(json.dumps({**vars(options), "resume": None}))) is not None
 
 
-@settings(max_examples=500)
 @given(
     depth=st.integers(1, 2100),
     outputs=st.integers(1, 30),
@@ -156,7 +154,6 @@ def test_configuration_to_name_to_configuration(depth, outputs, widen, dropout):
     assert configuration.exits == tuple(sorted(set(configuration.exits)))
 
 
-@settings(max_examples=500)
 @given(
     st.one_of(
         st.text(max_size=30),

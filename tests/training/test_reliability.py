@@ -261,10 +261,10 @@ def test_a_run_that_waits_for_a_stopped_worker_answers_signals(tmp_path):
     process = start(tmp_path, "--nThreads", "2")
     for worker in workers(process):
         os.kill(worker, signal.SIGSTOP)
-    before, now = None, computed(process)
-    while now != before:  # a step comes to its end, and the next one has no pictures
+    readings = [None] * 3
+    while len(set(readings)) > 1:  # a step comes to its end, and the next one has no pictures
         time.sleep(0.5)
-        before, now = now, computed(process)
+        readings = [*readings[1:], computed(process)]
     process.terminate()
     _, text = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -288,7 +288,7 @@ def test_workers_do_not_outlive_a_killed_run_even_if_they_are_stopped(tmp_path):
 
 def computed(process):
     """The time for which a process has computed, as the system counts it."""
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return tuple(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])
 
 
 def alive(process):

@@ -17,7 +17,7 @@ import pytest
 import main
 from datasets import catalog, identity, splits
 from examples import FailingAt, logits_of
-from formats import exit_file
+from formats import exit_file, log_file
 from inference import saved
 from models.metrics import top_error
 from programs import PROJECT, begin, children, rows_of, script, together
@@ -74,13 +74,16 @@ def told(save, *options):
 @pytest.mark.parametrize("precision", ["float", "bf16"])
 def test_several_processes_keep_the_epoch_that_does_best_on_held_out_pictures(precision, tested, tmp_path):
     """And test it, with the errors that one process finds."""
-    line = ["--valSize", "60", "--nEpochs", "3", "--precision", precision]
+    line = ["--valSize", "60", "--nEpochs", "4", "--precision", precision]
     printed, others = together(2, told, tmp_path, *line, joined=False)
     assert others == ""
-    held_out = splits.held_out(catalog.find("DIGITS", Path()), 60)
-    for row in rows_of(printed):
+    errors = [row["validation_error_8"] for row in log_file.read(tmp_path / FOLDER)]
+    held_out, rows = splits.held_out(catalog.find("DIGITS", Path()), 60), rows_of(printed)
+    assert [row["exit"] for row in rows] == ["5", "8"]
+    for row in rows:
         path = Path(row["file"])
         model, header = saved.load({int(row["exit"]): path}), exit_file.read_header(path)
+        assert header["epochs"] == 1 + errors.index(min(errors))
         found = [top_error(logits_of(model, of.images)[0], of.targets) for of in (held_out, tested)]
         assert header["error"] == pytest.approx(found[0])
         assert [row["validation error"], row["test error"]] == [f"{error:.2f} %" for error in found]
