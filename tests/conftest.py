@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from datasets import digits
 from examples import logits_of
+from formats import exit_file
 from inference import early_exit, policies, saved
 from inference.early_exit import Rule
 from inference.policies import Policy
@@ -24,7 +25,7 @@ from runs import EXITS, FOLDER, NAME, SMALL
 
 # Examples are the same every time, so that what failed fails again; pytest --hypothesis-profile=others draws others.
 settings.register_profile("others", max_examples=5000, deadline=None)
-settings.register_profile("same", max_examples=500, derandomize=True, deadline=None)
+settings.register_profile("same", max_examples=2000, derandomize=True, deadline=None)
 settings.load_profile("same")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a script starts tests in the background
@@ -101,7 +102,7 @@ def tested():
 @pytest.fixture(scope="session")
 def early_model(finished):
     """The whole network of a finished run, which pictures may leave early."""
-    return saved.load({position: finished[1] / f"exit-{position}.safetensors" for position in EXITS})
+    return saved.load(exit_file.files_in(finished[1]))
 
 
 @pytest.fixture(scope="session")

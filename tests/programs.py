@@ -75,6 +75,11 @@ def rows_of(text):
     return [dict(zip(titles, row, strict=True)) for row in itertools.takewhile(any, rows)]
 
 
+def error_line(cell):
+    """What test.py prints of an error that a table has."""
+    return f"error {cell.removesuffix(' %')}\n"
+
+
 def tracked(*patterns):
     """The files of the project under version control, by their paths in it."""
     command = ["git", "-c", "safe.directory=*", "ls-files", *patterns]  # whoever they belong to

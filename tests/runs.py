@@ -4,6 +4,7 @@ import csv
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from formats import state_file
 from formats.log_file import TIMES
 from programs import PROJECT, begin, signal_during
 from system.errors import UserError
+from training.run import Run
 
 SMALL = ["--data", "DIGITS", "--depth", "14", "--nOutputs", "3", "--trainSize", "256", "--nGPU", "0"]
 NAME, EXITS = "AuxResNet-14-3", (5, 9, 14)  # of its network
@@ -89,6 +91,17 @@ def stopped(line, owner, method, call, number=signal.SIGTERM):
         signal_during(patch, owner, method, call, number)
         main.main([str(word) for word in line])
     return ended.value.code
+
+
+def with_errors(monkeypatch, errors):
+    """Let tests of the network after an epoch give these errors: for each epoch those of the exits."""
+    real = Run.evaluate
+
+    def evaluate(self, epoch):
+        found = real(self, epoch)
+        return found._replace(result=replace(found.result, errors=errors[epoch]))
+
+    monkeypatch.setattr(Run, "evaluate", evaluate)
 
 
 def uninterrupted_run(tmp_path_factory, line):

@@ -77,7 +77,7 @@ def test_the_held_out_pictures_are_those_of_the_training(calibrated):
     data = splits.for_training(catalog.find("DIGITS", Path()), 1137, 300)
     held = splits.held_out(catalog.find("DIGITS", Path()), 300)
     assert held.images.equal(data.evaluated.images)
-    model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
+    model = saved.load(exit_file.files_in(folder))
     logits, targets = asking.collect(model, held, ON_CPU)
     policy = policies.read(folder / "policy.json")
     figures = early_exit.simulate(logits, policy).figures(targets, model.macs_to_exits)
@@ -96,7 +96,7 @@ def test_test_py_routes_by_a_policy(calibrated, tested):
     assert (policy.split()[0], last.split()[:2]) == ("policy", ["exit", "14"])
     assert float(policy.split()[1]) == float(first.split()[1])
     assert "against exit 14, the policy is" in process.stdout
-    model = saved.load({p: folder / f"exit-{p}.safetensors" for p in EXITS})
+    model = saved.load(exit_file.files_in(folder))
     logits, targets = asking.collect(model, tested, ON_CPU)
     simulated = early_exit.simulate(logits, policies.read(folder / "policy.json"))
     wrong = (simulated.classes != targets).sum().item()

@@ -16,7 +16,7 @@ from examples import answers_of
 from formats import exit_file
 from inference import asking, comparison, early_exit, exported, exporting, saved
 from models import metrics
-from programs import PROJECT, assert_one_line_error, rows_of, script
+from programs import PROJECT, assert_one_line_error, error_line, rows_of, script
 from runs import NAME
 from system.errors import UsageError, UserError
 
@@ -123,7 +123,7 @@ def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tested, tmp_p
     trained exit."""
     target, of_run = tmp_path / "exit-14.safetensors", finished[1] / "exit-14.safetensors"
     run(finished, "--to", target, "--half")
-    after = rows_of(capsys.readouterr().out)[1]["error"].removesuffix(" %")
+    after = rows_of(capsys.readouterr().out)[1]["error"]
     assert 0.45 < target.stat().st_size / of_run.stat().st_size < 0.7
     small, whole = (saved.load({14: path}) for path in (target, of_run))
     assert small.header == whole.header
@@ -131,7 +131,7 @@ def test_an_exit_file_in_16_bits_is_one_for_all_programs(finished, tested, tmp_p
         rounded = weight.half().float() if weight.ndim > 1 else weight
         assert torch.equal(small.network.state_dict()[name], rounded), name
     process = script("test.py", "DIGITS", target)
-    assert (process.returncode, process.stdout) == (0, f"error {after}\n"), process.stderr
+    assert (process.returncode, process.stdout) == (0, error_line(after)), process.stderr
     image = tested.images[0].numpy()
     Image.fromarray(image).save("digit.png")
     predict.main([str(target), "digit.png", "--nGPU", "0"])

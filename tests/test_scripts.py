@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from formats import exit_file, log_file
 from inference import saved
 from models.networks import build
-from programs import PROJECT, assert_one_line_error, rows_of, script
+from programs import PROJECT, assert_one_line_error, error_line, rows_of, script
 from runs import EXITS, NAME, SMALL
 
 pytestmark = pytest.mark.slow
@@ -62,10 +62,10 @@ def test_test_py_prints_what_training_printed(finished):
     shallowest, _, deepest = rows_of(output)
     last = script("test.py", "digits", NAME, "--save", save)
     assert last.returncode == 0
-    assert last.stdout == f"error {deepest['test error'].removesuffix(' %')}\n"
+    assert last.stdout == error_line(deepest["test error"])
     shallow = script("test.py", "DIGITS", NAME, "--save", save, "--exit", "5")
     by_path = script("test.py", "DIGITS", folder / "exit-5.safetensors")
-    assert shallow.stdout == by_path.stdout == f"error {shallowest['test error'].removesuffix(' %')}\n"
+    assert shallow.stdout == by_path.stdout == error_line(shallowest["test error"])
 
 
 def test_exit_all_has_the_numbers_of_training(finished):

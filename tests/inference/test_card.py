@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 
 import opts
 import test as program
-from datasets import digits
 from examples import CPU, network, write_pictures
 from formats import exit_file
 from inference import asking, card, evaluation, saved
@@ -40,12 +39,11 @@ def told(finished, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(finished):
+def answers(finished, tested):
     """The logits of every exit on the test pictures, by a pass of their own, and the targets."""
     model = saved.load(exit_file.files_in(finished[1]))
-    pictures = digits.load(None, "test")
     with torch.inference_mode():
-        return asking.ready(model, CPU)(pictures.images), pictures.targets
+        return asking.ready(model, CPU)(tested.images), tested.targets
 
 
 @pytest.mark.parametrize(
@@ -117,11 +115,10 @@ def test_few_classes_have_no_top_5_error():
     assert card.quality(torch.eye(6), torch.arange(6))["top5_error_percent"] == 0
 
 
-def test_an_ensemble_has_the_mean_probabilities(answers, finished):
+def test_an_ensemble_has_the_mean_probabilities(answers, finished, tested):
     model = saved.load(exit_file.files_in(finished[1]))
-    images = digits.load(None, "test").images
     with torch.inference_mode():
-        (logits,) = asking.ready(model, CPU, ensemble=True)(images)
+        (logits,) = asking.ready(model, CPU, ensemble=True)(tested.images)
     mean = torch.stack([z.softmax(1) for z in answers[0]]).mean(0)
     torch.testing.assert_close(logits.softmax(1), mean)
     error = 100 * (mean.argmax(1) != answers[1]).double().mean()

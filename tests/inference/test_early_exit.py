@@ -50,20 +50,21 @@ def test_routing_is_what_the_stored_logits_say(trained):
     assert sum(all(histogram) for histogram in histograms) == 5
 
 
-def assert_routed_as_simulated(route, images, logits, rule, sizes, rounding, most):
-    """Pictures leave, and are told, in batches of these sizes as the stored logits say; but for those that lie within
-    rounding of a threshold or between two classes: of all pictures `most` are no such."""
+def assert_routed_as_simulated(route, images, logits, rule, sizes, rounding):
+    """Pictures leave, and are told, in batches of these sizes as the stored logits say: nearly all of them, and each
+    that lies within rounding of no threshold and not between two classes."""
     tops = [early_exit.probable(z, t).topk(2).values for z, t in zip(logits, rule.temperatures, strict=True)]
     first, second = torch.stack(tops).unbind(2)  # K×N
     margins = (first - torch.tensor(rule.thresholds)[:, None]).abs().minimum(first - second)
     clear = margins.amin(0) > rounding
-    assert clear.float().mean() > most
     simulated = early_exit.simulate(logits, rule)
     for size in sizes:
         found = [route(batch) for batch in images.split(size)]
         for kind in simulated._fields:
             whole = torch.cat([getattr(routed, kind) for routed in found])
-            assert whole[clear].equal(getattr(simulated, kind)[clear]), (size, kind)
+            same = whole == getattr(simulated, kind)
+            assert same[clear].all(), (size, kind)
+            assert same.float().mean() > 0.98, (size, kind)
 
 
 @pytest.mark.slow
@@ -71,7 +72,7 @@ def test_the_size_of_the_batch_decides_nothing_beyond_rounding(trained):
     quick, images, logits = trained
     few, rule = images[:128], list(rules(logits))[2]
     route = partial(early_exit.route, quick, rule=rule)
-    assert_routed_as_simulated(route, few, [z[:128] for z in logits], rule, (1, 2, 7, 128), 1e-6, 0.99)
+    assert_routed_as_simulated(route, few, [z[:128] for z in logits], rule, (1, 2, 7, 128), 1e-6)
 
 
 @pytest.mark.slow
@@ -118,21 +119,20 @@ def test_the_host_waits_once_in_each_segment_at_most(trained):
     assert max(counts) == 2  # of three segments
 
 
-def assert_router_simulates(folder, images, machine, compiled, sizes, rounding, most=0.99):
+def assert_router_simulates(folder, images, machine, compiled, sizes, rounding):
     """Routing gives what simulation gives on the logits of all pictures, computed in the same precision."""
     model = saved.load(exit_file.files_in(folder))
     with torch.inference_mode(), machine.autocast():
         logits = [z.float() for z in asking.ready(model, machine.devices)(images)]
     rule = list(rules(logits))[2]
     route = routing.router(model, rule, machine, compiled)
-    assert_routed_as_simulated(route, images, logits, rule, sizes, rounding, most)
+    assert_routed_as_simulated(route, images, logits, rule, sizes, rounding)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "rounding", "most"), [("float", 1e-6, 0.99), ("bf16", 0.01, 0.3)])
-def test_routing_is_simulation_in_the_same_precision(validated, tested, precision, rounding, most):
-    machine = Machine(CPU, precision)
-    assert_router_simulates(validated[1], tested.images, machine, False, (360, 128, 7), rounding, most)
+@pytest.mark.parametrize(("precision", "rounding"), [("float", 0.0), ("bf16", 0.01)])
+def test_routing_is_simulation_in_the_same_precision(validated, tested, precision, rounding):
+    assert_router_simulates(validated[1], tested.images, Machine(CPU, precision), False, (360, 128, 7), rounding)
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """When a run is tested, in which precision, and what its files say about it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -13,9 +11,9 @@ from formats import exit_file, log_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
 from models.metrics import Result
-from programs import rows_of, script
+from programs import error_line, rows_of, script
 from reports import tables
-from runs import FOLDER, SMALL, exit_files, last_state, logged, stopped
+from runs import FOLDER, SMALL, exit_files, last_state, logged, stopped, with_errors
 from training.run import Run
 from training.trainer import Trainer
 
@@ -68,8 +66,8 @@ def test_plot_takes_runs_with_gaps_and_runs_without_a_test(sparse, tmp_path):
     (young / log_file.FILE).write_bytes(tables.as_csv(rows[:3]))
     both = script("plot.py", sparse / FOLDER, young, "--out", tmp_path / "p.png")
     assert both.returncode == 0, both.stderr
-    last = rows_of(both.stdout)[-1]
-    assert (last["exit"], last["runs"], last["epochs"]) == ("14", "2", "2")  # both tested after the second epoch
+    (last,) = [row for row in rows_of(both.stdout) if row["exit"] == "14"]
+    assert (last["runs"], last["epochs"]) == ("2", "2")  # both tested after the second epoch
     (young / log_file.FILE).write_bytes(tables.as_csv(rows[:1]))
     alone = script("plot.py", young, "--out", tmp_path / "p.png")
     assert alone.returncode == 0, alone.stderr
@@ -96,7 +94,7 @@ def test_what_is_reported_at_the_end_is_measured_in_float32(split, tmp_path, cap
     printed = {row["exit"]: row for row in rows_of(capsys.readouterr().out)}
     for position, path in exit_file.files_in(folder).items():
         result = script("test.py", "DIGITS", path)
-        assert result.stdout == f"error {printed[str(position)]['test error'].removesuffix(' %')}\n"
+        assert result.stdout == error_line(printed[str(position)]["test error"])
         header = exit_file.read_header(path)
         if split:
             assert header["epochs"] < 3
@@ -117,14 +115,7 @@ def validation_error(path, size):
 
 
 def test_a_run_stopped_in_its_last_test_keeps_the_state_of_its_last_epoch(tmp_path, monkeypatch):
-    real = Run.evaluate
-
-    def rising(self, epoch):
-        tested = real(self, epoch)
-        errors = tuple(50.0 + epoch for _ in tested.result.errors)  # so that the first epoch is kept
-        return tested._replace(result=replace(tested.result, errors=errors))
-
-    monkeypatch.setattr(Run, "evaluate", rising)
+    with_errors(monkeypatch, [(50.0,) * 3, (51.0,) * 3])  # so that the first epoch is kept
     line = [*SMALL, "--valSize", "300", "--nEpochs", "2", "--save"]
     main.main([*line, str(tmp_path / "whole")])
     stopped([*line, str(tmp_path / "stopped")], Run, "finish", 1)

@@ -56,7 +56,7 @@ def test_the_logits_are_those_of_the_formula(name, layers, training):
     """With shortcuts of type A and B, basic and bottleneck blocks."""
     torch.manual_seed(0)
     configuration = names.parse(name)
-    network = networks.build(configuration, 7).double().train(training)
+    network = networks.build(configuration, 7).double()
     with torch.no_grad():  # none of them as they are at first, when norms change nothing
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.rand_like(parameter))

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,8 @@ import torch
 import checkpoints
 import main
 from formats import exit_file, log_file
-from runs import EXITS, SMALL, exit_files, logged, stopped, uninterrupted_run
+from programs import PROJECT
+from runs import EXITS, SMALL, exit_files, logged, stopped, uninterrupted_run, with_errors
 from training import run
 from training.run import Run
 from training.schedules import LearningRate
@@ -64,7 +64,7 @@ def test_resume_equals_uninterrupted(number, status, owner, method, call, how, u
     assert stopped([*RUN, "--save", tmp_path, "--nThreads", "1"], owner, method, call, number) == status
     command = f"--resume {tmp_path / FOLDER}"
     assert not (tmp_path / FOLDER / "README.md").exists()
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"main.py {command}")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f" python {PROJECT / 'main.py'} {command}")
     torch.manual_seed(99)  # nothing may depend on what the process did before
     main.main([*RUN, "--save", str(tmp_path), "--resume"] if how == "same command" else command.split())
     assert exit_files(uninterrupted / FOLDER) == exit_files(tmp_path / FOLDER)
@@ -117,13 +117,8 @@ def test_a_validation_split_keeps_the_best_epoch(tmp_path, capsys):
 
 def test_an_exit_that_does_not_learn_chooses_no_epoch(tmp_path, monkeypatch):
     """Exit 14 would choose the first epoch, exit 5 the last; exit 9 is the deepest that learns."""
-    real, errors = Run.evaluate, [(60.0, 40.0, 10.0), (50.0, 20.0, 20.0), (40.0, 30.0, 30.0)]
-
-    def evaluate(self, epoch):
-        found = real(self, epoch)
-        return found._replace(result=replace(found.result, errors=errors[epoch]))
-
-    monkeypatch.setattr(Run, "evaluate", evaluate)
+    errors = [(60.0, 40.0, 10.0), (50.0, 20.0, 20.0), (40.0, 30.0, 30.0)]
+    with_errors(monkeypatch, errors)
     main.main([*RUN, "--save", str(tmp_path), "--valSize", "200", "--exitWeights", "1,1,0"])
     for position, error in zip(EXITS, errors[1], strict=True):
         header = exit_file.read_header(exit_file.path_in(tmp_path / FOLDER, position))
