@@ -83,8 +83,8 @@ class Classifier(Described, nn.Module):
     def predict(self, images: Tensor | Picture | Sequence[Picture]) -> list[tuple[str, float]]:
         """The likeliest class of each picture and its probability, whatever mode the network is in.
 
-        `images` is what `preprocess` gives (also several of them, concatenated), what it takes, or a list of that. Of
-        any number of pictures one batch at a time is decoded and computed. Raises UserError as `preprocess` does.
+        `images` is what `preprocess` gives (also several of them, concatenated), what it takes, or a list of what it
+        takes. Of any number of pictures one batch at a time is decoded and computed. Raises UserError as `preprocess` does.
         """
         device, modes = next(self.parameters()).device, {module: module.training for module in self.modules()}
         try:

@@ -158,8 +158,10 @@ def folder_called(dataset: str, model: str, files: str = EXIT_SUFFIX) -> str | N
         if like := LIKE_A_NAME.fullmatch(model):
             if like["data"] and like["data"] != dataset:
                 folder_called(like["data"], model)  # raises where it is no network's name
-                text = f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of"
-                raise UsageError(text) from error
+                raise UsageError(
+                    f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of, or, to "
+                    "take other pictures of the same classes, the path of the run's folder"
+                ) from error
             raise
         raise UsageError(
             f"{model!r} is neither a network's name nor the path of a run's folder or of a {files} file; names are "

@@ -217,6 +217,11 @@ def exporting(options: argparse.Namespace) -> None:
         )
     if options.int8 and options.check == 0:
         raise UsageError("--int8 needs test pictures to measure its cost on; give --check above 0, or leave it out")
+    if options.int8 and options.data not in NAMES and not is_folder(options.data, "train"):
+        raise UsageError(
+            f"--int8 measures ranges on training pictures, {options.data} has no train/; give a folder that has both, "
+            "or leave --int8 out"
+        )
 
 
 def _at_hand(data: str) -> bool:

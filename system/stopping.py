@@ -38,6 +38,7 @@ class Stop:
                 os._exit(128 + number)
         self.number = number if self.number is None else self.number
         if self._breaking:
+            self._breaking = False  # one is enough: what follows saves what there is
             self.check()
 
     def check(self) -> None:

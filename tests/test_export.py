@@ -12,7 +12,7 @@ from PIL import Image
 
 import export
 import predict
-from examples import answers_of
+from examples import answers_of, write_pictures
 from formats import exit_file
 from inference import asking, comparison, early_exit, exported, exporting, saved
 from models import metrics
@@ -240,6 +240,12 @@ def test_mistakes_are_told(finished, words, kind, text, tmp_path, monkeypatch):
         export.main([*words, "--save", str(finished[0])])
     assert type(raised.value) is kind
     assert not list(tmp_path.iterdir())
+
+
+def test_eight_bits_need_training_pictures(finished, tmp_path):
+    write_pictures(tmp_path / "tested" / "test", {"cat": 2, "dog": 2})
+    words = ("tested", finished[1], "--int8")
+    assert_one_line_error(script("export.py", *words), 2, "--int8 measures ranges on training pictures, tested has no")
 
 
 def test_what_is_not_compared_on_pictures_needs_none(finished, tmp_path):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 def like(found: Any, own: Any, name: str) -> Any:
     """A copy of what a state holds under a name, if it has the form of this run's `own`: the same keys, lengths and
-    types, and tensors of the same shapes and types that are plain, dense and finite. Raises ValueError naming the place
+    types, and tensors of the same shapes and types that are plain, dense and finite. The copy lies in memory as `own`
+    does, because fused optimizers pair a weight and its momentum by their places. Raises ValueError naming the place
     where it has not."""
     if isinstance(own, Tensor):
         return _tensor(found, own, name)
@@ -45,7 +46,7 @@ def _tensor(found: Any, own: Tensor, name: str) -> Tensor:
         raise ValueError(f"{name} is a view of other numbers")
     if not found.isfinite().all():
         raise ValueError(f"{name} has numbers that are not finite")
-    return found.detach().clone()
+    return torch.empty_like(own, device="cpu", requires_grad=False).copy_(found.detach())
 
 
 def _is_dense(tensor: Tensor) -> bool:

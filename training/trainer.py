@@ -87,6 +87,7 @@ class Trainer:
         self.stop = stop or Stop()
         # Several processes would wait for the one that is broken off; the threads of a `DataParallel` would go on.
         self.may_break = world.size() == 1 and not isinstance(self.model, nn.DataParallel)
+        self.repeatable = self.may_break or compiled_batch > 0  # of other steps that fail, nothing is saved
         if self.may_break:
             for parameter in network.parameters():
                 if parameter.requires_grad:
@@ -145,12 +146,19 @@ class Trainer:
         # with 3 of 4 pictures counts 2 · 3/4 times, the other 2 · 1/4 times: the mean is that over all 4.
         scale = world.size() * part
         norms = over_all_processes(self.network, part > 0) if self.sync_norms else nullcontext()
-        with self._traceless(), norms:
-            with autocast(self.device, self.dtype):
-                logits = model(images)
-            logits = [z.float() for z in logits]
-            loss, losses = self.objective(logits, targets, weights)
-            self.scaler.scale(scale * loss).backward()
+        if self.repeatable:
+            self.undo.remember()
+        try:
+            with self._breakable() if self.repeatable else nullcontext(), norms:
+                with autocast(self.device, self.dtype):
+                    logits = model(images)
+                logits = [z.float() for z in logits]
+                loss, losses = self.objective(logits, targets, weights)
+                self.scaler.scale(scale * loss).backward()
+        except BaseException:  # caught here: in a context manager's code a signal could come before it is caught
+            if self.repeatable:
+                self.undo.restore()
+            raise
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
@@ -159,27 +167,16 @@ class Trainer:
         return loss, losses, logits
 
     @contextmanager
-    def _traceless(self) -> Iterator[None]:
+    def _breakable(self) -> Iterator[None]:
         """For the forward and the backward pass, which may take minutes where they are compiled, and a signal must not
-        wait for them. Where they fail or are broken off, batch norm statistics and dropout's generators are put back,
-        so that the step can be done again. Raises CompilerFailed."""
-        if not self.may_break and not self.compiled_batch:  # nothing is saved then of a step that fails
-            yield
-            return
-        self.undo.remember()
-        try:
-            breakable = self._letting_signals_in() if self.may_break else nullcontext()
-            with compiling(), breakable:
+        wait for them. Raises CompilerFailed."""
+        with compiling():
+            if not self.may_break:
                 yield
-        except BaseException:
-            self.undo.restore()
-            raise
-
-    @contextmanager
-    def _letting_signals_in(self) -> Iterator[None]:
-        # Without threads of its own, the backward pass of a GPU, too, lets signals in (`_let_signals_in`).
-        with torch.autograd.set_multithreading_enabled(False), self.stop.breaking():
-            yield
+                return
+            # Without threads of its own, the backward pass of a GPU, too, lets signals in (`_let_signals_in`).
+            with torch.autograd.set_multithreading_enabled(False), self.stop.breaking():
+                yield
 
     def state(self) -> dict[str, Any]:
         """What training needs to go on, besides the weights of the network."""

@@ -79,6 +79,24 @@ def test_files_that_a_run_is_writing_are_read_when_they_fit(finished, run_copy, 
     assert saved.load(files).files == files
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(finished, run_copy, monkeypatch):
+    """Its weights would be told to have the error of an epoch before."""
+    last = "exit-14.safetensors"
+    path, real = run_copy[1] / last, exit_file.read_weights
+    weights, header = load_file(path), exit_file.read_header(path)
+
+    def replaced(*arguments):
+        path.write_bytes(exit_file.content(weights, {**header, "epochs": header["epochs"] + 1}))
+        return real(*arguments)
+
+    monkeypatch.setattr(exit_file, "read_weights", replaced)
+    with pytest.raises(UserError, match=f"{last} was replaced"):
+        saved.load({14: path})
+    path.write_bytes(exit_file.content(weights, header))
+    (path.parent / ".lock").write_text("process 1 on here\n")
+    assert saved.load({14: path}).header["epochs"] == header["epochs"] + 1
+
+
 @pytest.mark.parametrize("target", [FIRST, ""])
 def test_what_may_not_be_read_is_not_called_missing(target, run_copy):
     _, folder = run_copy

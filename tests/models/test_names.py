@@ -132,7 +132,7 @@ def test_fields_that_no_network_has_are_refused(field, value):
 
 
 def test_a_network_of_another_data_set_is_told():
-    with pytest.raises(UsageError, match=r"^CIFAR100-AuxResNet-56-2 is a network of CIFAR100, not of CIFAR10; "):
+    with pytest.raises(UsageError, match=r"^CIFAR100-AuxResNet-56-2 is a network of CIFAR100, not of CIFAR10; .*path"):
         names.folder_called("CIFAR10", "CIFAR100-AuxResNet-56-2")
     with pytest.raises(UsageError, match="depth 57"):
         names.folder_called("CIFAR10", "CIFAR100-AuxResNet-57-2")

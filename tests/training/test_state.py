@@ -236,6 +236,15 @@ def test_without_options_a_run_goes_on_with_those_in_its_state(content, run, cap
     assert exit_file.read_header(folder / "exit-8.safetensors")["epochs"] == 3
 
 
+def test_a_momentum_that_lies_in_memory_in_another_order_moves_the_same_weights(run, tmp_path):
+    folder, state = run
+    other = shutil.copytree(folder, tmp_path / "other" / folder.name)
+    resume(folder, state)
+    put(BUFFER, lambda momentum: momentum.mT.contiguous().mT)(state)
+    resume(other, state)
+    assert exit_files(folder) == exit_files(other)
+
+
 def test_data_that_changed_are_noticed_and_data_that_moved_are_not(tmp_path):
     pictures = tmp_path / "pets"
     for split in ("train", "test"):

@@ -1,6 +1,7 @@
 """What makes training fast changes nothing: compiled steps, 16 bits, and a host that does not wait."""
 
 import argparse
+import contextlib
 import os
 import signal
 
@@ -131,7 +132,7 @@ def counting(method, reads):
     return counted
 
 
-@pytest.mark.parametrize("where", ["forward", "backward", "recomputation"])
+@pytest.mark.parametrize("where", ["forward", "backward", "recomputation", "the way out"])
 def test_a_step_that_is_broken_off_leaves_no_trace(where, monkeypatch):
     """Batch norm statistics have moved by then, and dropout has drawn random numbers."""
     results = []
@@ -146,13 +147,17 @@ def test_a_step_that_is_broken_off_leaves_no_trace(where, monkeypatch):
                         signal_during(patch, torch.nn.BatchNorm2d, "forward", 3)
                     elif where == "recomputation":
                         patch.setattr(multiexit._FrozenStatistics, "__enter__", interrupted)
+                    elif where == "the way out":  # of the part that a signal may break off
+                        signal_during(patch, contextlib._GeneratorContextManager, "__exit__", 1)
                     else:
                         (signalled := run.network.stem.weight).register_hook(terminate)
-                    with pytest.raises(Stopped):
+                    with pytest.raises(Stopped) as kept:  # alive, as while the state is saved
                         train(run, iter(given))
+                terminate(None)  # once more: noted
                 if where == "backward":
                     signalled._backward_hooks.clear()
                 stop.number = None
+                assert kept.value.status == 143
             train(run, iter(given))
         results.append(run.network.state_dict())
     assert all(results[0][name].equal(tensor) for name, tensor in results[1].items())
