@@ -54,6 +54,11 @@ def _is_input(value: Any) -> bool:
     return type(value) is list and value in [[3, side, side] for side in SIDES] and all(type(v) is int for v in value)
 
 
+def are_epochs(value: Any) -> bool:
+    """Whether a value is a list of numbers of epochs."""
+    return type(value) is list and all(is_number(epochs, 1, 10**9, int) for epochs in value)
+
+
 # What the header of an exit file has: for each field whether a value is right, and what it has to be.
 HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "network": (lambda value: type(value) is dict, "the fields of a network"),
@@ -69,9 +74,10 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "errorOn": (lambda value: value in ("test", "validation"), "test or validation"),
     "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),
     "shares": (lambda value: is_number(value, 1, 10**6, int), "a whole number from 1 on"),
+    "extended": (are_epochs, "a list of numbers of epochs"),
 }
 # What older versions did, and did not write into a header.
-UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1}
+UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1, "extended": []}
 
 
 def check_classes(classes: Sequence[str]) -> None:

@@ -84,7 +84,8 @@ class Classifier(Described, nn.Module):
         """The likeliest class of each picture and its probability, whatever mode the network is in.
 
         `images` is what `preprocess` gives (also several of them, concatenated), what it takes, or a list of what it
-        takes. Of any number of pictures one batch at a time is decoded and computed. Raises UserError as `preprocess` does.
+        takes. Of any number of pictures one batch at a time is decoded and computed. Raises UserError as `preprocess`
+        does.
         """
         device, modes = next(self.parameters()).device, {module: module.training for module in self.modules()}
         try:

@@ -159,8 +159,8 @@ def folder_called(dataset: str, model: str, files: str = EXIT_SUFFIX) -> str | N
             if like["data"] and like["data"] != dataset:
                 folder_called(like["data"], model)  # raises where it is no network's name
                 raise UsageError(
-                    f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of, or, to "
-                    "take other pictures of the same classes, the path of the run's folder"
+                    f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of, or, "
+                    "to take other pictures of the same classes, the path of the run's folder"
                 ) from error
             raise
         raise UsageError(

@@ -1,7 +1,7 @@
 """The page about a finished run, `README.md` in its folder: what it is, how it was trained, how it is used."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def of_run(files: Mapping[int, Path]) -> str:
     own = f" and the defaults of {header['dataset']}" if header["dataset"] in BY_DATASET else ""
     trained = (
         f"It trains for {length}; what the command leaves open is as in the recipe `{recipe}`{own}. "
-        f"{_shared(header['shares'])}{printable(program)} wrote the files."
+        f"{_extended(header['extended'])}{_shared(header['shares'])}{printable(program)} wrote the files."
     )
     parts = (
         f"# {printable(header['name'])} on {printable(header['dataset'])}",
@@ -87,6 +87,14 @@ def _kept(header: Mapping[str, Any], configuration: Configuration, options: Mapp
         f"{after}, which did best on {held_out:,} held-out training pictures, and the table has the errors on "
         "these. `test.py` tells those on test pictures, where there are any."
     )
+
+
+def _extended(former: Sequence[int]) -> str:
+    """For how many epochs a run was to go on, each time before it was given more."""
+    if not former:
+        return ""
+    begun = ", then ".join(map(str, former))
+    return f"It was begun for {begun} and given more later; the command alone trains otherwise. "
 
 
 def _shared(shares: int) -> str:

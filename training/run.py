@@ -110,6 +110,7 @@ class Run:
         self.options_before = setup.options_before(options, saved) if saved else None
         if self.options_before:
             options = opts.resumed(options, self.options_before)
+        self.extended = setup.extended(options, self.options_before, saved or {})
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
@@ -269,9 +270,8 @@ class Run:
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
         with self.state.clock.on("other"):
-            self.files.write_state(
-                {"options": vars(self.options), "fit": self.sizing.fit, "data": self.identity, **self.state.saved()}
-            )
+            about = {"fit": self.sizing.fit, "data": self.identity, "extended": self.extended}
+            self.files.write_state({"options": vars(self.options), **about, **self.state.saved()})
         self.save_due = self._next_save()
 
     def _next_save(self) -> float:
@@ -293,6 +293,7 @@ class Run:
             "errorOn": name,
             **known,
             "shares": world.size() * len(self.devices),
+            "extended": self.extended,
             "epochs": self.state.epochs_done,
             "options": opts.shaping(self.options),
         }

@@ -66,6 +66,14 @@ def options_before(options: argparse.Namespace, saved: Mapping[str, Any]) -> arg
     return opts.from_saved(saved.get("options"), options.data if moved else None)
 
 
+def extended(options: argparse.Namespace, before: argparse.Namespace | None, saved: Mapping[str, Any]) -> list[int]:
+    """The numbers of epochs that a run was to have, each until it was given more, `before` and now."""
+    former = saved.get("extended", [])
+    if not exit_file.are_epochs(former):
+        raise UserError(f"the training state was to have {printable(former, 40)} epochs, which are no such numbers")
+    return [*former, before.nEpochs] if before and before.nEpochs < options.nEpochs else former
+
+
 def data(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
     """The pictures to train on and to test on; those of a host are in its memory once."""
     less = "--trainSize takes fewer of them, and --inputSize smaller ones of a folder"

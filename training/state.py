@@ -16,7 +16,7 @@ from training.plan import Plan
 from training.trainer import Trainer
 
 FIELDS = ("network", "training", "random", "random_cuda", "log", "step", "sums", "seconds")  # of `State.saved`
-ELSEWHERE = ("format", "options", "fit", "data")  # what a training state has besides; who reads it checks it
+ELSEWHERE = ("format", "options", "fit", "data", "extended")  # what a training state has besides; who reads it checks
 FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
 
@@ -95,5 +95,5 @@ class State:
         sums = like(saved["sums"], self.sums.state(), "sums")
         done, wrong = sums["pictures"], sums["wrong"]
         if done != plan.pictures_after(self.steps_done) or not ((wrong >= 0) & (wrong <= done)).all():
-            raise ValueError(f"sums are not those of {self.steps_done} steps")
+            raise ValueError(f"sums are not those of {self.steps_done} steps, as this version divides an epoch")
         self.sums.restore(sums)

@@ -47,12 +47,13 @@ def test_the_page_says_how_to_use_the_run(finished, tmp_path):
     assert ast.literal_eval(process.stdout) == [(name, pytest.approx(float(probability), abs=1e-4))]
 
 
-def test_what_shares_batches_is_on_the_page(finished, tmp_path):
+def test_what_its_command_leaves_out_is_on_the_page(finished, tmp_path):
     path = finished[1] / "exit-14.safetensors"
     header = exit_file.read_header(path)
-    assert header["shares"] == 1
-    assert "divided" not in page.of_run({14: path})
-    (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), {**header, "shares": 4}))
+    assert (header["shares"], header["extended"]) == (1, [])
+    assert not {"divided", "begun"} & set(page.of_run({14: path}).split())
+    (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), {**header, "shares": 4, "extended": [2, 3]}))
+    assert "It was begun for 2, then 3 and given more later" in page.of_run({14: tmp_path / path.name})
     assert "At its end each batch was divided among 4 processes or GPUs." in page.of_run({14: tmp_path / path.name})
 
 

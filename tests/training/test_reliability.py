@@ -361,7 +361,10 @@ def test_more_epochs_change_the_learning_rate_and_say_so(run_copy, capsys):
     main.main([*options, "--nEpochs", "1"])
     main.main([*options, "--nEpochs", "2", "--resume"])
     assert "nEpochs raised from 1 to 2" in capsys.readouterr().out
-    assert len((save / "cosine" / FOLDER / "log.csv").read_text().splitlines()) == 3
+    folder = save / "cosine" / FOLDER
+    assert len((folder / "log.csv").read_text().splitlines()) == 3
+    assert "It trains for 2 epochs; " in (folder / "README.md").read_text()
+    assert "It was begun for 1 and given more later" in (folder / "README.md").read_text()
 
 
 def test_nohup_stays_in_force():
