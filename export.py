@@ -99,18 +99,18 @@ def made(
         content, small = saved.halved(model)
         return content, answers_of(small, early_exit.only(*small.files))
     if options.bundle:
-        content = bundle.write(model, policy, options.half)
+        content = bundle.contents(model, policy, options.half)
         return content, bundle.answers(content)
     if policy:
-        content = conditional.write(model, policy, options.half)
+        content = conditional.content(model, policy, options.half)
     elif options.int8:
         with exporting.packages():
             from inference import quantised  # imports onnx
 
         images = quantised.training_pictures(model, options.data, Path(options.dataDir))
-        content = quantised.int8(exporting.write(model, target.suffix), images)
+        content = quantised.int8(exporting.content(model, target.suffix), images)
     else:
-        content = exporting.write(model, target.suffix, options.half)
+        content = exporting.content(model, target.suffix, options.half)
     return content, exported.runnable(content, target).answers
 
 

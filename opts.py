@@ -9,6 +9,7 @@ hang on recipes, files and the run that it goes on with, by `parse`.
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -323,10 +324,15 @@ def _of_file(path: Path, given: Mapping[str, Any], goes_on: bool) -> dict[str, A
     """What the file of `--config` gives besides the command line. A run that goes on has to agree with all that its
     record says except the folder, from which it may have been moved. A new run takes of a record only the values that
     do not follow from others, so that the command line can change those others."""
-    if not goes_on:
-        return stored.given(path, MAIN, given, stated)
-    told = stored.given(path, MAIN, given, dict)  # `dict` keeps all of them
-    return {name: value for name, value in told.items() if name != "save" or not stored.is_record(path)}
+    told, whole = stored.given(path, MAIN, given)
+    if not stored.is_record(path):
+        return told
+    if goes_on:
+        return {name: value for name, value in told.items() if name != "save"}
+    with suppress(TypeError):  # where one of the others, which count for nothing, is of another kind
+        kept = stated(whole)
+        told = {name: value for name, value in told.items() if name in kept}
+    return told
 
 
 class PicturesMoved(UserError):
@@ -335,7 +341,7 @@ class PicturesMoved(UserError):
 
 def _of_run(folder: Path, data: str | None) -> argparse.Namespace:
     """The options of a run that is to be resumed: those of opt.json, or, where that is missing or damaged, those that
-    its training state has. `data` is as for `from_saved`; pictures that moved are told, whatever the state says."""
+    its training state has. `data` is as for `from_saved`. Raises PicturesMoved before it looks at the state."""
     try:
         return from_saved(stored.load(folder), data)
     except PicturesMoved:
@@ -393,8 +399,8 @@ def stated(whole: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_header(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What the header of an exit file says of its run's options, as far as this program knows them and they can be so;
-    None stands for the default."""
+    """What the header of an exit file says of its run's options: those that this program knows, with values that it
+    allows; None stands for the default."""
     return stored.known(header.get("options"), MAIN)
 
 

@@ -37,7 +37,7 @@ class Run:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the log with errors on held-out pictures, shallow to deep."""
+        """The columns of the log with errors on test or validation pictures, shallow to deep."""
         return log_file.evaluated_errors(self.log[0])
 
 

@@ -29,7 +29,7 @@ PASSES = {1: 40, 128: 2}  # batch size -> passes in a turn
 def content(form: str, model: saved.SavedModel) -> bytes:
     """The file of a form that is exported; 8-bit ranges are those of noise, as they do not matter for speed."""
     suffix, _, option = form.partition(" ")
-    whole = exporting.write(model, suffix, half=option == "--half")
+    whole = exporting.content(model, suffix, half=option == "--half")
     return quantised.int8(whole, comparison.noise(model).images) if option == "--int8" else whole
 
 

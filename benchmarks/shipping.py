@@ -28,13 +28,13 @@ ONE, BUNDLE, OWN = "network.onnx", "bundle", "exit-{}.onnx"
 
 def write(folder: Path, model: SavedModel, policy: Policy) -> None:
     """All files and the bundle."""
-    (folder / ONE).write_bytes(conditional.write(model, policy, half=False))
+    (folder / ONE).write_bytes(conditional.content(model, policy, half=False))
     (folder / BUNDLE).mkdir()
-    for name, content in bundle.write(model, policy, half=False).items():
+    for name, content in bundle.contents(model, policy, half=False).items():
         (folder / BUNDLE / name).write_bytes(content)
     for position in policy.positions:
         alone = saved.load({position: model.files[position]})
-        (folder / OWN.format(position)).write_bytes(exporting.write(alone, ".onnx"))
+        (folder / OWN.format(position)).write_bytes(exporting.content(alone, ".onnx"))
 
 
 def case(path: Path, images: Tensor, size: int) -> Case:

@@ -108,9 +108,9 @@ def find(data: str, root: Path, extra: bool = True, sizing: Sizing = USUAL, padd
     """The data set of a name of `NAMES`, in the folder `root` of data sets, or the one at the path of a picture folder.
 
     A folder of pictures `root/<name in lower case>/{train,test,val}` stands in for the archives of the same name, with
-    the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders. With a
-    `padding`, training pictures of a folder that stands in for no archive have the margin of the random crop around
-    them, if they are cropped to size; without one they have none.
+    the same preparation. `extra` False leaves out the extra pictures of SVHN. `sizing` is for folders. `padding` is
+    for training pictures of a folder of the user's own that are cropped to size: what the margin around them shows, in
+    which random crops move; None: they have no margin.
 
     Raises UserError where an archive does not have pictures of that size.
     """

@@ -35,23 +35,23 @@ class ToNextExit(nn.Module):
         return (self.head(x),) if self.last else (self.head(x), x)
 
 
-def write(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
-    """The files of a bundle by name; `half` as for `exporting.write`."""
-    contents, x, taken = {}, exported.black(model.sizing, 2), INPUT
+def contents(model: SavedModel, policy: Policy, half: bool) -> dict[str, bytes]:
+    """The files of a bundle by name; `half` as for `exporting.content`."""
+    made, x, taken = {}, exported.black(model.sizing, 2), INPUT
     for position, (segment, head) in zip(policy.positions, folded(model.network).by_exit(), strict=True):
         last, left = position == policy.positions[-1], f"after_{position}"
-        first = [] if contents else [model.normalise]
+        first = [] if made else [model.normalise]
         part = ToNextExit(nn.Sequential(*first, segment), head, last)
         if half:
             exporting.halve(part)
         program, outputs = exporting.program(part, x, any_number=True), [LOGITS] if last else [LOGITS, left]
         text = json.dumps({"model": policy.model, "position": position})
-        contents[f"segment-{position}.onnx"] = exporting.as_onnx(program, [taken], outputs, text)
+        made[f"segment-{position}.onnx"] = exporting.as_onnx(program, [taken], outputs, text)
         with torch.no_grad():
             x, taken = part(x)[-1], left
-    about = {**card_of(model.header), "model": policy.model, "files": list(contents)}
-    contents["card.json"] = strict.dumps(about)
-    return {**contents, destination.POLICY: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
+    about = {**card_of(model.header), "model": policy.model, "files": list(made)}
+    made["card.json"] = strict.dumps(about)
+    return {**made, destination.POLICY: policies.as_json(policy), "run.py": ROUTER.read_bytes()}
 
 
 def answers(contents: Mapping[str, bytes]) -> Answers:

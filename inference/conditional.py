@@ -50,8 +50,8 @@ class Conditional(nn.Module):
         )
 
 
-def write(model: SavedModel, policy: Policy, half: bool) -> bytes:
-    """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exporting.write`."""
+def content(model: SavedModel, policy: Policy, half: bool) -> bytes:
+    """A network with all its exits and a policy as the content of an ONNX file; `half` as for `exporting.content`."""
     network = Conditional(folded(model.network), model.normalise, policy)
     if half:
         exporting.halve(network)

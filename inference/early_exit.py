@@ -98,11 +98,11 @@ def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int) -> Ite
     rounding alone (on CPUs, in float32: not at all, as far as was seen). So `simulate` on the logits of the whole batch
     gives the same, unless a probability lies within rounding of a threshold or of another.
     """
-    there = place = torch.arange(len(images), device=images.device)  # which pictures stay, where in the batch they are
-    run, kept, size = network.run(images), None, len(images)
+    there = rows = torch.arange(len(images), device=images.device)  # which pictures stay, in which rows of the batch
+    run, kept, size = network.run(images), None, len(images)  # `kept`: the rows that go on, where the batch shrinks
     for index, (temperature, threshold) in enumerate(zip(rule.temperatures, rule.thresholds, strict=True)):
         logits = run.send(kept)
-        probabilities = probable(logits if len(place) == len(logits) else logits[place], temperature)
+        probabilities = probable(logits if len(rows) == size else logits[rows], temperature)
         yield there, probabilities
         if index == len(rule.positions) - 1:
             return
@@ -111,10 +111,10 @@ def visits(network: MultiExit, images: Tensor, rule: Rule, smallest: int) -> Ite
             return
         if len(stay) == len(there):  # of a single picture on its way, always
             continue
-        there, place = there[stay], place[stay]
+        there, rows = there[stay], rows[stay]
         if (room := max(smallest, _room(len(stay), len(images), images.device))) < size:
-            kept = torch.cat([place, place[:1].expand(room - len(stay))])
-            place, size = torch.arange(len(stay), device=images.device), room
+            kept = torch.cat([rows, rows[:1].expand(room - len(stay))])
+            rows, size = torch.arange(len(stay), device=images.device), room
 
 
 def _room(staying: int, pictures: int, device: torch.device) -> int:

@@ -19,7 +19,7 @@ from models.folding import folded
 from system.errors import failures_as, reason
 
 
-def write(model: SavedModel, suffix: str, half: bool = False) -> bytes:
+def content(model: SavedModel, suffix: str, half: bool = False) -> bytes:
     """The last exit of a saved model as the content of a `.pt2` or `.onnx` file; with `half` its weights are kept in 16
     bits, which halves the file, and widened to 32 when it runs."""
     classifier = Classifier(folded(model.network), model.normalise, card_of(model.header))

@@ -55,7 +55,8 @@ class SavedModel:
 
     @property
     def padding(self) -> str:
-        """What random crops saw beyond the edge; a margin of it moves where pictures are scaled from."""
+        """What random crops saw beyond the edge. Held-out pictures are decoded with that margin, to have the same
+        pixels as in training."""
         return self.options.get("padding") or PADDINGS[0]
 
     @property

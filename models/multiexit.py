@@ -114,7 +114,7 @@ class MultiExit(nn.Module):
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(wanted)}
 
     def learns(self, parameter: str, weights: Sequence[float]) -> bool:
-        """Whether a parameter, by its name, moves where the losses of the exits have these weights."""
+        """Whether the parameter of this name learns, if the losses of the exits have these weights."""
         learning = exits.learning(weights, self.exits)
         position = self.exit_of(parameter)
         return position in learning if parameter.startswith("heads.") else position <= learning[-1]

@@ -12,7 +12,7 @@ from system.errors import UsageError
 MAX_WIDEN = 100
 EXIT_SUFFIX = ".safetensors"
 EXIT_GLOB = f"exit-*{EXIT_SUFFIX}"  # what the exit files in a run's folder are called, by `exit_name`
-EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # which of those that the glob finds are exit files
+EXIT_NAME = re.compile(r"exit-([0-9]+)\.safetensors", re.ASCII)  # the glob finds others, too; this one decides
 NETWORK = {  # the options that describe one, as `configure` takes them, and the field of `Configuration` that follows
     "depth": "depth",
     "nOutputs": "exits",
@@ -147,23 +147,29 @@ def folder_called(dataset: str, model: str, files: str = EXIT_SUFFIX) -> str | N
     path = Path(model)
     if path.suffix == EXIT_SUFFIX or any(exit_files(path)):
         return None
-    bare = re.sub(f"^{re.escape(dataset)}-", "", model, flags=re.IGNORECASE)  # a data set may be called ResNet
-    name, rest = _FOLDER.fullmatch(bare if LIKE_A_NAME.fullmatch(bare) else model).group("name", "rest")
-    name = re.sub("-w([0-9]+)", r"/\1", name)
     try:
-        return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"
+        return _folder_of(dataset, model)
     except UsageError as error:
         if model and path.is_dir():
             return None
-        if like := LIKE_A_NAME.fullmatch(model):
-            if like["data"] and like["data"] != dataset:
-                folder_called(like["data"], model)  # raises where it is no network's name
-                raise UsageError(
-                    f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of, or, "
-                    "to take other pictures of the same classes, the path of the run's folder"
-                ) from error
+        like = LIKE_A_NAME.fullmatch(model)
+        if not like:
+            raise UsageError(
+                f"{model!r} is neither a network's name nor the path of a run's folder or of a {files} file; names are "
+                f"{FORM}"
+            ) from error
+        if like["data"] in (None, dataset):
             raise
+        _folder_of(like["data"], model)  # raises where it is no network's name
         raise UsageError(
-            f"{model!r} is neither a network's name nor the path of a run's folder or of a {files} file; names are "
-            f"{FORM}"
+            f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of, or, to take "
+            "other pictures of the same classes, the path of the run's folder"
         ) from error
+
+
+def _folder_of(dataset: str, model: str) -> str:
+    """The folder of the run of a network's name, with the data set in front or without; UsageError for other texts."""
+    bare = re.sub(f"^{re.escape(dataset)}-", "", model, flags=re.IGNORECASE)  # a data set may be called ResNet
+    name, rest = _FOLDER.fullmatch(bare if LIKE_A_NAME.fullmatch(bare) else model).group("name", "rest")
+    name = re.sub("-w([0-9]+)", r"/\1", name)
+    return f"{dataset}-{parse(name).name.replace('/', '-w')}{rest}"

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from system.errors import UsageError, UserError, failures_as
 from system.files import read, regular
 from system.output import printable
 from system.strict import is_number
-
-Stated = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 FILE = "opt.json"  # of a run
 LARGEST = 1 << 16  # bytes
@@ -29,10 +27,10 @@ def is_plain(value: Any) -> bool:
     return all(item is None or type(item) in (bool, str) or is_number(item, -1e15, 1e15) for item in values)
 
 
-def given(path: Path, program: Program, overridden: Container[str], stated: Stated) -> dict[str, Any]:
-    """The values that a file gives, by option, as `Program.given` has those of a command line; none for options that
-    are `overridden`. Of a run's own record (opt.json), options of one command only are passed over, and of the
-    others those are taken that `stated` keeps. A null in it is None, which stands for a default.
+def given(path: Path, program: Program, overridden: Container[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values that a file gives, by option, as `Program.given` has those of a command line, but none for options
+    that are `overridden`; and all that the file says, those as it has them. In a run's own record (opt.json), options
+    of one command only are passed over, and a null is None, which stands for a default.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """
@@ -45,13 +43,9 @@ def given(path: Path, program: Program, overridden: Container[str], stated: Stat
             if not is_kind_of(value, values[name]):
                 legal = f"{KINDS[type(values[name])]}: {json.dumps(values[name])}"
                 raise UserError(f"{name} is {json.dumps(value)}; it has to be {legal}")
-        if is_record(path):
-            with suppress(TypeError):  # where one of the others, which count for nothing, is of another kind
-                kept = stated({**found, **values})
-                values = {name: value for name, value in values.items() if name in kept}
     except UserError as error:
         raise UsageError(f"--config {path}: {error}") from error
-    return values
+    return values, {**found, **values}
 
 
 def is_record(path: Path) -> bool:
@@ -138,8 +132,8 @@ def _is_of(name: object, value: object, options: Container[str]) -> bool:
 
 
 def known(shaped: Any, program: Program) -> dict[str, Any]:
-    """What the header of an exit file says of its run's options, as far as the program knows them and they can be so,
-    as a command line gives them; None stands for the default."""
+    """What the header of an exit file says of its run's options, as a command line gives them: those that the program
+    knows, with values that it allows; None stands for the default."""
     saved = shaped if isinstance(shaped, dict) else {}
     options, found = {option.name: option for option in program.options}, {}
     for name, value in saved.items():

@@ -39,8 +39,8 @@ def _figure(title: str, rows: Sweep, macs: float, error: float) -> "Figure":
     )
     axes.plot(cost, [row["oracle"] for row in points], ":", color=GREY, label="early exit by an oracle")
     for row in exits:
-        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small", "color": GREY}
-        axes.annotate(f"exit {row['exit']}", (row["macs"], row["error"]), **place)
+        looks = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small", "color": GREY}
+        axes.annotate(f"exit {row['exit']}", (row["macs"], row["error"]), **looks)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return figure

@@ -67,11 +67,11 @@ def _add_points(axes: "Axes", name: str, points: Sequence[Point], colour: Colour
     optimal = pareto([(point.macs, point.error) for point in points])
     best = sorted((p for p, is_best in zip(points, optimal, strict=True) if is_best), key=lambda point: point.macs)
     rest = [p for p, is_best in zip(points, optimal, strict=True) if not is_best]
-    place = {"color": colour, "markersize": 7}
+    looks = {"color": colour, "markersize": 7}
     label = f"{name}, Pareto-optimal" if len(points) > 1 else name
-    axes.plot([p.macs for p in best], [p.error for p in best], "o-", label=label, **place)
+    axes.plot([p.macs for p in best], [p.error for p in best], "o-", label=label, **looks)
     if rest:
-        line = axes.plot([p.macs for p in rest], [p.error for p in rest], "o", fillstyle="none", **place)
+        line = axes.plot([p.macs for p in rest], [p.error for p in rest], "o", fillstyle="none", **looks)
         line[0].set_label(f"{name}, others")
     for point in points:
         text = f"{fitted(point.label, NAME_WIDTH)}\n{point.error:.2f} %"

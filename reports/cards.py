@@ -17,11 +17,11 @@ class ExitCard:
     file: str  # its name in the folder of the run
     parameters: int
     file_bytes: int
-    macs: int  # multiply-adds for one picture, and for its mirror image, if that is looked at, too
+    macs: int  # multiply-adds for one picture; twice as many where its mirror image is asked, too
     error_percent: float  # top-1
     top5_error_percent: float | None  # None where there are at most 5 classes
     calibration_error_percent: float  # expected calibration error over 15 bins
-    failure_auroc: float | None  # 0.5: confidence tells no mistake; 1: it tells all; None: no mistakes, or nothing else
+    failure_auroc: float | None  # mistakes are less sure: 0.5 by chance, 1 always; None: no mistakes, or only such
     latency_median_ms: float  # of one picture
     latency_p95_ms: float
     pictures_per_second: float  # in batches of 128; of pictures above 32 pixels of fewer, at least 16

@@ -12,7 +12,7 @@ from reports.tables import exit_errors
 from system.output import tell
 
 BAR = "|{bar:12}| {desc}"
-PAUSE_ON_TERMINAL, PAUSE_ELSEWHERE = 1.0, 60.0  # seconds from one look at the result, which waits for the device, on
+PAUSE_ON_TERMINAL, PAUSE_ELSEWHERE = 1.0, 60.0  # seconds between two looks at the result; each waits for the device
 
 
 class _Mark(NamedTuple):
@@ -43,7 +43,7 @@ class Progress:
         self.on_terminal = sys.stderr.isatty()
         self.pause = PAUSE_ON_TERMINAL if self.on_terminal else PAUSE_ELSEWHERE
         self.looked = clock()
-        self.place, self.before = "the beginning", 0
+        self.doing, self.before = "the beginning", 0
         # Paces are measured from the end of a first step on, because that step waits for loader workers and compilers.
         self.run_began: _Mark | None = None
         self.epoch_began: _Mark | None = None
@@ -59,9 +59,9 @@ class Progress:
 
     def epoch(self, epoch: int, what: str) -> None:
         """Name the epoch (counted from 0) and what is being done."""
-        self.place, self.before = f"epoch {epoch + 1}/{self.epochs} {what}", epoch * self.pictures
+        self.doing, self.before = f"epoch {epoch + 1}/{self.epochs} {what}", epoch * self.pictures
         self.epoch_began = None
-        self.bar.set_description_str(self.place)
+        self.bar.set_description_str(self.doing)
 
     def step(self, pictures: int, result: Callable[[], Result]) -> None:
         """Move on by a batch. `result`, which gives the means of the epoch so far, is called only where they are
@@ -84,7 +84,7 @@ class Progress:
 
     def _sentence(self, now: _Mark, result: Result) -> str:
         """What matters most comes first, because a narrow terminal cuts the end off."""
-        parts = [f"{self.place}, {100 * (self.done - self.before) / self.pictures:.0f} % done"]
+        parts = [f"{self.doing}, {100 * (self.done - self.before) / self.pictures:.0f} % done"]
         if pace := self.run_began.pace(now):  # of the whole run, as the time that is left has tests in it, too
             parts.append(f"about {duration((self.pictures * self.epochs - self.done) / pace)} left")
         parts.append(f"loss {result.loss:.3f}, error {exit_errors(self.exits, result.errors)}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 COLUMN = re.compile(r"(?P<pictures>train|test|validation)_(?P<what>loss|error)(?P<exit>_\d+)?")
-NEVER = 10**9  # seconds between the writer's own looks at whether something is to be written; it is told
+NEVER = 10**9  # seconds after which the writer would flush by itself; it is flushed as rows come
 
 
 def require_package() -> None:

@@ -132,8 +132,8 @@ def one_line_errors(program: str, outlives_output: bool = False) -> Iterator[Non
 
 @contextmanager
 def _flushing() -> Iterator[None]:
-    """What was printed in here is written at its end, also where that is the end of the program, after the help for
-    one. An error that ends it says more than what becomes of the output."""
+    """Write out at the end what was printed in here, even where the program ends here, as after `--help`. Where an
+    error ends it, that error is told, and not what became of the output."""
     try:
         yield
     except BaseException as error:

@@ -29,8 +29,8 @@ class Stop:
         self._breaking = False
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Handle a signal. The second SIGINT ends the process at once, unless it is the first one once more, as from a
-        program that sends it to a process and to its group."""
+        """Handle a signal. A second SIGINT ends the process at once. One within `AGAIN` counts as the first, because
+        some programs send it to a process and to its group."""
         if number == signal.SIGINT:
             now = time.monotonic()
             self._interrupted = self._interrupted or now

@@ -69,8 +69,8 @@ class Workers:
             raise
 
     def map(self, items: Iterable[Any], ahead: int = 1) -> Iterator[Any]:
-        """What the workers make of the items, in their order; once for a crew. Each makes up to `ahead` items before
-        they are asked for, as far as its pipe holds what it makes; if that is more than one, the items are small, so
+        """What the workers make of the items, in their order; to be called once. Each makes up to `ahead` items before
+        they are asked for, as far as its pipe holds what it makes. With `ahead` above 1 the items have to be small, so
         that the pipe holds all of them. Raises WorkerDied, or what the function raised."""
         if not self._workers:
             yield from map(self._function, items)

@@ -113,7 +113,7 @@ def test_half_keeps_the_weights_in_16_bits(finished, tmp_path, suffix, capsys):
         pytest.importorskip("onnxscript")
     target = tmp_path / f"half{suffix}"
     run(finished, "--to", target, "--half", "--check", 100)
-    whole = exporting.write(saved.load({14: finished[1] / "exit-14.safetensors"}), suffix)
+    whole = exporting.content(saved.load({14: finished[1] / "exit-14.safetensors"}), suffix)
     assert 0.4 < target.stat().st_size / len(whole) < 0.8
     assert "100 test pictures" in capsys.readouterr().out
 
@@ -166,14 +166,14 @@ def test_noise_will_do_where_there_are_no_data(finished, tmp_path, capsys, monke
 
 
 def test_a_file_that_answers_otherwise_is_not_written(finished, tmp_path, monkeypatch):
-    real = exporting.write
+    real = exporting.content
 
     def slightly_wrong(model, *arguments):
         content = real(model, *arguments)
         model.network.heads[str(model.header["position"])].linear.bias.data[0] += 0.01
         return content
 
-    monkeypatch.setattr(exporting, "write", slightly_wrong)
+    monkeypatch.setattr(exporting, "content", slightly_wrong)
     target = tmp_path / "model.pt2"
     target.write_bytes(b"an older file")
     with pytest.raises(UserError, match=r"model.pt2 is not written: on 50 pictures .* more than rounding"):

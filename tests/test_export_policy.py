@@ -93,14 +93,14 @@ def test_half_keeps_the_weights_in_16_bits_in_both(finished, early_policy, early
 
 
 def test_what_answers_otherwise_is_not_written(finished, early_policy, tmp_path, monkeypatch):
-    real = conditional.write
+    real = conditional.content
 
     def another_threshold(model, policy, half):
         changed = {**vars(policy), "thresholds": (policy.thresholds[0] - 0.01, *policy.thresholds[1:])}
         return real(model, Policy(**changed), half)
 
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(conditional, "write", another_threshold)
+    monkeypatch.setattr(conditional, "content", another_threshold)
     with pytest.raises(UserError, match=r"onnx is not written: on 360 pictures its probabilities are up to 0\.0"):
         run(finished, early_policy, "--to", tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -21,8 +21,8 @@ class NotFinite(UserError):
 
 class FiniteWatch:
     """Remembers the first step of an epoch at which each exit's loss, and with `gradients` that of each parameter that
-    learns, was not finite. The averages of batch norms, `statistics` by name, are looked at when it is asked, because
-    one that is not finite never is so again.
+    learns, was not finite. The averages of batch norms, `statistics` by name, are looked at in `check` only: once one
+    is not finite, it stays so.
 
     Looking costs the device a few small kernels a step; the host waits for it in `check` only, which is to be called
     before an epoch ends.

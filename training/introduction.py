@@ -12,6 +12,7 @@ from datasets.splits import TrainingData
 from models.names import Configuration
 from options import rules
 from options.listing import written
+from options.recipes import outside_recipe
 from system import arithmetic
 from training import setup
 from training.plan import Plan
@@ -53,6 +54,14 @@ def extension(options: argparse.Namespace, before: argparse.Namespace, state: St
         f"nEpochs raised from {before.nEpochs} to {options.nEpochs}: from here on the learning rate is that of the "
         f"longer schedule, {new:.4g} where it was {old:.4g}"
     )
+
+
+def warnings(options: argparse.Namespace, begins: bool, device: torch.device) -> list[str]:
+    """What may not be as the user meant it. A run that goes on keeps its options, and hears of its machine only."""
+    told = [arithmetic.slow(options.precision, device)]
+    if begins:
+        told += [outside_recipe(options), rules.idle(opts.stated(vars(options)), options.data)]
+    return [text for text in told if text]
 
 
 def hint(options: argparse.Namespace, macs: int, device: torch.device) -> str | None:

@@ -24,11 +24,10 @@ from formats import log_file, state_file
 from models.metrics import Result
 from models.multiexit import MultiExit
 from models.names import Configuration
-from options import rules, stored
-from options.recipes import outside_recipe
+from options import stored
 from reports import page, scalars, tables
 from reports.progress import Progress
-from system import arithmetic, devices, files, processors, strict, world
+from system import devices, files, processors, strict, world
 from system.arithmetic import CompilerFailed
 from system.errors import Stopped, UserError, is_shortage, memory_for, out_of_memory, reason
 from system.output import quoted, tell
@@ -72,7 +71,7 @@ def started(options: argparse.Namespace, configuration: Configuration) -> Iterat
             stopped = Stopped(stop.number)  # the signal was sent to all processes, to that which failed, too
         except Exception as error:
             if is_shortage(error):
-                raise out_of_memory(f"in {run.progress.place}", run.less_memory, error) from error
+                raise out_of_memory(f"in {run.progress.doing}", run.less_memory, error) from error
             if isinstance(error, torch.AcceleratorError):
                 text = f"the GPU failed: {reason(error)}; go on from the last save with {run.resume_command}"
                 raise UserError(text) from error
@@ -105,12 +104,14 @@ class Run:
     ) -> None:
         self.configuration, self.stop = configuration, stop
         self.files = checkpoints.RunFiles(folder, configuration.exits, check_held)
+        # What a run that goes on was: its state, and the options that it keeps.
         resumed = options.resume is not None
         saved = world.broadcast(lambda: state_file.take_up(folder)) if resumed else None
         self.options_before = setup.options_before(options, saved) if saved else None
         if self.options_before:
             options = opts.resumed(options, self.options_before)
         self.extended = setup.extended(options, self.options_before, saved or {})
+        # What this machine and these pictures make of the options.
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
         self.sizing = setup.sizing(options, saved)
@@ -121,6 +122,7 @@ class Run:
         self.options = options = self._choose(options, resumed)
         self.augmentation = setup.augmentation(options, self.data)
         self.plan = setup.plan(options, len(self.data.train))
+        # What learns, what is tested, and where both stand.
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         batch = self.plan.pictures_after(1)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
@@ -135,6 +137,7 @@ class Run:
         self.crowding = processors.crowded(threads, world.host_size())
         self.waiting = processors.Waiting(0 if self.crowding else threads)
         self.batches = self._batches()
+        # What the user is told meanwhile.
         pictures = len(self.data.train)
         done = self.state.epochs_done * pictures + self.state.sums.pictures
         self.progress = Progress(pictures, options.nEpochs, done, configuration.exits)
@@ -191,13 +194,12 @@ class Run:
             introduction.settings(options, self.chosen_by_auto),
             introduction.where(self.files.folder, state, self.plan, resumed=before is not None),
         )
-        if before:  # it keeps its options
-            note, odd = introduction.extension(options, before, state, self.plan), ()
+        if before:
+            note = introduction.extension(options, before, state, self.plan)
         else:
             note = introduction.hint(options, self.macs, device)
-            odd = outside_recipe(options), rules.idle(opts.stated(vars(options)), options.data)
         print("\n".join(filter(None, (*lines, note))), flush=True)
-        for warning in filter(None, (arithmetic.slow(options.precision, device), *odd, self.crowding)):
+        for warning in filter(None, (*introduction.warnings(options, not before, device), self.crowding)):
             tell(warning)
 
     def _batches(self) -> Iterator[Batch]:

@@ -139,32 +139,44 @@ class Trainer:
         minimised, the cross-entropy of each of K exits (K, detached), and the logits of each (N×classes). `images` is
         N×H×W×3, from 0 to 255; `targets` are N classes, or N×classes probabilities. `part` is the share of this process
         in the batch of all processes; gradients are those of the whole batch."""
-        model = self.compiled if len(targets) == self.compiled_batch else self.model
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        # Losses are means over the pictures here, and gradients become means over the processes. Of two processes, one
-        # with 3 of 4 pictures counts 2 · 3/4 times, the other 2 · 1/4 times: the mean is that over all 4.
-        scale = world.size() * part
-        norms = over_all_processes(self.network, part > 0) if self.sync_norms else nullcontext()
-        if self.repeatable:
-            self.undo.remember()
-        try:
-            with self._breakable() if self.repeatable else nullcontext(), norms:
-                with autocast(self.device, self.dtype):
-                    logits = model(images)
-                logits = [z.float() for z in logits]
-                loss, losses = self.objective(logits, targets, weights)
-                self.scaler.scale(scale * loss).backward()
-        except BaseException:  # caught here: in a context manager's code a signal could come before it is caught
-            if self.repeatable:
-                self.undo.restore()
-            raise
+        loss, losses, logits = self._without_trace(images, targets, weights, part)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # with a scaler: skipped, at a lower scale, if a gradient is not finite
         self.scaler.update()
         if self.average:
             self.average.update()
         return loss, losses, logits
+
+    def _forward_and_backward(
+        self, images: Tensor, targets: Tensor, weights: Sequence[float], part: float
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        model = self.compiled if len(targets) == self.compiled_batch else self.model
+        norms = over_all_processes(self.network, part > 0) if self.sync_norms else nullcontext()
+        # Losses are means over the pictures here, and gradients become means over the processes. Of two processes, one
+        # with 3 of 4 pictures counts 2 · 3/4 times, the other 2 · 1/4 times: the mean is that over all 4.
+        scale = world.size() * part
+        with norms:
+            with autocast(self.device, self.dtype):
+                logits = model(images)
+            logits = [z.float() for z in logits]
+            loss, losses = self.objective(logits, targets, weights)
+            self.scaler.scale(scale * loss).backward()
+        return loss, losses, logits
+
+    def _without_trace(self, *batch: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Forward and backward. Where that fails or is broken off, batch norm statistics and dropout's generators are
+        put back, so that the step can be done again."""
+        if not self.repeatable:
+            return self._forward_and_backward(*batch)
+        self.undo.remember()
+        try:  # written out, because a signal may come in a context manager's own code, too, before that catches any
+            with self._breakable():
+                return self._forward_and_backward(*batch)
+        except BaseException:
+            self.undo.restore()
+            raise
 
     @contextmanager
     def _breakable(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ MODEL = archive.PROGRAM
 
 @pytest.fixture(scope="module")
 def content(finished):
-    return exporting.write(saved.load({5: finished[1] / "exit-5.safetensors"}), ".pt2")
+    return exporting.content(saved.load({5: finished[1] / "exit-5.safetensors"}), ".pt2")
 
 
 def changed(content, edit, compression=zipfile.ZIP_STORED):
@@ -211,14 +211,14 @@ NETWORKS = [
 def test_networks_of_every_kind_are_read(finished, network, half, tmp_path):
     model = saved.load({5: finished[1] / "exit-5.safetensors"})
     model = replace(model, network=networks.build(network, 10))
-    assert exported.runnable(exporting.write(model, ".pt2", half), tmp_path / "a.pt2").classes == tuple("0123456789")
+    assert exported.runnable(exporting.content(model, ".pt2", half), tmp_path / "a.pt2").classes == tuple("0123456789")
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_mutated_files_are_read_or_refused_by_name(finished, suffix, tmp_path, capfd):
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")
-    whole = exporting.write(saved.load({5: finished[1] / "exit-5.safetensors"}), suffix)
+    whole = exporting.content(saved.load({5: finished[1] / "exit-5.safetensors"}), suffix)
     rng, refused = np.random.default_rng(0), 0
     for index in range(60):
         mutant = bytearray(whole)
