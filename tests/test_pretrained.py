@@ -17,6 +17,7 @@ from reports import destination, page
 from reports.tables import amount, exit_errors
 
 FOLDERS = published.runs()
+POLICIES = [folder for folder in FOLDERS if (folder / destination.POLICY).exists()]
 DATA = Path(os.environ.get("AUXRESNET_DATA", PROJECT / "data"))
 
 
@@ -54,9 +55,6 @@ def test_no_path_of_a_machine_is_in_them(folder):
     told = [exit_file.read_header(path)["options"] for path in exit_file.files_in(folder).values()]
     for options in [*told, json.loads((folder / "opt.json").read_text())]:
         assert not [value for value in options.values() if isinstance(value, str) and value.startswith(("/", "~"))]
-
-
-POLICIES = [folder for folder in FOLDERS if (folder / destination.POLICY).exists()]
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ pytestmark = pytest.mark.slow
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SECTION = re.search(r"## Use the model\n(.*?)\n## ", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
-# What is printed is marked as text.
-BLOCKS = [block for block in re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTALL) if block[0] != "text"]
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.fixture(scope="module")

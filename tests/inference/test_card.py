@@ -95,14 +95,15 @@ def test_the_card_says_what_the_files_and_other_ways_to_count_say(told, answers,
     assert [e["pareto_optimal"] for e in found["exits"]] == cards.pareto(costs)
 
 
-def test_the_card_on_the_terminal_is_the_card_in_the_file(told):
+def test_the_card_on_the_terminal_is_the_card_in_the_file(told, finished):
     text, found, _ = told
-    rows = text.splitlines()[5:]
-    assert len(rows) == len(found["exits"])
-    for row, e in zip(rows, found["exits"], strict=True):
-        for word in (f"{e['error_percent']:.2f} %", f"{e['failure_auroc']:.3f}", e["file"]):
-            assert word in row
-        assert ("yes" in row) == e["pareto_optimal"]
+    exits = tuple(cards.ExitCard(**fields) for fields in found["exits"])
+    assert text == cards.as_text(cards.Card(**{**found, "exits": exits}), finished[1]) + "\n"
+    for row, e in zip(rows_of(text), found["exits"], strict=True):
+        assert row["error"] == f"{e['error_percent']:.2f} %"
+        assert row["AUROC"] == f"{e['failure_auroc']:.3f}"
+        assert row["file"] == e["file"]
+        assert row["Pareto"] == ("yes" if e["pareto_optimal"] else "no")
     assert max(map(len, text.splitlines()[3:])) <= 120
 
 

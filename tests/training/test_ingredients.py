@@ -8,7 +8,7 @@ import main
 from datasets import digits
 from formats import exit_file, log_file
 from inference import asking, saved
-from programs import script
+from programs import rows_of, script
 from runs import SMALL, exit_files, last_state, stopped, uninterrupted_run
 from system.machine import ON_CPU
 from training.run import Run
@@ -60,9 +60,10 @@ def test_the_test_loss_is_that_of_plain_targets_without_a_teacher(uninterrupted)
 def test_the_exit_files_hold_what_was_tested(uninterrupted):
     """The averaged weights, with statistics of their own."""
     result = script("test.py", "DIGITS", FOLDER.removeprefix("DIGITS-"), "--exit", "all", "--save", uninterrupted)
+    errors = {row["exit"]: row["error"] for row in rows_of(result.stdout)}
     for position in (5, 9, 14):
         header = exit_file.read_header(uninterrupted / FOLDER / f"exit-{position}.safetensors")
-        assert f"{header['error']:.2f} %" in result.stdout
+        assert errors[str(position)] == f"{header['error']:.2f} %"
     state = last_state(uninterrupted / FOLDER)
     kept = load_file(uninterrupted / FOLDER / "exit-14.safetensors")
     average = state["training"]["average"]["weights"]
