@@ -28,7 +28,8 @@ from options.values import PROTOCOLS, THRESHOLD, boolean, boolean_or_auto, layer
 from reports.answers import FORMATS
 from system.errors import UsageError, UserError
 from system.files import is_folder, real
-from system.output import printable, quoted, tell
+from system.output import tell
+from system.text import printable, quoted
 
 TRAIN_AND_TEST = ("main.py", "test.py")
 SHIPPING = ("predict.py", "export.py")

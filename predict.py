@@ -22,7 +22,7 @@ from reports import destination
 from reports.answers import FORMATS, Answer
 from system import files
 from system.errors import UserError, one_line_errors
-from system.output import LONGEST_MESSAGE, printable
+from system.text import LONGEST_MESSAGE, printable
 
 if TYPE_CHECKING:
     from inference.classifier import Model

@@ -26,7 +26,7 @@ from datasets.pictures import Pictures
 from datasets.sizing import NO_MARGIN, USUAL, Margin, Sizing
 from system.errors import UserError
 from system.files import real, regular
-from system.output import printable
+from system.text import printable
 
 DECODING = f"4 {PIL.__version__}"  # decoded otherwise, the same files may give other pixels
 

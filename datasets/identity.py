@@ -9,8 +9,8 @@ import torch
 
 from datasets.pictures import Pictures
 from datasets.splits import TrainingData
-from system.output import NAMED, printable, some_of
 from system.strict import is_number
+from system.text import NAMED, printable, some_of
 
 ROUNDING = 1e-9  # by which means that another processor measures may differ
 

@@ -13,7 +13,7 @@ from datasets.sizing import Sizing
 from system import memory, world
 from system.errors import UserError
 from system.files import real
-from system.output import some_of
+from system.text import some_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from inference.saved import SavedModel
 from models import metrics
 from system.errors import UserError, memory_for
 from system.machine import Machine
-from system.output import printable
+from system.text import some_of
 
 
 def test_pictures(model: SavedModel, data: str, root: Path, count: int | None = None) -> Pictures:
@@ -66,8 +66,7 @@ def _some(classes: Sequence[str], others: Sequence[str]) -> str:
     """How many classes there are, and some of them, first those that the others lack."""
     known = set(others)
     ordered = sorted(classes, key=known.__contains__)
-    shown = ", ".join(printable(name, 40) for name in ordered[:3]) + (", …" if len(classes) > 3 else "")
-    return f"{len(classes)} classes ({shown})"
+    return f"{len(classes)} classes ({some_of(ordered)})"
 
 
 def ready(

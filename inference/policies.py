@@ -13,8 +13,8 @@ from models.multiexit import MultiExit
 from options.values import GOALS, PROTOCOLS, THRESHOLD
 from system import files, strict
 from system.errors import UserError
-from system.output import printable
 from system.strict import is_number
+from system.text import printable
 
 FORMAT, FORMAT_VERSION = "auxresnet-policy", 3  # version 1 had no protocol, version 2 another word for one
 MAX_BYTES = 1 << 20

@@ -21,7 +21,7 @@ from options.values import ALL
 from system.errors import UsageError, UserError
 from system.files import real
 from system.lock import LOCK_FILE
-from system.output import printable
+from system.text import printable
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the runs that come with this program
 LEARNT = "learnt"  # the exits that answer together, and by a policy: one that did not learn answers by chance

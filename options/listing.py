@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from options.declaration import Default, Option, Program, as_text
-from system.output import printable
+from system.text import printable
 
 WIDTH = 110  # columns of the table
 NO_BREAK = "\u00a0"  # stands in for a space at which no line may end

@@ -12,8 +12,8 @@ from options.declaration import Default, Option, Program, as_text
 from system import strict
 from system.errors import UsageError, UserError, failures_as
 from system.files import read, regular
-from system.output import printable
 from system.strict import is_number
+from system.text import printable
 
 FILE = "opt.json"  # of a run
 LARGEST = 1 << 16  # bytes

@@ -8,7 +8,7 @@ import numpy as np
 
 from reports.plots import GREY, against_macs, distinct, png, style
 from reports.tables import amount, table
-from system.output import printable
+from system.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

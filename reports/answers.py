@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from system.output import printable
+from system.text import printable
 
 
 class Answer(NamedTuple):

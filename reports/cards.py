@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reports.tables import amount, percent, table
 from system import files, strict
-from system.output import printable
+from system.text import printable
 
 
 @dataclass(frozen=True)

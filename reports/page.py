@@ -14,7 +14,7 @@ from models.names import Configuration
 from models.networks import cost
 from options.recipes import BY_DATASET
 from reports.tables import percent
-from system.output import printable, quoted
+from system.text import printable, quoted
 
 FILE = "README.md"
 LISTED = 20  # classes that a page names

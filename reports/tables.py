@@ -8,7 +8,7 @@ from typing import Any
 
 from formats.log_file import error_column
 from models.names import Configuration
-from system.output import printable
+from system.text import printable
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, exits: Sequence[int], evaluated_name: str) -> str:

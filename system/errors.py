@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 
 from system import output
+from system.text import one_line
 
 
 class UserError(ValueError):
@@ -18,7 +19,7 @@ class UserError(ValueError):
     status = 1
 
     def __init__(self, text: object) -> None:
-        super().__init__(output.one_line(text))
+        super().__init__(one_line(text))
 
 
 class UsageError(UserError):
@@ -173,5 +174,5 @@ def _advice(error: BaseException) -> str:
 
 
 def _stop(program: str, text: object, status: int) -> None:
-    print(f"{program}: {output.one_line(text)}", file=sys.stderr)
+    print(f"{program}: {one_line(text)}", file=sys.stderr)
     sys.exit(status)

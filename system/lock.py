@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from system.errors import UserError
 from system.files import NOT_THERE, sweep
-from system.output import LONGEST, printable, tell
+from system.output import tell
+from system.text import LONGEST, printable
 
 try:
     import fcntl

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from system.containers import groups
 from system.errors import UserError
-from system.output import printable, tell
+from system.output import tell
+from system.text import printable
 
 MUCH = 1e9  # bytes
 LIMITS = (  # control groups of version 2 and 1: the files of what may be used and of what is; how much of it is cache

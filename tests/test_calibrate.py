@@ -230,7 +230,9 @@ def test_pictures_of_ones_own(finished, tmp_path):
     assert written[0] == written[1]
     shutil.rmtree(tmp_path / "mine" / "3")
     odd = script("calibrate.py", *line, tmp_path / "mine")
-    told = "mine has 9 classes (0, 1, 2, …), the model was trained on DIGITS with 10 classes (3, 0, 1, …)"
+    told = (
+        "mine has 9 classes (0, 1, 2 and 6 more), the model was trained on DIGITS with 10 classes (3, 0, 1 and 7 more)"
+    )
     assert_one_line_error(odd, 1, told, "give DIGITS, or pictures of the same classes")
 
 

@@ -141,7 +141,7 @@ def test_mistakes_of_test_py(finished, tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "1.png").write_bytes((folder / "curves.png").read_bytes())
     process = script("test.py", tmp_path, folder / "exit-5.safetensors")
-    assert_one_line_error(process, 1, "2 classes (a, b)", "DIGITS", "10 classes (0, 1, 2, …)")
+    assert_one_line_error(process, 1, "2 classes (a, b)", "DIGITS", "10 classes (0, 1, 2 and 7 more)")
 
 
 def test_mistakes_of_main_py(finished, tmp_path):

@@ -30,8 +30,9 @@ from reports.progress import Progress
 from system import devices, files, processors, strict, world
 from system.arithmetic import CompilerFailed
 from system.errors import Stopped, UserError, is_shortage, memory_for, out_of_memory, reason
-from system.output import quoted, tell
+from system.output import tell
 from system.stopping import Stop, stoppable
+from system.text import quoted
 from system.workers import WorkerDied
 from training import folders, introduction, setup
 from training.display import Display

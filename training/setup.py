@@ -19,8 +19,9 @@ from options import rules
 from system import arithmetic, world
 from system.devices import seed
 from system.errors import UserError, memory_for
-from system.output import printable, tell
+from system.output import tell
 from system.stopping import Stop
+from system.text import printable
 from training.optimizers import Optimization
 from training.plan import Plan
 from training.schedules import ExitWeights, LearningRate

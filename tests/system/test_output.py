@@ -11,8 +11,6 @@ import pytest
 from examples import write_pictures
 from programs import PROJECT, script
 from runs import FOLDER, SMALL
-from system.errors import UserError
-from system.output import printable, quoted
 
 pytestmark = pytest.mark.slow
 
@@ -80,21 +78,3 @@ def test_nothing_from_files_reaches_the_terminal_as_a_command_to_it(tmp_path):
     for process in printed:
         assert re.fullmatch(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]*", process.stdout + process.stderr)
         assert max(map(len, f"{process.stdout}\n{process.stderr}".splitlines())) < 1500
-
-
-@pytest.mark.parametrize(
-    "name", ["pets", "-it's", "a  b", "new\nline\ttab", WILD, "\x1b'\\$`!\"", "猫\u202e"], ids=ascii
-)
-def test_a_quoted_word_is_one_line_and_the_same_word_in_a_shell(name):
-    assert quoted(name).isprintable()
-    process = subprocess.run(["bash", "-c", f"printf %s {quoted(name)}"], capture_output=True)
-    assert process.stdout.decode() == name
-
-
-@pytest.mark.parametrize("text", ["x" * 10**6, 10**5000, "\x1b" * 10**6, "a\nb\u2028c\rd"], ids=type)
-def test_an_error_is_one_line_that_ends(text):
-    message = str(UserError(f"{printable(text)} is wrong; give another"))
-    assert message.isprintable()
-    assert len(message) < 300
-    assert message.endswith(" is wrong; give another")
-    assert len(str(UserError(f"{text}" if isinstance(text, str) else "x"))) <= 4000
