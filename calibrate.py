@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     options = opts.CALIBRATE.parsed(argv)
     folder = names.folder_called(catalog.label(options.data), options.model)
 
-    from inference import calibration, policies, saved  # import PyTorch, which mistakes need not wait for
+    from inference import calibration, policies, saved, sweeping  # import PyTorch, which mistakes need not wait for
     from reports import adaptive, tables
     from system import devices, machine
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     calibration.check_reach(goal, costs)
     held = ask(options, model, held_out(options, model), runs_on)
     policy = calibration.make_policy(goal, held, model.network, macs, costs)
-    rows = calibration.sweep(held, policy, macs)
+    rows = sweeping.sweep(held, policy, macs)
     title = f"{model.header['name']}, {held.dataset} pictures"
     write(out / destination.POLICY, policies.as_json(policy))
     write(out / destination.SWEEP, tables.as_csv(rows))

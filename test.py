@@ -117,14 +117,14 @@ def print_card(
 def early_exit_places(model: "SavedModel", policy: "Policy", answers: "Answered") -> "tuple[Point, Line]":
     """Where early exit lies in a plot: the policy on the test pictures, and the curve of all policies of its
     protocol on the same."""
-    from inference import calibration, early_exit, saved
+    from inference import early_exit, saved, sweeping
     from reports.adaptive import rows_with
     from reports.card_plots import Line, Point
 
     macs = saved.standalone(model, *policy.positions).macs_to_exits
     figures = early_exit.simulate(answers.logits, policy).figures(answers.targets, macs)
     parameter = "ratio" if policy.protocol == MSDNET else "threshold"
-    rows = rows_with(parameter, calibration.sweep(answers, policy, macs))
+    rows = rows_with(parameter, sweeping.sweep(answers, policy, macs))
     places = [(row["macs"], row["error"]) for row in rows]
     curve = Line(f"early exit by every {parameter}, simulated on these pictures", places)
     return Point("policy", figures["macs"], figures["error"]), curve

@@ -13,7 +13,7 @@ from system.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What `calibration.sweep` gives: rows with a value for each of its columns, None where a row has none.
+# What `sweeping.sweep` gives: rows with a value for each of its columns, None where a row has none.
 Sweep = Sequence[Mapping[str, Any]]
 
 

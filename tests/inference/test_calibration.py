@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from examples import MACS, network, synthetic
-from inference import calibration, early_exit
+from inference import calibration, early_exit, sweeping
 from inference.calibration import Answered, Family, Goal
 from inference.early_exit import NEVER, Rule
 from runs import EXITS
@@ -126,7 +126,7 @@ def test_the_bound_of_an_increase_is_exact_for_single_counts_and_holds_for_diffe
 def test_a_sweep_is_monotone_where_it_must_be():
     held = synthetic(1000)
     policy = calibration.make_policy(Goal("budgetMACs", 20), held, network(), MACS, MACS)
-    rows = calibration.sweep(held, policy, MACS)
+    rows = sweeping.sweep(held, policy, MACS)
     assert [row["exit"] for row in rows[:4]] == [*EXITS, None]
     points = rows[3:]
     assert len(points) > 50
@@ -146,12 +146,12 @@ def test_a_sweep_of_shares_stands_beside_that_of_thresholds():
     policy = calibration.make_policy(Goal("budgetMACs", 20, protocol="msdnet"), held, network(), MACS, MACS)
     assert policy.protocol == "msdnet"
     assert 19.9 < policy.macs <= 20
-    rows = calibration.sweep(held, policy, MACS)
+    rows = sweeping.sweep(held, policy, MACS)
     shares = [row for row in rows if row["ratio"] is not None]
-    assert len(shares) == calibration.POINTS
+    assert len(shares) == sweeping.POINTS
     assert shares[0]["macs"] < 11
     assert shares[-1]["macs"] > 39
     assert all((np.diff([row[name] for row in shares]) >= 0).all() for name in ("ratio", "macs"))
     assert all(row["oracle"] <= row["error"] + 1e-9 for row in shares)
-    others = calibration.sweep(held, calibration.make_policy(Goal("budgetMACs", 20), held, network(), MACS, MACS), MACS)
+    others = sweeping.sweep(held, calibration.make_policy(Goal("budgetMACs", 20), held, network(), MACS, MACS), MACS)
     assert [row for row in rows if row["ratio"] is None] == others
