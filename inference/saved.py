@@ -174,7 +174,7 @@ def _load(files: dict[int, Path]) -> SavedModel:
         configuration = _configuration(path, header)
         tensors = exit_file.read_weights(path, layout(configuration, len(header["classes"]), position))
         if exit_file.read_header(path) != header:
-            raise UserError(f"{path} was replaced by that of another epoch while it was read; try again")
+            raise UserError(f"{path} was replaced while it was read; try again")
         if any(name in weights and not torch.equal(weights[name], tensor) for name, tensor in tensors.items()):
             raise UserError(f"{path} is of another run or epoch than the exits before it; test it alone")
         weights |= tensors

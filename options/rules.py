@@ -219,8 +219,8 @@ def exporting(options: argparse.Namespace) -> None:
         raise UsageError("--int8 needs test pictures to measure its cost on; give --check above 0, or leave it out")
     if options.int8 and options.data not in NAMES and not is_folder(options.data, "train"):
         raise UsageError(
-            f"--int8 measures ranges on training pictures, {options.data} has no train/; give a folder that has both, "
-            "or leave --int8 out"
+            f"--int8 measures ranges on training pictures, and {options.data} has no train/; give a folder with train/ "
+            "and test/, or leave --int8 out"
         )
 
 

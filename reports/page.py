@@ -94,7 +94,7 @@ def _extended(former: Sequence[int]) -> str:
     if not former:
         return ""
     begun = ", then ".join(map(str, former))
-    return f"It was begun for {begun} and given more later; the command alone trains otherwise. "
+    return f"It was begun for {begun} and given more later; the command alone may train otherwise. "
 
 
 def _shared(shares: int) -> str:

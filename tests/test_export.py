@@ -245,7 +245,9 @@ def test_mistakes_are_told(finished, words, kind, text, tmp_path, monkeypatch):
 def test_eight_bits_need_training_pictures(finished, tmp_path):
     write_pictures(tmp_path / "tested" / "test", {"cat": 2, "dog": 2})
     words = ("tested", finished[1], "--int8")
-    assert_one_line_error(script("export.py", *words), 2, "--int8 measures ranges on training pictures, tested has no")
+    assert_one_line_error(
+        script("export.py", *words), 2, "--int8 measures ranges on training pictures, and tested has no"
+    )
 
 
 def test_what_is_not_compared_on_pictures_needs_none(finished, tmp_path):

@@ -68,11 +68,16 @@ def options_before(options: argparse.Namespace, saved: Mapping[str, Any]) -> arg
 
 
 def extended(options: argparse.Namespace, before: argparse.Namespace | None, saved: Mapping[str, Any]) -> list[int]:
-    """The numbers of epochs that a run was to have, each until it was given more, `before` and now."""
+    """The numbers of epochs that a run was to have, each until it was given more, once it had begun. UserError where
+    its state has none that they can have been."""
+    if before is None:
+        return []
     former = saved.get("extended", [])
-    if not exit_file.are_epochs(former):
-        raise UserError(f"the training state was to have {printable(former, 40)} epochs, which are no such numbers")
-    return [*former, before.nEpochs] if before and before.nEpochs < options.nEpochs else former
+    if not exit_file.are_epochs(former) or sorted({*former, before.nEpochs}) != [*former, before.nEpochs]:
+        text = f"its run was to have {printable(former, 40)} epochs before it had {before.nEpochs}, which cannot be"
+        raise UserError(f"the training state says that {text}")
+    begun = saved.get("log") or saved.get("step")
+    return [*former, before.nEpochs] if begun and before.nEpochs < options.nEpochs else former
 
 
 def data(options: argparse.Namespace, sizing: Sizing) -> TrainingData:
