@@ -29,8 +29,9 @@ def is_plain(value: Any) -> bool:
 
 def given(path: Path, program: Program, overridden: Container[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values that a file gives, by option, as `Program.given` has those of a command line, but none for options
-    that are `overridden`; and all that the file says, those as it has them. In a run's own record (opt.json), options
-    of one command only are passed over, and a null is None, which stands for a default.
+    that are `overridden`; and the values of all options in the file, the overridden ones as they stand there. In a
+    run's own record (opt.json), options of one command only are passed over, and a null is None, which stands for a
+    default.
 
     Raises UsageError naming the file, the option, what was given and what is legal.
     """

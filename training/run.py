@@ -109,9 +109,10 @@ class Run:
         resumed = options.resume is not None
         saved = world.broadcast(lambda: state_file.take_up(folder)) if resumed else None
         self.options_before = setup.options_before(options, saved) if saved else None
+        self.extended: list[int] = []
         if self.options_before:
             options = opts.resumed(options, self.options_before)
-        self.extended = setup.extended(options, self.options_before, saved or {})
+            self.extended = setup.extended(options, self.options_before, saved)
         # What this machine and these pictures make of the options.
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)

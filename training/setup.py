@@ -67,11 +67,9 @@ def options_before(options: argparse.Namespace, saved: Mapping[str, Any]) -> arg
     return opts.from_saved(saved.get("options"), options.data if moved else None)
 
 
-def extended(options: argparse.Namespace, before: argparse.Namespace | None, saved: Mapping[str, Any]) -> list[int]:
-    """The numbers of epochs that a run was to have, each until it was given more, once it had begun. UserError where
-    its state has none that they can have been."""
-    if before is None:
-        return []
+def extended(options: argparse.Namespace, before: argparse.Namespace, saved: Mapping[str, Any]) -> list[int]:
+    """The numbers of epochs that a resumed run was to have, each until it was given more, once it had begun. UserError
+    where its state has some that they cannot have been."""
     former = saved.get("extended", [])
     if not exit_file.are_epochs(former) or sorted({*former, before.nEpochs}) != [*former, before.nEpochs]:
         text = f"its run was to have {printable(former, 40)} epochs before it had {before.nEpochs}, which cannot be"
