@@ -1,4 +1,4 @@
-"""When a run is tested, in which precision, and what its files say about it."""
+"""When a run is tested, in which precision, what its files say about it; logits in order."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from examples import CPU, NORMALISE, network
 from formats import exit_file, log_file
 from inference import evaluation, saved
 from inference.evaluation import evaluate, measure_statistics
+from models import metrics
 from models.metrics import Result
 from programs import error_line, rows_of, script
 from reports import tables
@@ -191,3 +192,15 @@ def test_evaluation_counts_every_picture_once():
     result = evaluate(Oracle(), pictures.batches(250), (1.0, 1.0), CPU[0])
     wrong = (pictures.targets != 0).sum().item()
     assert result.errors == (100 * wrong / len(pictures), 0.0)
+
+
+def test_logits_come_in_the_order_of_the_pictures():
+    model = evaluation.ready(network(), torch.nn.Identity(), CPU)
+    batches = [(torch.randn(n, 3, 32, 32), torch.arange(n)) for n in (4, 4, 3)]
+    by_batch, targets = zip(*evaluation.logits_of(model, batches, CPU[0]), strict=True)
+    assert [count.tolist() for count in targets] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2]]
+    with torch.inference_mode():
+        assert all(found[1].equal(model(images)[1]) for found, (images, _) in zip(by_batch, batches, strict=True))
+    logits, targets = map(torch.cat, zip(*by_batch, strict=True)), torch.cat(targets)
+    errors = evaluation.evaluate(model, batches, (1.0,) * 3, CPU[0]).errors
+    assert errors == tuple(metrics.top_error(z, targets) for z in logits)
