@@ -50,7 +50,8 @@ def auxresnet(
     To keep it after more training, save its `state_dict()`: it cannot be pickled, because Python finds its modules in
     this folder only.
 
-    Raises a ValueError that says what is wrong and what is legal.
+    Raises a ValueError that says what is wrong and what is legal; ImportError where a package is missing that a fresh
+    network's data set is read with.
     """
     with _own_modules():
         _check(exit, dataset=dataset, name=name, save=save, data_dir=data_dir)

@@ -78,6 +78,9 @@ class SavedModel:
 def find(model: str, folder: str | None, wanted: int | str | None, save: str) -> SavedModel:
     """The model of the exits that `--exit` wants (see `choose`), from the run that `names.folder_called` tells: at the
     path `model`, or in the folder of that name under `save` or among those that come with this program."""
+    bare, named = Path(model), Path(save, model)
+    if folder is None and bare.name == model and bare != named and any(names.exit_files(named)):
+        folder = model  # that in the current folder, which has the same name, is not meant
     return load(choose(find_files(model, folder, roots(save)), wanted))
 
 

@@ -28,7 +28,7 @@ def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[a
         if not world.broadcast(lambda: checkpoints.holds_run(_folder(options, configuration))):
             options.resume = None
             rules.new_run(options)
-    folder = _folder(options, configuration)
+    folder = Path(world.broadcast(lambda: str(_folder(options, configuration))))
     _check_utf8(folder)  # the name of the folder of --data is part of it
     return options, folder
 

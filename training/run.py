@@ -112,7 +112,6 @@ class Run:
         self.extended: list[int] = []
         if self.options_before:
             options = opts.resumed(options, self.options_before)
-            self.extended = setup.extended(options, self.options_before, saved)
         # What this machine and these pictures make of the options.
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
@@ -135,6 +134,8 @@ class Run:
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
+            begun = bool(self.state.log or self.state.steps_done)
+            self.extended = setup.extended(options, self.options_before, saved, begun)
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         self.crowding = processors.crowded(threads, world.host_size())
         self.waiting = processors.Waiting(0 if self.crowding else threads)
@@ -165,7 +166,7 @@ class Run:
         if world.size() > world.host_size():
             launcher += " ..."  # what says where the other hosts are
         folder = str(self.files.folder)
-        folder = f"./{folder}" if folder.startswith("-") else folder
+        folder = f"./{folder}" if folder.startswith("-") or folder == opts.AUTO_RESUME else folder
         return f"{launcher} {quoted(str(files.near(PROGRAM)))} --resume {quoted(folder)}"
 
     @property

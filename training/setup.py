@@ -67,14 +67,15 @@ def options_before(options: argparse.Namespace, saved: Mapping[str, Any]) -> arg
     return opts.from_saved(saved.get("options"), options.data if moved else None)
 
 
-def extended(options: argparse.Namespace, before: argparse.Namespace, saved: Mapping[str, Any]) -> list[int]:
-    """The numbers of epochs that a resumed run was to have, each until it was given more, once it had begun. UserError
-    where its state has some that they cannot have been."""
+def extended(
+    options: argparse.Namespace, before: argparse.Namespace, saved: Mapping[str, Any], begun: bool
+) -> list[int]:
+    """The numbers of epochs that a resumed run was to have, each until it was given more, once it had `begun`.
+    UserError where its state has some that they cannot have been."""
     former = saved.get("extended", [])
     if not exit_file.are_epochs(former) or sorted({*former, before.nEpochs}) != [*former, before.nEpochs]:
         text = f"its run was to have {printable(former, 40)} epochs before it had {before.nEpochs}, which cannot be"
         raise UserError(f"the training state says that {text}")
-    begun = saved.get("log") or saved.get("step")
     return [*former, before.nEpochs] if begun and before.nEpochs < options.nEpochs else former
 
 

@@ -58,6 +58,16 @@ def test_links_that_lead_out_of_the_folders_searched(link, finished, tmp_path):
     assert_one_line_error(process, 1, "leads out of", str(run))
 
 
+def test_save_is_searched_before_a_run_of_the_same_name_here(finished, run_copy):
+    here, run = run_copy
+    (run / FIRST).unlink()
+    assert_one_line_error(script("test.py", "DIGITS", run.name, "--exit", 5, cwd=here), 1, "no exit 5")
+    other = script("test.py", "DIGITS", run.name, "--exit", 5, "--save", finished[0], cwd=here)
+    assert other.stdout == script("test.py", "DIGITS", finished[1], "--exit", 5).stdout
+    path = script("test.py", "DIGITS", f"./{run.name}", "--exit", 5, "--save", finished[0], cwd=here)
+    assert_one_line_error(path, 1, "no exit 5")
+
+
 def test_a_folder_named_like_an_exit_file_and_files_of_other_names(run_copy, tmp_path):
     (tmp_path / "exit-8.safetensors").mkdir()
     assert_one_line_error(script("test.py", "DIGITS", tmp_path / "exit-8.safetensors"), 1, "holds no exit-<position>")

@@ -383,7 +383,7 @@ with stopping.stoppable() as stop:
 
 
 def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
-    """From a folder whose name begins with a dash and has a quote in it."""
+    """From a folder whose name begins with a dash and has a quote in it, and from one that is a word of --resume."""
     name = "-it's"
     write_pictures(tmp_path / name / "train", {"a": 20, "b": 20})
     write_pictures(tmp_path / name / "test", {"a": 4, "b": 4})
@@ -396,8 +396,15 @@ def test_a_command_that_resumes_works_when_it_is_pasted(tmp_path):
     command = process.communicate(timeout=60)[1].splitlines()[-1].partition("go on with: ")[2]
     assert shlex.split(command)[:2] == ["python", str(PROJECT / "main.py")]
     pasted = f"exec {shlex.join(program)} {shlex.join(shlex.split(command)[2:])}"
-    again = begin(["bash", "-c", pasted], cwd=tmp_path, stdout=subprocess.PIPE)
-    while "resumed after epoch" not in again.stdout.readline():
-        assert again.poll() is None
-    again.terminate()
-    again.communicate(timeout=60)
+    resumed_and_stopped(["bash", "-c", pasted], tmp_path)
+    (tmp_path / shlex.split(command)[-1]).rename(tmp_path / "auto")
+    assert resumed_and_stopped([*program, "--resume", "./auto"], tmp_path).endswith(" --resume ./auto\n")
+
+
+def resumed_and_stopped(line, folder):
+    """What a command that goes on with a run tells on standard error when it is stopped."""
+    process = begin(line, cwd=folder, stdout=subprocess.PIPE)
+    while "resumed after epoch" not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+    return process.communicate(timeout=60)[1]

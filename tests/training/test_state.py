@@ -125,6 +125,7 @@ OTHERS = {
     "a negative variance": (put(VARIANCE, lambda t: -t - 1), "running_var is below 0"),
     "a negative count": (put(("network", "segments.0.0.norms.0.num_batches_tracked"), torch.tensor(-1)), "below 0"),
     "a log of no rows": (put(("log",), 3), "the log is not one of rows"),
+    "a log that is a tensor": (put(("log",), torch.zeros(3)), "the log is not one of rows"),
     "a log of other rows": (put(("log",), [3]), "columns of this run"),
     "a log with gaps": (put(("log", 0, "epoch"), 2), "row 1 of the log cannot have such a value of epoch"),
     "an epoch of text": (put(("log", 0, "epoch"), "1"), "value of epoch"),
