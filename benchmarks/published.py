@@ -11,7 +11,6 @@ trained are from the logs of pytorch-cifar-models. Their multiply-adds are count
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,14 +35,14 @@ SINGLE = {  # after 200 epochs of SGD, https://github.com/chenyaofo/pytorch-cifa
 }
 # Full colours, then pale ones, without grey, which is for others.
 COLOURS = [colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2)) if number // 2 != 7]
-MARKERS = ("^", "D")  # of the paper's networks that are as large as those trained here
+MARKERS = ("s", "^", "D", "v")  # of the paper's networks
 SIDE = 32  # pixels
 CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
-SHOWN = {"CIFAR10": (5, 12), "CIFAR100": (26, 33)}  # percent; what has no place in a panel is told in words
-COSTS = (2e7, 1.4e8)  # multiply-adds
+SHOWN = {"CIFAR10": (3.5, 12), "CIFAR100": (19, 33)}  # percent; what has no place in a panel is told in words
+COSTS = (2.8e7, 8e9)  # multiply-adds
 CROWDED = {  # what is drawn larger: where in the panel (left, bottom, width, height, from 0 to 1), and of which range
-    "CIFAR10": ((0.54, 0.56, 0.45, 0.42), (9.2e7, 1.3e8), (5.4, 6.5)),
-    "CIFAR100": ((0.54, 0.6, 0.45, 0.39), (9.2e7, 1.3e8), (26.4, 29.6)),
+    "CIFAR10": ((0.4, 0.36, 0.59, 0.63), (3.6e7, 1.33e8), (5.3, 8.8)),
+    "CIFAR100": ((0.4, 0.42, 0.59, 0.57), (3.6e7, 1.33e8), (26.2, 32)),
 }
 
 
@@ -111,11 +110,11 @@ def draw(path: Path) -> None:
     colours = dict(zip(everywhere, COLOURS, strict=False))  # the same in both panels
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         single = last_exits(SINGLE[data], CLASSES[data]).values()
-        paper = {f"{name}, the paper": point for name, point in last_exits(PAPER[data], CLASSES[data]).items()}
-        near = {name: point for name, point in paper.items() if point.fits(data)}
-        plot(axes, trained[data], colours, single, near)
+        paper = last_exits(PAPER[data], CLASSES[data])
+        axes.set_xscale("log")
+        plot(axes, trained[data], colours, single, paper)
         exits = [(name, point) for name, points in trained[data].items() for point in points]
-        outside = [f"{name}: {point}" for name, point in (*paper.items(), *exits) if not point.fits(data)]
+        outside = [f"{name}: {point}" for name, point in exits if not point.fits(data)]
         for text in ("not shown:", *outside):
             axes.plot([], [], " ", label=text)
         axes.set(title=f"CIFAR-{CLASSES[data]}", xlabel="multiply-adds for one picture", ylabel="test error (%)")
@@ -124,7 +123,7 @@ def draw(path: Path) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.12), frameon=False, fontsize="small")
         place, costs, errors = CROWDED[data]
         larger = axes.inset_axes(place, xlim=costs, ylim=errors)
-        plot(larger, trained[data], colours, single, near)
+        plot(larger, trained[data], colours, single, paper)
         larger.tick_params(labelsize="small")
         axes.indicate_inset_zoom(larger)
     FigureCanvasAgg(figure).print_png(str(path))
@@ -142,8 +141,8 @@ def plot(
     axes.plot(*zip(*single, strict=True), "x--", color="0.6", label="ResNet-20, 32, 44, 56; SGD, 200 epochs")
     for name, points in trained.items():
         axes.plot(*zip(*points, strict=True), "o-", color=colours[name], label=f"{name}, trained here")
-    for (name, point), marker in zip(paper.items(), cycle(MARKERS), strict=False):
-        axes.plot(*point, marker, color="0.2", markersize=9, fillstyle="none", label=f"{name}, 400 epochs")
+    for (name, point), marker in zip(paper.items(), MARKERS, strict=True):
+        axes.plot(*point, marker, color="0.2", markersize=9, fillstyle="none", label=f"{name}, the paper, 400 epochs")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.grid(alpha=0.3)
 
