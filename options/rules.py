@@ -85,14 +85,16 @@ def new_run(options: argparse.Namespace) -> None:
             raise UsageError(f"--{name} {value} is for --distill, which is 0; give that a weight, or leave it out")
 
 
-def idle(given: Mapping[str, Any], data: str) -> str | None:
-    """What to tell a user who has given options of a new run that change nothing with its data set; None where there
-    are none."""
-    row = catalog.row(data)
+def idle(given: Mapping[str, Any], options: argparse.Namespace) -> str | None:
+    """What to tell a user who has given options of a new run that change nothing with its data set or network; None
+    where there are none."""
+    data, row = options.data, catalog.row(options.data)
+    single = len(names.of_options(vars(options)).exits) == 1
     reasons = {
         "svhnExtra": "" if data == "SVHN" else "it is for SVHN",
         "padding": "" if row.pad else f"pictures of {data} are not cropped at random",
         "alternateFlip": "" if row.flip else f"pictures of {data} are not mirrored",
+        "exitSchedule": "there is a single exit" if single else "",
     }
     found = {name: why for name, why in reasons.items() if why and name in given}
     told = [f"--{name} {as_text(given[name])} changes nothing: {why}" for name, why in found.items()]

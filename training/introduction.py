@@ -60,7 +60,7 @@ def warnings(options: argparse.Namespace, begins: bool, device: torch.device) ->
     """What may not be as the user meant it. A run that goes on keeps its options, and hears of its machine only."""
     told = [arithmetic.slow(options.precision, device)]
     if begins:
-        told += [outside_recipe(options), rules.idle(opts.stated(vars(options)), options.data)]
+        told += [outside_recipe(options), rules.idle(opts.stated(vars(options)), options)]
     return [text for text in told if text]
 
 

@@ -21,12 +21,14 @@ from runs import SMALL
             "--data DIGITS --alternateFlip true",
             "--alternateFlip true changes nothing: pictures of DIGITS are not mirrored",
         ),
+        ("--nOutputs 1 --exitSchedule deepen", "--exitSchedule deepen changes nothing: there is a single exit"),
+        ("--nOutputs 2 --exitSchedule deepen", None),
     ],
 )
-def test_options_that_change_nothing_with_a_data_set_are_named(line, told):
+def test_options_that_change_nothing_are_named(line, told):
     """But not those that a recipe sets."""
     options = opts.parse(line.split())
-    assert rules.idle(opts.stated(vars(options)), options.data) == told
+    assert rules.idle(opts.stated(vars(options)), options) == told
 
 
 @pytest.mark.slow
