@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -93,6 +94,24 @@ def children(process):
         with suppress(OSError):  # a thread may end meanwhile
             found += map(int, task.read_text().split())
     return found
+
+
+def outliving(processes):
+    """Those of the processes that still run after ten seconds; one closes its files a moment before it has ended."""
+    for _ in range(100):
+        left = [process for process in processes if alive(process)]
+        if not left:
+            break
+        time.sleep(0.1)
+    return left
+
+
+def alive(process):
+    """Whether a process runs; one that has ended and is not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 BEGUN = []  # processes of a test

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ from benchmarks.soak import soak
 from datasets import splits
 from examples import FailingAt, write_pictures
 from formats import state_file
-from programs import PROJECT, begin, children, script
+from programs import PROJECT, begin, children, outliving, script
 from reports import plots
 from runs import FOLDER, SMALL, exit_files, last_state, resume, start, stopped
 from system import arithmetic, stopping
@@ -278,20 +277,7 @@ def test_workers_do_not_outlive_a_killed_run_even_if_they_are_stopped(tmp_path):
     process.kill()
     _, text = process.communicate(timeout=60)  # when nobody is left to write
     assert "Traceback" not in text
-    for _ in range(100):  # a process closes its files a moment before it has ended
-        left = [orphan for orphan in orphans if alive(orphan)]
-        if not left:
-            break
-        time.sleep(0.1)
-    assert not left
-
-
-def alive(process):
-    """Whether a process runs; one that has ended and is not waited for does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert not outliving(orphans)
 
 
 def test_a_signal_before_the_first_step_ends_the_run_at_once(tmp_path, capsys):
