@@ -111,7 +111,7 @@ def draw(path: Path) -> None:
     for axes, data in zip(figure.subplots(1, len(PAPER)), PAPER, strict=True):
         single = last_exits(SINGLE[data], CLASSES[data]).values()
         paper = last_exits(PAPER[data], CLASSES[data])
-        axes.set_xscale("log")
+        axes.set_xscale("log")  # before `plot`, whose formatter it would replace
         plot(axes, trained[data], colours, single, paper)
         exits = [(name, point) for name, points in trained[data].items() for point in points]
         outside = [f"{name}: {point}" for name, point in exits if not point.fits(data)]

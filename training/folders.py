@@ -23,12 +23,13 @@ def settle(options: argparse.Namespace, configuration: Configuration) -> tuple[a
     """The options, in which `--resume auto` is decided by whether the first process finds a run on its disk; and the
     folder of the run. Raises UserError where its path is not valid UTF-8."""
     _check_utf8(Path(options.save))
-    if options.resume == opts.AUTO_RESUME:
+    auto = options.resume == opts.AUTO_RESUME
+    if auto:
         options = argparse.Namespace(**{**vars(options), "resume": ""})
-        if not world.broadcast(lambda: checkpoints.holds_run(_folder(options, configuration))):
-            options.resume = None
-            rules.new_run(options)
     folder = Path(world.broadcast(lambda: str(_folder(options, configuration))))
+    if auto and not world.broadcast(lambda: checkpoints.holds_run(folder)):
+        options.resume = None
+        rules.new_run(options)
     _check_utf8(folder)  # the name of the folder of --data is part of it
     return options, folder
 

@@ -109,7 +109,6 @@ class Run:
         resumed = options.resume is not None
         saved = world.broadcast(lambda: state_file.take_up(folder)) if resumed else None
         self.options_before = setup.options_before(options, saved) if saved else None
-        self.extended: list[int] = []
         if self.options_before:
             options = opts.resumed(options, self.options_before)
         # What this machine and these pictures make of the options.
@@ -134,8 +133,7 @@ class Run:
         self.agreement = world.Agreement()
         if saved:
             self.state.restore(saved, self.plan)
-            begun = bool(self.state.log or self.state.steps_done)
-            self.extended = setup.extended(options, self.options_before, saved, begun)
+        self.extended = setup.extended(options, self.options_before, saved, self.state.begun) if saved else []
         threads = torch.get_num_threads() if self.devices[0].type == "cpu" else 0
         self.crowding = processors.crowded(threads, world.host_size())
         self.waiting = processors.Waiting(0 if self.crowding else threads)
@@ -184,7 +182,7 @@ class Run:
         self._introduce()
         self.state.clock.start()
         self.files.write(stored.FILE, strict.dumps(vars(self.options)))
-        if not self.state.log and not self.state.steps_done:
+        if not self.state.begun:
             self.save_state()
         self._mend_exits()
         if self.state.log:

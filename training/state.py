@@ -40,6 +40,11 @@ class State:
         """How many epochs are trained, tested and logged."""
         return len(self.log)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been learnt."""
+        return bool(self.log or self.steps_done)
+
     def kept_epoch(self) -> int | None:
         """The epoch, counted from 1, of which the exits are kept: of those that were tested the last, or, with a
         validation split, the first that did best; None where none was tested. Epochs are compared by the deepest exit
