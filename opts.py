@@ -193,6 +193,8 @@ OPTIONS = (
     ),
     *group(
         "training",
+        Option("retrain", text, Default("fresh weights"), "begin with the weights of a trained network: its name, or "
+               "the path of a run; for other classes its linear layers begin fresh", "MODEL"),
         _choice("recipe", RECIPES, "paper", "what other options are by default: as the authors have them, or for fewer "
                 f"epochs, {MEANT}", free="between runs"),
         Option("nEpochs", number(int, 1, 100000), 400, "epochs", "N"),
@@ -406,9 +408,10 @@ def of_header(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shaping(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that shaped a run's result, its data set by its label: nothing in them is a path of the machine."""
+    """The options that shaped a run's result, its data set by its label, the network that it began with by its folder:
+    nothing in them is a path of the machine."""
     shaped = {name: value for name, value in vars(options).items() if name not in FREE_ON_RESUME}
-    return {**shaped, "data": label(options.data)}
+    return {**shaped, "data": label(options.data), "retrain": options.retrain and names.bare(options.retrain)}
 
 
 def command(shaped: Mapping[str, Any]) -> str:

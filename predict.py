@@ -56,8 +56,7 @@ def run_called(model: str) -> str | None:
     None for a path. Raises UsageError for what is neither."""
     if Path(model).suffix in EXPORTED:
         return None
-    like = names.LIKE_A_NAME.fullmatch(model)
-    return names.folder_called((like and like["data"]) or ANY, model, ".safetensors, .pt2 or .onnx")
+    return names.folder_of_any(model, ANY, ".safetensors, .pt2 or .onnx")
 
 
 def named(words: Iterable[str]) -> Iterator[str]:

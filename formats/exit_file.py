@@ -54,6 +54,17 @@ def _is_input(value: Any) -> bool:
     return type(value) is list and value in [[3, side, side] for side in SIDES] and all(type(v) is int for v in value)
 
 
+def are_trainings(value: Any) -> bool:
+    """Whether a value is a list of trainings, each told by its data set and its number of epochs."""
+    return type(value) is list and all(
+        type(training) is dict
+        and training.keys() == {"dataset", "epochs"}
+        and type(training["dataset"]) is str
+        and are_epochs([training["epochs"]])
+        for training in value
+    )
+
+
 def are_epochs(value: Any) -> bool:
     """Whether a value is a list of numbers of epochs."""
     return type(value) is list and all(is_number(epochs, 1, 10**9, int) for epochs in value)
@@ -75,9 +86,10 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),
     "shares": (lambda value: is_number(value, 1, 10**6, int), "a whole number from 1 on"),
     "extended": (are_epochs, "a list of numbers of epochs"),
+    "origin": (are_trainings, "a list of trainings, each with dataset and epochs"),
 }
 # What older versions did, and did not write into a header.
-UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1, "extended": []}
+UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1, "extended": [], "origin": []}
 
 
 def check_classes(classes: Sequence[str]) -> None:

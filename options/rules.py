@@ -17,6 +17,7 @@ from options.declaration import as_text
 from options.values import ALL, EXPORTED, GOALS, THRESHOLD
 from system.errors import UsageError
 from system.files import is_folder
+from system.text import printable
 
 OF_DISTILLATION = {"teacher": "last", "temperature": 1.0}  # options for --distill, as they are without it
 
@@ -83,6 +84,17 @@ def new_run(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if not options.distill and value != usual:
             raise UsageError(f"--{name} {value} is for --distill, which is 0; give that a weight, or leave it out")
+    if options.retrain:
+        retrained(options)
+
+
+def retrained(options: argparse.Namespace) -> str | None:
+    """What the folder of the run whose network `--retrain` names is called; None for a path. Raises UsageError for what
+    is neither."""
+    try:
+        return names.folder_of_any(options.retrain, catalog.label(options.data))
+    except UsageError as error:
+        raise UsageError(f"--retrain {printable(options.retrain, 80)}: {error}") from error
 
 
 def idle(given: Mapping[str, Any], options: argparse.Namespace) -> str | None:

@@ -13,6 +13,7 @@ from models import names
 from models.names import Configuration
 from models.networks import cost
 from options.recipes import BY_DATASET
+from reports import tables
 from reports.tables import percent
 from system.text import printable, quoted
 
@@ -32,7 +33,8 @@ def of_run(files: Mapping[int, Path]) -> str:
     own = f" and the defaults of {header['dataset']}" if header["dataset"] in BY_DATASET else ""
     trained = (
         f"It trains for {length}; what the command leaves open is as in the recipe `{recipe}`{own}. "
-        f"{_extended(header['extended'])}{_shared(header['shares'])}{printable(program)} wrote the files."
+        f"{_begun(header['origin'])}{_extended(header['extended'])}{_shared(header['shares'])}"
+        f"{printable(program)} wrote the files."
     )
     parts = (
         f"# {printable(header['name'])} on {printable(header['dataset'])}",
@@ -87,6 +89,11 @@ def _kept(header: Mapping[str, Any], configuration: Configuration, options: Mapp
         f"{after}, which did best on {held_out:,} held-out training pictures, and the table has the errors on "
         "these. `test.py` tells those on test pictures, where there are any."
     )
+
+
+def _begun(before: Sequence[Mapping[str, Any]]) -> str:
+    """What the weights had behind them that a run began with, if these were not fresh."""
+    return f"Its weights had been trained before, {tables.trainings(before)}. " if before else ""
 
 
 def _extended(former: Sequence[int]) -> str:

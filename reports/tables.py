@@ -23,6 +23,12 @@ def epoch_line(row: Mapping[str, Any], epochs: int, exits: Sequence[int], evalua
     return trained if row[f"{evaluated_name}_loss"] is None else f"{trained}  {errors(evaluated_name)}"
 
 
+def trainings(before: Sequence[Mapping[str, Any]]) -> str:
+    """The trainings that a run's weights had behind them when it began: `70 epochs on CIFAR10, then 60 on CIFAR100`."""
+    parts = [f"{training['epochs']} on {printable(training['dataset'])}" for training in before]
+    return ", then ".join(parts).replace(" on", " epochs on", 1)
+
+
 def exit_errors(exits: Sequence[int], errors: Sequence[float]) -> str:
     """Each exit's error in percent after its position: `19: 4.81 26: 3.91`."""
     return " ".join(f"{position}: {error:.2f}" for position, error in zip(exits, errors, strict=True))

@@ -1,9 +1,10 @@
 """What a run says before its first step: what is trained, on what, with which options, and what could be better."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from models.names import Configuration
 from options import rules
 from options.listing import written
 from options.recipes import outside_recipe
+from reports import tables
 from system import arithmetic
 from training import setup
 from training.plan import Plan
@@ -33,6 +35,11 @@ def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
     table = opts.table(options)
     choices = {name: getattr(options, name) for name in chosen}
     return f"{table}\nchosen for this machine: {written(choices)}" if choices else table
+
+
+def beginning(trainings: Sequence[Mapping[str, Any]], resumed: bool) -> str | None:
+    """What the weights of a new run have behind them; None where they are fresh."""
+    return f"weights: trained before, {tables.trainings(trainings)}" if trainings and not resumed else None
 
 
 def where(folder: Path, state: State, plan: Plan, resumed: bool) -> str:

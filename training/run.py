@@ -34,7 +34,7 @@ from system.output import tell
 from system.stopping import Stop, stoppable
 from system.text import quoted
 from system.workers import WorkerDied
-from training import folders, introduction, setup
+from training import folders, introduction, origin, setup
 from training.display import Display
 from training.evaluator import Evaluator
 from training.finite import NotFinite
@@ -117,6 +117,8 @@ class Run:
         self.sizing = setup.sizing(options, saved)
         self.data = setup.data(options, self.sizing)
         self.identity = setup.identified(self.data, saved)
+        self.held_out = self.identity[self.data.evaluated_name]["sha256"] if self.data.validates else None
+        self.origin = origin.find(options, configuration, self.data, self.held_out, saved)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         self.options = options = self._choose(options, resumed)
@@ -126,7 +128,9 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         batch = self.plan.pictures_after(1)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
-            self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, batch, stop)
+            self.trainer = setup.trainer(
+                options, configuration, classes, normalise, self.devices, batch, stop, self.origin.weights
+            )
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
         self.state = State(self.trainer, self.data.evaluated_name)
         self.save_due = self._next_save()
@@ -193,6 +197,7 @@ class Run:
         lines = (
             introduction.subject(self.configuration, self.data, catalog.label(options.data)),
             introduction.settings(options, self.chosen_by_auto),
+            introduction.beginning(self.origin.trainings, resumed=before is not None),
             introduction.where(self.files.folder, state, self.plan, resumed=before is not None),
         )
         if before:
@@ -273,8 +278,9 @@ class Run:
     def save_state(self) -> None:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
         with self.state.clock.on("other"):
-            about = {"fit": self.sizing.fit, "data": self.identity, "extended": self.extended}
-            self.files.write_state({"options": vars(self.options), **about, **self.state.saved()})
+            about = {"fit": self.sizing.fit, "data": self.identity}
+            past = {"extended": self.extended, "origin": self.origin.trainings}
+            self.files.write_state({"options": vars(self.options), **about, **past, **self.state.saved()})
         self.save_due = self._next_save()
 
     def _next_save(self) -> float:
@@ -284,7 +290,7 @@ class Run:
     def _header(self) -> dict[str, Any]:
         """What every exit file says of the run; with a validation split also the SHA-256 of its pictures."""
         name = self.data.evaluated_name
-        known = {"heldOut": self.identity[name]["sha256"]} if self.data.validates else {}
+        known = {"heldOut": self.held_out} if self.held_out else {}
         return {
             "name": self.configuration.name,
             "network": asdict(self.configuration),
@@ -297,6 +303,7 @@ class Run:
             **known,
             "shares": world.size() * len(self.devices),
             "extended": self.extended,
+            "origin": self.origin.trainings,
             "epochs": self.state.epochs_done,
             "options": opts.shaping(self.options),
         }

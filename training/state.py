@@ -16,7 +16,7 @@ from training.plan import Plan
 from training.trainer import Trainer
 
 FIELDS = ("network", "training", "random", "random_cuda", "log", "step", "sums", "seconds")  # of `State.saved`
-ELSEWHERE = ("format", "options", "fit", "data", "extended")  # what a training state has besides; who reads it checks
+ELSEWHERE = ("format", "options", "fit", "data", "extended", "origin")  # what else it has; who reads that checks it
 FORMERLY = ("best",)  # what older versions wrote besides, and the log says, too
 
 

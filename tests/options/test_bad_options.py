@@ -36,6 +36,7 @@ BAD = {
     "testEvery": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
     "batchsize": ["0", "-1", "1.5", "x", "", "nan", "9" * 30],
     "schedule": ["warm", "", "STEP!"],
+    "retrain": ["", "nothing", "AuxResNet-57-2", "ResNet", "model.onnx", "x" * 5000],
     "recipe": ["slow", "", "fast!"],
     "scaleLR": ["maybe", "", "2"],
     "optimizer": ["adam", "", "muon2"],

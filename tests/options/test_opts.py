@@ -42,6 +42,7 @@ main.py --exits: published, or evenly spread
 main.py --widen: 10 at depth 26, else 1; DIGITS: 1
 main.py --dropout: 0.0
 main.py --shortcutType: A if k is 1, else B
+main.py --retrain: fresh weights
 main.py --recipe: paper
 main.py --nEpochs: 400; fast: 30; long: 60; DIGITS: 8
 main.py --testEvery: 1
