@@ -8,7 +8,8 @@ from typing import Any
 
 from models import exits as exit_rules
 from system.errors import UsageError
-from system.files import real
+from system.files import is_folder, real
+from system.text import printable
 
 MAX_WIDEN = 100
 EXIT_SUFFIX = ".safetensors"
@@ -146,18 +147,18 @@ def folder_called(dataset: str, model: str, files: str = EXIT_SUFFIX) -> str | N
     exit files in it. Raises UsageError where it is neither; `files` are the endings that it then says files may have.
     """
     path = Path(model)
-    if path.suffix == EXIT_SUFFIX or any(exit_files(path)):
+    if path.suffix == EXIT_SUFFIX or (is_folder(model) and any(exit_files(path))):
         return None
     try:
         return _folder_of(dataset, model)
     except UsageError as error:
-        if model and path.is_dir():
+        if model and is_folder(model):
             return None
         like = LIKE_A_NAME.fullmatch(model)
         if not like:
             raise UsageError(
-                f"{model!r} is neither a network's name nor the path of a run's folder or of a {files} file; names are "
-                f"{FORM}"
+                f"{printable(model, 80)!r} is neither a network's name nor the path of a run's folder or of a {files} "
+                f"file; names are {FORM}"
             ) from error
         if like["data"] in (None, dataset):
             raise

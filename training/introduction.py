@@ -1,10 +1,9 @@
 """What a run says before its first step: what is trained, on what, with which options, and what could be better."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from options.recipes import outside_recipe
 from reports import tables
 from system import arithmetic
 from training import setup
+from training.origin import Origin
 from training.plan import Plan
 from training.state import State
 
@@ -37,9 +37,12 @@ def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
     return f"{table}\nchosen for this machine: {written(choices)}" if choices else table
 
 
-def beginning(trainings: Sequence[Mapping[str, Any]], resumed: bool) -> str | None:
-    """What the weights of a new run have behind them; None where they are fresh."""
-    return f"weights: trained before, {tables.trainings(trainings)}" if trainings and not resumed else None
+def beginning(begun: Origin) -> str | None:
+    """What the weights have behind them that a new run begins with; None where they are fresh."""
+    if not begun.weights:
+        return None
+    fresh = "; the linear layers are fresh, for other classes" if begun.other_classes else ""
+    return f"weights: trained before, {tables.trainings(begun.trainings)}{fresh}"
 
 
 def where(folder: Path, state: State, plan: Plan, resumed: bool) -> str:

@@ -34,6 +34,7 @@ class Origin:
 
     trainings: list[dict[str, Any]]  # for each training before, the first one first, its `dataset` and its `epochs`
     weights: Mapping[str, Tensor]  # of the network's state: all but those that begin fresh; none in a run that goes on
+    other_classes: bool = False  # whether linear layers begin fresh
 
 
 def find(
@@ -70,11 +71,11 @@ def _find(
             f"--retrain {options.retrain} may have been trained on what --valSize {options.valSize} holds out, whose "
             "error would be too low; leave --valSize out, or give a network that was trained with the same"
         )
-    weights = model.network.state_dict()
-    if header["classes"] != data.classes:
-        weights = {name: tensor for name, tensor in weights.items() if ".linear." not in name}
     trainings = [*header["origin"], {"dataset": header["dataset"], "epochs": header["epochs"]}]
-    return Origin(trainings, weights)
+    weights, other_classes = model.network.state_dict(), tuple(header["classes"]) != data.classes
+    if other_classes:
+        weights = {name: tensor for name, tensor in weights.items() if ".linear." not in name}
+    return Origin(trainings, weights, other_classes)
 
 
 def _check_network(name: str, model: SavedModel, wanted: Configuration) -> None:

@@ -118,7 +118,8 @@ class Run:
         self.data = setup.data(options, self.sizing)
         self.identity = setup.identified(self.data, saved)
         self.held_out = self.identity[self.data.evaluated_name]["sha256"] if self.data.validates else None
-        self.origin = origin.find(options, configuration, self.data, self.held_out, saved)
+        begun = origin.find(options, configuration, self.data, self.held_out, saved)
+        self.trainings_before, self.beginning = begun.trainings, introduction.beginning(begun)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         self.options = options = self._choose(options, resumed)
@@ -129,7 +130,7 @@ class Run:
         batch = self.plan.pictures_after(1)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
             self.trainer = setup.trainer(
-                options, configuration, classes, normalise, self.devices, batch, stop, self.origin.weights
+                options, configuration, classes, normalise, self.devices, batch, stop, begun.weights
             )
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
         self.state = State(self.trainer, self.data.evaluated_name)
@@ -197,7 +198,7 @@ class Run:
         lines = (
             introduction.subject(self.configuration, self.data, catalog.label(options.data)),
             introduction.settings(options, self.chosen_by_auto),
-            introduction.beginning(self.origin.trainings, resumed=before is not None),
+            self.beginning,
             introduction.where(self.files.folder, state, self.plan, resumed=before is not None),
         )
         if before:
@@ -279,7 +280,7 @@ class Run:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
         with self.state.clock.on("other"):
             about = {"fit": self.sizing.fit, "data": self.identity}
-            past = {"extended": self.extended, "origin": self.origin.trainings}
+            past = {"extended": self.extended, "origin": self.trainings_before}
             self.files.write_state({"options": vars(self.options), **about, **past, **self.state.saved()})
         self.save_due = self._next_save()
 
@@ -303,7 +304,7 @@ class Run:
             **known,
             "shares": world.size() * len(self.devices),
             "extended": self.extended,
-            "origin": self.origin.trainings,
+            "origin": self.trainings_before,
             "epochs": self.state.epochs_done,
             "options": opts.shaping(self.options),
         }

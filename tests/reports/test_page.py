@@ -50,9 +50,12 @@ def test_the_page_says_how_to_use_the_run(finished, tmp_path):
 def test_what_its_command_leaves_out_is_on_the_page(finished, tmp_path):
     path = finished[1] / "exit-14.safetensors"
     header = exit_file.read_header(path)
-    assert (header["shares"], header["extended"]) == (1, [])
-    assert not re.search("divided|begun", page.of_run({14: path}))
-    (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), {**header, "shares": 4, "extended": [2, 3]}))
+    assert (header["shares"], header["extended"], header["origin"]) == (1, [], [])
+    assert not re.search("divided|begun|before", page.of_run({14: path}))
+    origin = [{"dataset": "birds\n", "epochs": 7}, {"dataset": "B", "epochs": 1}]
+    told = {"shares": 4, "extended": [2, 3], "origin": origin}
+    (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), {**header, **told}))
+    assert "had been trained before, 7 epochs on birds�, then 1 on B." in page.of_run({14: tmp_path / path.name})
     assert "It was begun for 2, then 3 and given more later" in page.of_run({14: tmp_path / path.name})
     assert "At its end each batch was divided among 4 processes or GPUs." in page.of_run({14: tmp_path / path.name})
 

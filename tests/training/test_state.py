@@ -150,6 +150,8 @@ OTHERS = {
     "a step of 400 digits": (put(("step",), 10**400), "steps into a run"),
     "former epochs of none": (put(("extended",), [0]), "was to have .0. epochs"),
     "fewer epochs than before": (put(("extended",), [77, 5]), "was to have .77, 5. epochs before it had 3"),
+    "trainings of none": (put(("origin",), [0]), "began with .0., no trainings"),
+    "trainings of another kind": (put(("origin",), [{"dataset": "DIGITS", "epochs": 0}]), "began with .*, no training"),
     "seconds of text": (put(("seconds",), "1"), "seconds are not those of the parts"),
     "seconds that are not finite": (put(("seconds",), float("inf")), "seconds is no time"),
     "seconds of 400 digits": (put(("seconds",), 10**400), "seconds is no time"),

@@ -1,0 +1,125 @@
+"""--retrain: what a run takes of a network that was trained before, and what it tells of it."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import main
+from examples import write_pictures
+from formats import exit_file
+from programs import assert_one_line_error, script
+from runs import EXITS, FOLDER, SMALL, exit_files, stopped
+from training.trainer import Trainer
+
+pytestmark = pytest.mark.slow
+
+STILL = ["--nEpochs", "1", "--schedule", "step", "--LR", "1e-9", "--weightDecay", "0"]  # learns next to nothing
+NETWORK = SMALL[2:6]
+
+
+def weights(folder):
+    """The weights of all exits of a run, without what batch norms have counted."""
+    found = {}
+    for path in folder.glob("exit-*.safetensors"):
+        found |= {name: t for name, t in load_file(path).items() if not name.endswith(("running_mean", "running_var"))}
+    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+
+def header(folder):
+    return exit_file.read_header(exit_file.path_in(folder, EXITS[-1]))
+
+
+def alike(one, other):
+    return torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_run_begins_with_the_weights_of_another_and_says_so(finished, tmp_path, capsys):
+    main.main([*SMALL, *STILL, "--retrain", str(finished[1]), "--save", str(tmp_path)])
+    assert "\nweights: trained before, 2 epochs on DIGITS\n" in capsys.readouterr().out
+    before, after = weights(finished[1]), weights(tmp_path / FOLDER)
+    assert before.keys() == after.keys()
+    assert all(alike(before[name], after[name]) for name in before)
+    assert header(tmp_path / FOLDER)["origin"] == [{"dataset": "DIGITS", "epochs": 2}]
+    assert header(tmp_path / FOLDER)["options"]["retrain"] == FOLDER  # nothing of where it lay
+    page = (tmp_path / FOLDER / "README.md").read_text()
+    assert f"--retrain {FOLDER} " in page
+    assert "Its weights had been trained before, 2 epochs on DIGITS." in page
+
+
+def test_a_network_is_called_by_its_name_or_by_the_file_of_its_only_exit(finished, tmp_path, capsys):
+    shutil.copytree(finished[1], FOLDER)
+    main.main([*SMALL, *STILL, "--retrain", FOLDER, "--save", "second"])
+    main.main([*SMALL[:2], *STILL, "--depth", "8", "--nOutputs", "1", "--trainSize", "64", "--save", "plain"])
+    plain = ["--data", "DIGITS", *STILL, "--depth", "8", "--nOutputs", "1", "--trainSize", "64"]
+    main.main([*plain, "--retrain", "plain/DIGITS-ResNet-8/exit-8.safetensors", "--save", "third"])
+    assert capsys.readouterr().out.count("\nweights: ") == 2
+    options = exit_file.read_header(exit_file.path_in(tmp_path / "third/DIGITS-ResNet-8", 8))["options"]
+    assert options["retrain"] == "DIGITS-ResNet-8"
+
+
+def test_for_other_classes_the_linear_layers_begin_fresh(finished, tmp_path, capsys):
+    write_pictures(tmp_path / "birds/train", {"owl": 9, "wren": 9})
+    write_pictures(tmp_path / "birds/test", {"owl": 2, "wren": 2}, seed=1)
+    line = ["--data", str(tmp_path / "birds"), *NETWORK, *STILL, "--nGPU", "0", "--nThreads", "0"]
+    main.main([*line, "--dropout", "0.1", "--retrain", str(finished[1]), "--save", str(tmp_path)])
+    folder = tmp_path / "birds-AuxResNet-14-3-dropout-0.1"
+    before, after = weights(finished[1]), weights(folder)
+    linear = {name for name in before if ".linear." in name}
+    assert len(linear) == 2 * len(EXITS)
+    assert before.keys() == after.keys()
+    assert all(alike(before[name], after[name]) for name in before.keys() - linear)
+    assert all(len(after[name]) == 2 for name in linear)
+    main.main([*line, "--retrain", str(folder), "--save", "again"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights: ")]
+    assert lines == [
+        "weights: trained before, 2 epochs on DIGITS; the linear layers are fresh, for other classes",
+        "weights: trained before, 2 epochs on DIGITS, then 1 on birds",
+    ]
+
+
+def test_a_run_goes_on_to_the_same_bits_when_the_other_is_gone(finished, tmp_path):
+    source = shutil.copytree(finished[1], tmp_path / "source")
+    line = [*SMALL, "--nEpochs", "2", "--nThreads", "0", "--ema", "0.9", "--retrain", str(source)]
+    main.main([*line, "--save", "whole"])
+    assert stopped([*line, "--save", "parts"], Trainer, "step", 6) == 143
+    shutil.rmtree(source)
+    main.main(["--resume", f"parts/{FOLDER}"])
+    assert exit_files(tmp_path / "whole" / FOLDER) == exit_files(tmp_path / "parts" / FOLDER)
+
+
+def test_a_network_that_held_out_the_same_pictures_is_taken_and_no_other(finished, validated, tmp_path):
+    folder = validated[1]
+    line = [*SMALL, *STILL, "--trainSize", "1137", "--save"]
+    main.main([*line, str(tmp_path), "--valSize", "300", "--retrain", str(folder)])
+    assert header(tmp_path / FOLDER)["heldOut"] == header(folder)["heldOut"]
+    for source, count in ((finished[1], "300"), (folder, "299")):
+        process = script("main.py", *line, "again", "--valSize", count, "--retrain", source)
+        assert_one_line_error(process, 1, f"--retrain {source}", f"--valSize {count}", "leave --valSize out")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--depth", "8", "--nOutputs", "1"], ["--depth 14 --exits 5,9,14 --widen 1 --shortcutType A", "--depth 8"]),
+        (["--exits", "3,9,14"], ["--exits 5,9,14", "--exits 3,9,14"]),
+        (["--shortcutType", "B"], ["--shortcutType A", "--shortcutType B"]),
+    ],
+)
+def test_another_network_is_refused(given, words, finished, tmp_path):
+    process = script("main.py", *SMALL, *given, "--retrain", finished[1], "--save", tmp_path)
+    assert_one_line_error(process, 1, f"--retrain {finished[1]}", *words)
+
+
+def test_what_lacks_an_exit_or_is_damaged_is_refused(run_copy):
+    save, folder = run_copy
+    line = [*SMALL, *STILL, "--save", save / "new", "--retrain"]
+    assert_one_line_error(script("main.py", *line, folder / "exit-14.safetensors"), 1, "has no file of exit 5", "give")
+    (folder / "exit-9.safetensors").write_bytes(b"")
+    assert_one_line_error(script("main.py", *line, folder), 1, "exit-9.safetensors")
+    assert_one_line_error(script("main.py", *line, "AuxResNet-14-3"), 1, f"no exit files of {FOLDER}")
+    assert_one_line_error(
+        script("main.py", *line, "gone"), 2, "--retrain gone", "neither a network's name nor the path"
+    )
+    assert not (save / "new" / FOLDER).exists()
