@@ -56,7 +56,7 @@ def find(
         return Origin(trainings, {})
     if options.retrain is None:
         return Origin([], {})
-    return world.broadcast(lambda: _find(options, configuration, data, held_out))
+    return Origin(**world.broadcast(lambda: vars(_find(options, configuration, data, held_out))))
 
 
 def _find(

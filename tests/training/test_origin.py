@@ -1,5 +1,6 @@
 """--retrain: what a run takes of a network that was trained before, and what it tells of it."""
 
+import os
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 import main
 from examples import write_pictures
 from formats import exit_file
-from programs import assert_one_line_error, script
+from inference import saved
+from programs import assert_one_line_error, script, together
 from runs import EXITS, FOLDER, SMALL, exit_files, stopped
 from training.trainer import Trainer
 
@@ -87,6 +89,20 @@ def test_a_run_goes_on_to_the_same_bits_when_the_other_is_gone(finished, tmp_pat
     shutil.rmtree(source)
     main.main(["--resume", f"parts/{FOLDER}"])
     assert exit_files(tmp_path / "whole" / FOLDER) == exit_files(tmp_path / "parts" / FOLDER)
+
+
+def trained(*options):
+    """Train; a process that is not the first lets no network of another run be found."""
+    if os.environ["RANK"] != "0":
+        saved.find = None
+    main.main(list(options))
+
+
+def test_several_processes_begin_with_what_the_first_one_finds(finished, tmp_path):
+    together(2, trained, *SMALL, *STILL, "--retrain", str(finished[1]), "--save", str(tmp_path), joined=False)
+    before, after = weights(finished[1]), weights(tmp_path / FOLDER)
+    assert all(alike(before[name], after[name]) for name in before)
+    assert header(tmp_path / FOLDER)["shares"] == 2
 
 
 def test_a_network_that_held_out_the_same_pictures_is_taken_and_no_other(finished, validated, tmp_path):
