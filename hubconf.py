@@ -54,9 +54,11 @@ def auxresnet(
     network's data set is read with.
     """
     with _own_modules():
+        from datasets.catalog import spelled
+
         _check(exit, dataset=dataset, name=name, save=save, data_dir=data_dir)
         dataset, name, save, data_dir = map(os.path.expanduser, (dataset, name, save, data_dir))
-        dataset = _spelled(dataset)
+        dataset = spelled(dataset)
         if pretrained:
             _check_left_open(classes=classes, input_size=input_size)
             return _trained(dataset, name, exit, save)
@@ -134,13 +136,6 @@ def _about(dataset: str, classes: int | None, data_dir: str, sizing: "Sizing") -
     row = catalog.row(dataset)
     mean, std = row.mean or (0.0,) * 3, row.std or (255.0,) * 3  # what has none of its own is brought to 0 … 1
     return {"classes": list(map(str, range(classes))), "mean": mean, "std": std}
-
-
-def _spelled(dataset: str) -> str:
-    """The name of a data set in its own spelling, or a path as it is."""
-    from datasets.catalog import NAMES
-
-    return dataset.upper() if dataset.upper() in NAMES else dataset
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 if sys.version_info < (3, 11):  # noqa: UP036 (an older one cannot read what follows)
     sys.exit(f"AuxResNet needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
-from datasets.catalog import NAMES, TESTED_ON, label
+from datasets.catalog import NAMES, TESTED_ON, label, spelled
 from datasets.sizing import LEGAL_SIDES, PADDINGS, SIDE, SIDES
 from models import names
 from models.names import DROPOUT, MAX_WIDEN
@@ -193,8 +193,8 @@ OPTIONS = (
     ),
     *group(
         "training",
-        Option("retrain", text, Default("fresh weights"), "begin with the weights of a trained network: its name, or "
-               "the path of a run; for other classes its linear layers begin fresh", "MODEL"),
+        Option("retrain", text, Default("fresh weights"), "begin with the weights of this trained network, by its "
+               "name, or by the path of its run; for other classes its linear layers are fresh", "MODEL"),
         _choice("recipe", RECIPES, "paper", "what other options are by default: as the authors have them, or for fewer "
                 f"epochs, {MEANT}", free="between runs"),
         Option("nEpochs", number(int, 1, 100000), 400, "epochs", "N"),
@@ -368,7 +368,7 @@ def from_saved(saved: Any, data: str | None = None) -> argparse.Namespace:
     named = {name: value for name, value in saved.items() if value is not None and name not in ONCE}
     named |= {name: "./" for name in ("save", "dataDir") if named.get(name) == ""}  # as older versions took it
     place = str(named.get("data", MAIN.resolved({})["data"]))
-    if place.upper() not in NAMES:
+    if spelled(place) not in NAMES:
         named["data"] = place = data or place
         where = printable(place)
         if not is_folder(place, "train"):
@@ -407,19 +407,22 @@ def of_header(header: Mapping[str, Any]) -> dict[str, Any]:
     return stored.known(header.get("options"), MAIN)
 
 
-def shaping(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that shaped a run's result, its data set by its label, the network that it began with by its folder:
-    nothing in them is a path of the machine."""
+def shaping(options: argparse.Namespace, retrained: str | None = None) -> dict[str, Any]:
+    """The options that shaped a run's result, its data set by its label, and what it began with, if not with fresh
+    weights, by the name of the run that was `retrained`: nothing in them is a path of the machine."""
     shaped = {name: value for name, value in vars(options).items() if name not in FREE_ON_RESUME}
-    return {**shaped, "data": label(options.data), "retrain": options.retrain and names.bare(options.retrain)}
+    return {**shaped, "data": label(options.data), "retrain": retrained}
 
 
 def command(shaped: Mapping[str, Any]) -> str:
-    """The command line that trains with the options that `shaping` gave, for a folder of pictures with its path left
-    open: what differs from the defaults of its data set and recipe. What this program does not know is left out."""
+    """The command line that trains with the options that `shaping` gave, with the paths left open of a folder of
+    pictures and of a run: what differs from the defaults of its data set and recipe. What this program does not know is
+    left out."""
     given = stated({name: value for name, value in stored.known(shaped, MAIN).items() if value is not None})
     if "data" in given and given["data"] not in NAMES:
         given["data"] = f"path/to/{given['data']}"
+    if "retrain" in given:
+        given["retrain"] = f"path/to/{given['retrain']}"
     return " ".join(["python main.py", *(f"--{name} {quoted(as_text(value))}" for name, value in given.items())])
 
 
@@ -429,13 +432,15 @@ def table(options: argparse.Namespace) -> str:
 
 
 def resumed(options: argparse.Namespace, before: argparse.Namespace) -> argparse.Namespace:
-    """The options with which a run goes on: what the machine chose before in place of `auto`, and what describes the
-    same network in other words in the words of before. Raises UserError naming every option that contradicts those
-    before, UsageError where what the machine chose is no longer allowed; more epochs are no contradiction."""
+    """The options with which a run goes on: what the machine chose before in place of `auto`, what describes the same
+    network in other words in the words of before, and the place in which the network lay that it began with. Raises
+    UserError naming every option that contradicts those before, UsageError where what the machine chose is no longer
+    allowed; more epochs are no contradiction."""
     network, former = names.of_options(vars(options)), names.of_options(vars(before))
     same = [name for name, field in names.NETWORK.items() if getattr(network, field) == getattr(former, field)]
     chosen = [name for name in AUTO if getattr(options, name) == "auto"]
-    options = MAIN.checked({**vars(options), **{name: getattr(before, name) for name in (*same, *chosen)}})
+    begun = ["retrain"] if options.retrain and before.retrain else []  # it is not read again
+    options = MAIN.checked({**vars(options), **{name: getattr(before, name) for name in (*same, *chosen, *begun)}})
     now, then = vars(options), vars(before)
     differences = [
         f"{option.name} is {in_words(option, now[option.name])}, was {in_words(option, then[option.name])}"

@@ -108,6 +108,7 @@ def read_run(folder: Path) -> Run:
         options["data"] = str(real(Path(options["data"])))  # in one spelling
     options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
     options["trainSize"] = options["trainSize"] or "all"
+    options["retrain"] = real(Path(options["retrain"])).name if options["retrain"] else "none"
     shaping = {name: value for name, value in options.items() if name not in (*NAMED, *opts.FREE_BETWEEN_RUNS)}
     return Run(configuration.name, data, shaping, log_file.read(folder))
 

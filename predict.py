@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import opts
-from models import names
+from options import rules
 from options.values import EXPORTED
 from reports import destination
 from reports.answers import FORMATS, Answer
@@ -56,7 +56,7 @@ def run_called(model: str) -> str | None:
     None for a path. Raises UsageError for what is neither."""
     if Path(model).suffix in EXPORTED:
         return None
-    return names.folder_of_any(model, ANY, ".safetensors, .pt2 or .onnx")
+    return rules.run_called(model, ANY, ".safetensors, .pt2 or .onnx")
 
 
 def named(words: Iterable[str]) -> Iterator[str]:

@@ -66,6 +66,11 @@ def row(data: str) -> Source:
     return SOURCES.get(data, FOLDER)
 
 
+def spelled(data: str) -> str:
+    """The name of a data set, given in any case, in its own spelling; any other text as it is."""
+    return data.upper() if data.upper() in NAMES else data
+
+
 def label(data: str) -> str:
     """What a data set is called in folders and tables: its name, or the name of its folder, which is not taken for a
     data set if it has the name of one."""

@@ -54,20 +54,34 @@ def _is_input(value: Any) -> bool:
     return type(value) is list and value in [[3, side, side] for side in SIDES] and all(type(v) is int for v in value)
 
 
-def are_trainings(value: Any) -> bool:
-    """Whether a value is a list of trainings, each told by its data set and its number of epochs."""
-    return type(value) is list and all(
-        type(training) is dict
-        and training.keys() == {"dataset", "epochs"}
-        and type(training["dataset"]) is str
-        and are_epochs([training["epochs"]])
-        for training in value
-    )
-
-
 def are_epochs(value: Any) -> bool:
     """Whether a value is a list of numbers of epochs."""
     return type(value) is list and all(is_number(epochs, 1, 10**9, int) for epochs in value)
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= 255  # as long as those of folders may be
+
+
+# What is told of a training that the weights of a run had behind them when it began: the name of its run, its data set,
+# its epochs, and the SHA-256 of its validation pictures, or None where it had none.
+TRAINING: dict[str, Callable[[Any], bool]] = {
+    "run": _is_name,
+    "dataset": _is_name,
+    "epochs": lambda value: is_number(value, 0, 10**9, int),
+    "heldOut": lambda value: value is None or _is_name(value),
+}
+MAX_TRAININGS = 100
+
+
+def are_trainings(value: Any) -> bool:
+    """Whether a value is a list of so many trainings at most, each of which has what `TRAINING` says, and no more."""
+    return (
+        type(value) is list
+        and len(value) <= MAX_TRAININGS
+        and all(type(training) is dict and training.keys() == TRAINING.keys() for training in value)
+        and all(right(training[field]) for training in value for field, right in TRAINING.items())
+    )
 
 
 # What the header of an exit file has: for each field whether a value is right, and what it has to be.
@@ -86,7 +100,7 @@ HEADER_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (lambda value: is_number(value, 0, 10**9, int), "a whole number from 0 on"),
     "shares": (lambda value: is_number(value, 1, 10**6, int), "a whole number from 1 on"),
     "extended": (are_epochs, "a list of numbers of epochs"),
-    "origin": (are_trainings, "a list of trainings, each with dataset and epochs"),
+    "origin": (are_trainings, f"a list of {MAX_TRAININGS} trainings at most, each with {', '.join(TRAINING)}"),
 }
 # What older versions did, and did not write into a header.
 UNSAID = {"input": [3, 32, 32], "fit": "squeeze", "shares": 1, "extended": [], "origin": []}

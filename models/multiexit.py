@@ -5,7 +5,7 @@ Outputs", arXiv 1611.01773.
 """
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -45,6 +45,11 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """N×channels×H×W -> N×classes logits."""
         return self.linear(F.relu(self.norm(x), inplace=True).mean((2, 3)))
+
+
+def for_other_classes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a network's state is for any classes: all but the linear layers, which have a row for each class."""
+    return {name: tensor for name, tensor in state.items() if not (name.startswith("heads.") and ".linear." in name)}
 
 
 class MultiExit(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 from models import exits as exit_rules
 from system.errors import UsageError
-from system.files import is_folder, real
+from system.files import is_folder
 from system.text import printable
 
 MAX_WIDEN = 100
@@ -80,6 +80,12 @@ def of_options(options: Mapping[str, Any]) -> Configuration:
     """The network that the options of a run describe, checked as by `configure`. Raises TypeError, too, where they are
     from a file and of other kinds."""
     return configure(*(options[name] for name in NETWORK))
+
+
+def to_options(configuration: Configuration) -> dict[str, Any]:
+    """The options that describe a network, none of them left open."""
+    fields = {option: getattr(configuration, field) for option, field in NETWORK.items()}
+    return {**fields, "nOutputs": len(configuration.exits)}
 
 
 def from_fields(fields: Mapping[str, Any]) -> Configuration:
@@ -167,20 +173,6 @@ def folder_called(dataset: str, model: str, files: str = EXIT_SUFFIX) -> str | N
             f"{model} is a network of {like['data']}, not of {dataset}; give the data set that it is of, or, to take "
             "other pictures of the same classes, the path of the run's folder"
         ) from error
-
-
-def folder_of_any(model: str, otherwise: str, files: str = EXIT_SUFFIX) -> str | None:
-    """The same for a model that may be of any data set: the one in front of its name, or `otherwise`."""
-    like = LIKE_A_NAME.fullmatch(model)
-    return folder_called((like and like["data"]) or otherwise, model, files)
-
-
-def bare(model: str) -> str:
-    """A network's name with `/` written as in the names of folders; of a path, the name of the run's folder."""
-    if LIKE_A_NAME.fullmatch(model):
-        return model.replace("/", "-w")
-    path = real(Path(model))
-    return path.parent.name if path.suffix == EXIT_SUFFIX else path.name
 
 
 def _folder_of(dataset: str, model: str) -> str:

@@ -89,10 +89,10 @@ def new_run(options: argparse.Namespace) -> None:
 
 
 def retrained(options: argparse.Namespace) -> str | None:
-    """What the folder of the run whose network `--retrain` names is called; None for a path. Raises UsageError for what
+    """What the folder of the run is called whose network `--retrain` names; None for a path. Raises UsageError for what
     is neither."""
     try:
-        return names.folder_of_any(options.retrain, catalog.label(options.data))
+        return run_called(options.retrain, catalog.label(options.data))
     except UsageError as error:
         raise UsageError(f"--retrain {printable(options.retrain, 80)}: {error}") from error
 
@@ -111,6 +111,13 @@ def idle(given: Mapping[str, Any], options: argparse.Namespace) -> str | None:
     found = {name: why for name, why in reasons.items() if why and name in given}
     told = [f"--{name} {as_text(given[name])} changes nothing: {why}" for name, why in found.items()]
     return "; ".join(told) or None
+
+
+def run_called(model: str, otherwise: str, files: str = names.EXIT_SUFFIX) -> str | None:
+    """What the folder of a run is called, as `names.folder_called` tells it, of a model of any data set: of the one in
+    front of its name, which may be written in any case, or of `otherwise`."""
+    like = names.LIKE_A_NAME.fullmatch(model)
+    return names.folder_called(catalog.spelled(like["data"]) if like and like["data"] else otherwise, model, files)
 
 
 def order_of_weights(given: Mapping[str, Any]) -> None:

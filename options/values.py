@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets.catalog import ENDINGS, NAMES
+from datasets.catalog import ENDINGS, NAMES, spelled
 from datasets.sizing import SIDES
 from models.names import EXIT_NAME, EXIT_SUFFIX
 from system.files import is_folder
@@ -69,8 +69,8 @@ def dataset(*splits: str) -> Callable[[str], str]:
     described = f"folder with {' or '.join(f'{split}/<class>/' for split in splits)}" if splits else "name of a folder"
 
     def convert(text: str) -> str:
-        if text.upper() in NAMES:
-            return text.upper()
+        if spelled(text) in NAMES:
+            return spelled(text)
         if text and (not splits or any(is_folder(text, split) for split in splits)):  # an empty one is meant by nobody
             return text
         raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(NAMES)} nor a {described}")

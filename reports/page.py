@@ -14,7 +14,6 @@ from models.names import Configuration
 from models.networks import cost
 from options.recipes import BY_DATASET
 from reports import tables
-from reports.tables import percent
 from system.text import printable, quoted
 
 FILE = "README.md"
@@ -29,10 +28,9 @@ def of_run(files: Mapping[int, Path]) -> str:
     header, program = headers[max(files)], exit_file.written_by(files[max(files)])
     configuration, options = names.from_fields(header["network"]), opts.of_header(header)
     epochs, recipe = options.get("nEpochs") or header["epochs"], options.get("recipe") or "paper"
-    length = f"{epochs} epoch{'s' * (epochs > 1)}"
     own = f" and the defaults of {header['dataset']}" if header["dataset"] in BY_DATASET else ""
     trained = (
-        f"It trains for {length}; what the command leaves open is as in the recipe `{recipe}`{own}. "
+        f"It trains for {tables.epochs(epochs)}; what the command leaves open is as in the recipe `{recipe}`{own}. "
         f"{_begun(header['origin'])}{_extended(header['extended'])}{_shared(header['shares'])}"
         f"{printable(program)} wrote the files."
     )
@@ -71,7 +69,7 @@ def _exit_rows(headers: Mapping[int, Mapping[str, Any]], configuration: Configur
     lines = []
     for position, header in headers.items():
         price = cost(configuration, len(header["classes"]), position, Sizing.of(header).side)
-        error, file = percent(header["error"]), names.exit_name(position)
+        error, file = tables.percent(header["error"]), names.exit_name(position)
         cells = (position, f"{price.parameters:,}", f"{price.macs:,}", error, file)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     title = f"| exit | parameters | multiply-adds | {header['errorOn']} error | file |"
@@ -93,7 +91,9 @@ def _kept(header: Mapping[str, Any], configuration: Configuration, options: Mapp
 
 def _begun(before: Sequence[Mapping[str, Any]]) -> str:
     """What the weights had behind them that a run began with, if these were not fresh."""
-    return f"Its weights had been trained before, {tables.trainings(before)}. " if before else ""
+    if not before:
+        return ""
+    return f"It began with the weights of {printable(before[-1]['run'])}, trained for {tables.trainings(before)}. "
 
 
 def _extended(former: Sequence[int]) -> str:

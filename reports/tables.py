@@ -24,9 +24,13 @@ def epoch_line(row: Mapping[str, Any], epochs: int, exits: Sequence[int], evalua
 
 
 def trainings(before: Sequence[Mapping[str, Any]]) -> str:
-    """The trainings that a run's weights had behind them when it began: `70 epochs on CIFAR10, then 60 on CIFAR100`."""
-    parts = [f"{training['epochs']} on {printable(training['dataset'])}" for training in before]
-    return ", then ".join(parts).replace(" on", " epochs on", 1)
+    """The trainings that a run's weights had behind them when it began: `7 epochs on CIFAR10, then 1 epoch on A`."""
+    return ", then ".join(f"{epochs(one['epochs'])} on {printable(one['dataset'])}" for one in before)
+
+
+def epochs(count: int) -> str:
+    """A number of epochs: `1 epoch`."""
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def exit_errors(exits: Sequence[int], errors: Sequence[float]) -> str:

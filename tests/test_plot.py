@@ -143,6 +143,12 @@ def test_all_pictures_are_called_all(runs, printed, tmp_path):
     assert [row["what differs"] for row in at(14, printed(runs[0], part))] == ["trainSize=all", "trainSize=256"]
 
 
+def test_what_runs_began_with_is_told_by_the_names_of_folders(runs, printed, tmp_path):
+    again = [make(tmp_path / f"again {n}", last=n, retrain=f"seeds/{n}/birds-ResNet-8/", manualSeed=n) for n in (1, 2)]
+    rows = {row["what differs"]: row["runs"] for row in at(14, printed(runs[0], *again))}
+    assert rows == {"retrain=none": "1", "retrain=birds-ResNet-8": "2"}
+
+
 def test_a_run_that_is_not_done_shortens_its_group(runs, printed, tmp_path):
     (row,) = at(14, printed(runs[0], make(tmp_path / "young", epochs=1, manualSeed=2)))
     assert (row["runs"], row["epochs"]) == ("2", "1")

@@ -15,6 +15,7 @@ from options.listing import written
 from options.recipes import outside_recipe
 from reports import tables
 from system import arithmetic
+from system.text import printable
 from training import setup
 from training.origin import Origin
 from training.plan import Plan
@@ -37,12 +38,12 @@ def settings(options: argparse.Namespace, chosen: Sequence[str]) -> str:
     return f"{table}\nchosen for this machine: {written(choices)}" if choices else table
 
 
-def beginning(begun: Origin) -> str | None:
-    """What the weights have behind them that a new run begins with; None where they are fresh."""
-    if not begun.weights:
+def beginning(origin: Origin, classes: Sequence[str]) -> str | None:
+    """What a new run for these classes begins with; None where it is fresh weights, or a run goes on."""
+    if not origin.weights:
         return None
-    fresh = "; the linear layers are fresh, for other classes" if begun.other_classes else ""
-    return f"weights: trained before, {tables.trainings(begun.trainings)}{fresh}"
+    fresh = "" if origin.is_for(classes) else "; the linear layers are fresh, because the classes are others"
+    return f"weights: those of {printable(origin.run)}, trained for {tables.trainings(origin.trainings)}{fresh}"
 
 
 def where(folder: Path, state: State, plan: Plan, resumed: bool) -> str:

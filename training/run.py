@@ -114,12 +114,12 @@ class Run:
         # What this machine and these pictures make of the options.
         devices.compute_in(options.cpuThreads)
         self.devices = devices.choose(options.nGPU)
+        self.origin = origin.find(options, configuration, saved)
         self.sizing = setup.sizing(options, saved)
         self.data = setup.data(options, self.sizing)
         self.identity = setup.identified(self.data, saved)
         self.held_out = self.identity[self.data.evaluated_name]["sha256"] if self.data.validates else None
-        begun = origin.find(options, configuration, self.data, self.held_out, saved)
-        self.trainings_before, self.beginning = begun.trainings, introduction.beginning(begun)
+        origin.check_held_out(self.origin, options, self.held_out)
         self.macs = setup.training_macs(configuration, self.data, self.sizing.side, options.nEpochs)
         self.chosen_by_auto = [name for name in opts.AUTO if getattr(options, name) == "auto"]
         self.options = options = self._choose(options, resumed)
@@ -129,9 +129,8 @@ class Run:
         normalise, classes = Normalise(self.data.mean, self.data.std), len(self.data.classes)
         batch = self.plan.pictures_after(1)
         with memory_for(f"for {configuration.name}", "give a smaller --depth or --widen"):
-            self.trainer = setup.trainer(
-                options, configuration, classes, normalise, self.devices, batch, stop, begun.weights
-            )
+            weights = self.origin.weights_for(self.data.classes)
+            self.trainer = setup.trainer(options, configuration, classes, normalise, self.devices, batch, stop, weights)
         self.evaluator = Evaluator(self.trainer, self.data, self.plan, self.augmentation)
         self.state = State(self.trainer, self.data.evaluated_name)
         self.save_due = self._next_save()
@@ -198,7 +197,7 @@ class Run:
         lines = (
             introduction.subject(self.configuration, self.data, catalog.label(options.data)),
             introduction.settings(options, self.chosen_by_auto),
-            self.beginning,
+            introduction.beginning(self.origin, self.data.classes),
             introduction.where(self.files.folder, state, self.plan, resumed=before is not None),
         )
         if before:
@@ -280,7 +279,7 @@ class Run:
         """Write all that a resume needs to go on from here. Raises NotFinite where there is nothing worth going on."""
         with self.state.clock.on("other"):
             about = {"fit": self.sizing.fit, "data": self.identity}
-            past = {"extended": self.extended, "origin": self.trainings_before}
+            past = {"extended": self.extended, "origin": self.origin.trainings}
             self.files.write_state({"options": vars(self.options), **about, **past, **self.state.saved()})
         self.save_due = self._next_save()
 
@@ -304,9 +303,9 @@ class Run:
             **known,
             "shares": world.size() * len(self.devices),
             "extended": self.extended,
-            "origin": self.trainings_before,
+            "origin": self.origin.trainings,
             "epochs": self.state.epochs_done,
-            "options": opts.shaping(self.options),
+            "options": opts.shaping(self.options, self.origin.run),
         }
 
     def finish(self) -> dict[str, Sequence[float]]:

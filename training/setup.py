@@ -138,13 +138,13 @@ def trainer(
     devices: Sequence[torch.device],
     batch: int,
     stop: Stop | None = None,
-    begun_with: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Trainer:
-    """A fresh network, seeded, with what it has been `begun_with` of its state in place, and what trains it; `batch` is
-    how many pictures most steps have."""
+    """A network, seeded, and what trains it; `batch` is how many pictures most steps have, `weights` what of the
+    network's state is not to be fresh."""
     seed(options.manualSeed, devices)
     network = networks.build(configuration, classes)
-    network.load_state_dict(begun_with or {}, strict=False)
+    network.load_state_dict({**network.state_dict(), **(weights or {})})
     network.share_grad_input = options.shareGradInput
     loss_weights = exits.loss_weights(options.exitWeights, configuration.exits)
     return Trainer(

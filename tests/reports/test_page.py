@@ -51,11 +51,13 @@ def test_what_its_command_leaves_out_is_on_the_page(finished, tmp_path):
     path = finished[1] / "exit-14.safetensors"
     header = exit_file.read_header(path)
     assert (header["shares"], header["extended"], header["origin"]) == (1, [], [])
-    assert not re.search("divided|begun|before", page.of_run({14: path}))
-    origin = [{"dataset": "birds\n", "epochs": 7}, {"dataset": "B", "epochs": 1}]
+    assert not re.search("divided|begun|began", page.of_run({14: path}))
+    first = {"run": "birds-ResNet", "dataset": "birds\n", "epochs": 7, "heldOut": "0" * 64}
+    origin = [first, {"run": "bees\n", "dataset": "B", "epochs": 1, "heldOut": None}]
     told = {"shares": 4, "extended": [2, 3], "origin": origin}
     (tmp_path / path.name).write_bytes(exit_file.content(load_file(path), {**header, **told}))
-    assert "had been trained before, 7 epochs on birds�, then 1 on B." in page.of_run({14: tmp_path / path.name})
+    text = "It began with the weights of bees�, trained for 7 epochs on birds�, then 1 epoch on B. "
+    assert text in page.of_run({14: tmp_path / path.name})
     assert "It was begun for 2, then 3 and given more later" in page.of_run({14: tmp_path / path.name})
     assert "At its end each batch was divided among 4 processes or GPUs." in page.of_run({14: tmp_path / path.name})
 

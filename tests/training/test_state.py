@@ -107,6 +107,7 @@ SAID = {
     "NaN": "has numbers that are not finite",
     "infinite": "has numbers that are not finite",
 }
+TRAINING = {"run": "DIGITS-ResNet-8", "dataset": "DIGITS", "epochs": 3, "heldOut": None}
 OTHERS = {
     "fewer momenta": (lambda s: s["training"]["optimizers"][0]["state"].pop(0), "optimizers.0 lacks"),
     "no momenta": (put(("training", "optimizers", 0, "state"), {}), "optimizers.0 lacks"),
@@ -150,8 +151,9 @@ OTHERS = {
     "a step of 400 digits": (put(("step",), 10**400), "steps into a run"),
     "former epochs of none": (put(("extended",), [0]), "was to have .0. epochs"),
     "fewer epochs than before": (put(("extended",), [77, 5]), "was to have .77, 5. epochs before it had 3"),
-    "trainings of none": (put(("origin",), [0]), "began with .0., no trainings"),
-    "trainings of another kind": (put(("origin",), [{"dataset": "DIGITS", "epochs": 0}]), "began with .*, no training"),
+    "trainings of none": (put(("origin",), [0]), "has the origin .0., which is no list"),
+    "trainings of another kind": (put(("origin",), [{**TRAINING, "epochs": -1}]), "has the origin .*no list"),
+    "trainings without end": (put(("origin",), [TRAINING] * 101), "has the origin .*no list"),
     "seconds of text": (put(("seconds",), "1"), "seconds are not those of the parts"),
     "seconds that are not finite": (put(("seconds",), float("inf")), "seconds is no time"),
     "seconds of 400 digits": (put(("seconds",), 10**400), "seconds is no time"),
