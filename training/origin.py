@@ -93,14 +93,12 @@ def _in_options(configuration: Configuration) -> str:
 
 
 def check_held_out(origin: Origin, options: argparse.Namespace, held_out: str | None) -> None:
-    """Raise UserError where the weights that a run begins with may have learnt its validation pictures: in a training on
-    the data set of this name that did not hold out the very same. Their SHA-256 is `held_out`; None: there are none."""
+    """Raise UserError where the weights that a run begins with may have learnt its validation pictures, in a training
+    on the data set of this name that did not hold out the same. `held_out` is their SHA-256, None where there are none.
+    """
     label = catalog.label(options.data)
-    if (
-        origin.weights
-        and held_out
-        and any(t["dataset"] == label and t["heldOut"] != held_out for t in origin.trainings)
-    ):
+    others = [one for one in origin.trainings if one["dataset"] == label and one["heldOut"] != held_out]
+    if origin.weights and held_out and others:
         raise UserError(
             f"--retrain {options.retrain} may have learnt pictures that --valSize {options.valSize} holds out here: "
             f"its training on {label} did not hold out the same ones, at the same --inputSize; leave --valSize out, or "
