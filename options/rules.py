@@ -15,6 +15,7 @@ from datasets.sizing import SIDE
 from models import exits, names
 from options.declaration import as_text
 from options.values import ALL, EXPORTED, GOALS, THRESHOLD
+from system import world
 from system.errors import UsageError
 from system.files import is_folder
 from system.text import printable
@@ -98,8 +99,8 @@ def retrained(options: argparse.Namespace) -> str | None:
 
 
 def idle(given: Mapping[str, Any], options: argparse.Namespace) -> str | None:
-    """What to tell a user who has given options of a new run that change nothing with its data set or network; None
-    where there are none."""
+    """What to tell a user who has given options of a new run that change nothing with its data set, its network or its
+    processes; None where there are none."""
     data, row = options.data, catalog.row(options.data)
     single = len(names.of_options(vars(options)).exits) == 1
     reasons = {
@@ -107,6 +108,7 @@ def idle(given: Mapping[str, Any], options: argparse.Namespace) -> str | None:
         "padding": "" if row.pad else f"pictures of {data} are not cropped at random",
         "alternateFlip": "" if row.flip else f"pictures of {data} are not mirrored",
         "exitSchedule": "there is a single exit" if single else "",
+        "syncBN": "" if world.size() > 1 else "there is a single process; torchrun starts several",
     }
     found = {name: why for name, why in reasons.items() if why and name in given}
     told = [f"--{name} {as_text(given[name])} changes nothing: {why}" for name, why in found.items()]

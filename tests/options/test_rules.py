@@ -5,6 +5,7 @@ import pytest
 import main
 import opts
 from options import rules
+from programs import together
 from runs import SMALL
 
 
@@ -22,6 +23,7 @@ from runs import SMALL
             "--alternateFlip true changes nothing: pictures of DIGITS are not mirrored",
         ),
         ("--nOutputs 1 --exitSchedule deepen", "--exitSchedule deepen changes nothing: there is a single exit"),
+        ("--syncBN true", "--syncBN true changes nothing: there is a single process; torchrun starts several"),
         ("--nOutputs 2 --exitSchedule deepen", None),
     ],
 )
@@ -38,3 +40,12 @@ def test_a_run_says_so_when_it_begins(tmp_path, capsys):
     for more, times in (([], 1), (["--resume"], 0)):
         main.main([*line, *more])
         assert capsys.readouterr().err.count(told) == times
+
+
+def told_of_sync_norms():
+    options = opts.parse(["--syncBN", "true"])
+    return rules.idle(opts.stated(vars(options)), options)
+
+
+def test_whole_batches_change_something_for_several_processes():
+    assert together(2, told_of_sync_norms) == [None, None]
