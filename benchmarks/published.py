@@ -12,7 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -87,8 +87,14 @@ def here() -> dict[str, dict[str, list[Point]]]:
         weights = header["options"]["exitWeights"]
         weighted = "" if weights == "sum" else f", exit weights {_in_short(weights)}"
         held = f", {count:,} pictures held out" if (count := header["options"]["valSize"]) else ""
-        found[header["dataset"]][f"{header['name']}, {header['epochs']} epochs{weighted}{held}"] = points
+        found[header["dataset"]][f"{header['name']}, {epochs(header)} epochs{weighted}{held}"] = points
     return found
+
+
+def epochs(header: Mapping[str, Any]) -> str:
+    """For how many epochs an exit was trained, those of the runs that its run began with before: `70 + 70`."""
+    counts = [*(one["epochs"] for one in header["origin"]), header["options"]["nEpochs"]]
+    return " + ".join(map(str, counts))
 
 
 def _in_short(weights: str | Sequence[float]) -> str:
