@@ -52,7 +52,9 @@ def place(tmp_path_factory):
     for name in ("pictures/train", "pictures/test", "halves/even/test", "halves/odd"):
         write_pictures(folder / name, {"a": 1, "b": 1})
     (folder / "small.toml").write_text("depth = 14\n")
-    (folder / "pretrained").symlink_to(PROJECT / "pretrained")
+    (folder / "path").mkdir()
+    for name in ("pretrained", "path/to"):
+        (folder / name).symlink_to(PROJECT / "pretrained")
     for run in ("DIGITS-AuxResNet-14-3", "stopped/DIGITS-AuxResNet-26-2"):
         shutil.copytree(PROJECT / "tests" / "fixtures" / "finished" / "DIGITS-AuxResNet-8-2", folder / run)
     return folder
