@@ -43,6 +43,7 @@ def load(path):
 def lies(header, tensors):
     """What a forger may change, and a word of the answer."""
     network = header["network"]
+    training = {"run": "A-ResNet-8", "dataset": "A", "epochs": 1, "heldOut": None}
     deep = {"depth": 1796, "exits": [5, 1796], "widen": 100, "dropout": 0.0, "shortcut": "B"}
     deeper = {**header, "network": deep, "name": "AuxResNet-1796-2/100"}
     wild = {name: torch.full_like(tensor, -1) for name, tensor in tensors.items() if name.endswith("running_var")}
@@ -58,6 +59,9 @@ def lies(header, tensors):
         "a huge widen factor": ({**header, "network": {**network, "widen": 10**9}}, tensors, "widen factor"),
         "exits without end": ({**header, "network": {**network, "exits": [5] * 10**5}}, tensors, "one position twice"),
         "fields of other types": ({**header, "network": {**network, "depth": "14"}}, tensors, "described by"),
+        "an origin of half a training": ({**header, "origin": [{"dataset": "A"}]}, tensors, "origin is not"),
+        "an origin without end": ({**header, "origin": [training] * 101}, tensors, "a list of 100 trainings at most"),
+        "an origin without a name": ({**header, "origin": [{**training, "run": ""}]}, tensors, "origin is not"),
         "another position": ({**header, "position": 9}, tensors, r"holds exit 9; name it exit-9\.safetensors"),
         "no position": ({**header, "position": None}, tensors, "position"),
         "a mean of nothing": ({**header, "mean": [float("nan")] * 3}, tensors, "not finite: NaN"),
