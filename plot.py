@@ -106,7 +106,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder / stored.FILE} does not hold the options of a run: {error}") from error
     if options["data"] not in catalog.NAMES:
         options["data"] = str(real(Path(options["data"])))  # in one spelling
-    options |= {"exits": configuration.exits, "shortcutType": configuration.shortcut}
+    options |= names.to_options(configuration)
     options["trainSize"] = options["trainSize"] or "all"
     options["retrain"] = real(Path(options["retrain"])).name if options["retrain"] else "none"
     shaping = {name: value for name, value in options.items() if name not in (*NAMED, *opts.FREE_BETWEEN_RUNS)}

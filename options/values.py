@@ -69,8 +69,8 @@ def dataset(*splits: str) -> Callable[[str], str]:
     described = f"folder with {' or '.join(f'{split}/<class>/' for split in splits)}" if splits else "name of a folder"
 
     def convert(text: str) -> str:
-        if spelled(text) in NAMES:
-            return spelled(text)
+        if (name := spelled(text)) in NAMES:
+            return name
         if text and (not splits or any(is_folder(text, split) for split in splits)):  # an empty one is meant by nobody
             return text
         raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(NAMES)} nor a {described}")

@@ -78,7 +78,7 @@ def _find(options: argparse.Namespace, configuration: Configuration) -> dict[str
     if missing := sorted({*configuration.exits} - model.files.keys()):
         raise UserError(f"{named} lacks {names.exit_name(missing[0])}; give the folder of a run with all of its exits")
     header = model.header
-    last = {"run": real(model.folder).name, **{field: header.get(field) for field in ("dataset", "epochs", "heldOut")}}
+    last = {field: header.get(field) for field in exit_file.TRAINING} | {"run": real(model.folder).name}
     trainings = [*header["origin"], last]
     if not exit_file.are_trainings(trainings):
         most = exit_file.MAX_TRAININGS

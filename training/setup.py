@@ -144,7 +144,8 @@ def trainer(
     network's state is not to be fresh."""
     seed(options.manualSeed, devices)
     network = networks.build(configuration, classes)
-    network.load_state_dict({**network.state_dict(), **(weights or {})})
+    if weights:
+        network.load_state_dict({**network.state_dict(), **weights})
     network.share_grad_input = options.shareGradInput
     loss_weights = exits.loss_weights(options.exitWeights, configuration.exits)
     return Trainer(

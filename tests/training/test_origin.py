@@ -120,7 +120,7 @@ def test_several_processes_begin_with_what_the_first_one_finds(finished, tmp_pat
     assert header(tmp_path / FOLDER)["shares"] == 2
 
 
-def test_a_network_that_held_out_the_same_pictures_is_taken_and_no_other(finished, validated, tmp_path, capsys):
+def test_a_network_that_held_out_the_same_pictures_is_taken_and_no_other(finished, validated, tmp_path):
     folder = validated[1]
     line = [*SMALL, *STILL, "--trainSize", "1137", "--save"]
     main.main([*line, "held", "--valSize", "300", "--retrain", str(folder)])
@@ -153,9 +153,9 @@ def test_what_lacks_an_exit_or_is_damaged_is_refused(run_copy):
         process = script("main.py", *SMALL, *STILL, "--save", save / "new", "--retrain", model)
         assert_one_line_error(process, status, f"--retrain {model}", *words)
 
-    last = "a run's folder with all of its exits"
+    advice = "a run's folder with all of its exits"
     refused(folder / "exit-14.safetensors", 1, "lacks exit-5.safetensors", "the folder of a run with all of its exits")
-    refused(folder, 1, "exit-9.safetensors cannot be read", last)
-    refused("AuxResNet-14-3", 1, f"no exit files of {FOLDER}", last)
+    refused(folder, 1, "exit-9.safetensors cannot be read", advice)
+    refused("AuxResNet-14-3", 1, f"no exit files of {FOLDER}", advice)
     refused("gone", 2, "neither a network's name nor the path")
     assert not (save / "new" / FOLDER).exists()
